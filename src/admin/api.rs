@@ -1,0 +1,80 @@
+//! What goes over the control socket, as types that server and command line share.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kv;
+
+/// What `tail --outcome` takes.
+pub const OUTCOMES: [&str; 8] =
+    ["accepted", "rejected", "deferred", "dropped", "stored", "failed", "delivered", "later"];
+
+pub const STATUS: &str = "/v1/status";
+pub const TAIL: &str = "/v1/tail";
+pub const QUEUE_RETRY: &str = "/v1/queue/retry";
+pub const QUEUE_DROP: &str = "/v1/queue/drop";
+pub const KV: &str = "/v1/kv";
+pub const BACKUP: &str = "/v1/backup";
+
+/// What runs there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub listeners: Vec<Listening>,
+}
+
+/// One listener, as bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// smtp, http
+    pub protocol: String,
+    /// With the real port.
+    pub address: String,
+    /// off, starttls, required, implicit
+    pub tls: String,
+}
+
+/// As in `listening smtp 127.0.0.1:2525 starttls`.
+impl std::fmt::Display for Listening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "listening {} {} {}", self.protocol, self.address, self.tls)
+    }
+}
+
+/// Which events `tail` shows; all fields narrow. The answer is an [`crate::event::Event`] a line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TailFilter {
+    /// Part of an address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// One of [`OUTCOMES`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+}
+
+/// How many deliveries a change of the queue reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    pub deliveries: u64,
+}
+
+/// An admin's writes to KV.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KvWrites {
+    pub writes: Vec<kv::Write>,
+}
+
+/// Where a backup goes: an absolute path on the server's machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackupTo {
+    pub dir: std::path::PathBuf,
+}
+
+/// What every answer that isn't 2xx carries.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiError {
+    pub error: String,
+}

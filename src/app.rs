@@ -1,0 +1,348 @@
+//! Builds every part from the configuration, starts it, and drains it in order on shutdown.
+//!
+//! The order of the start: snapshot, store, dispatcher, listeners, HTTP; of the end the reverse: no new connections,
+//! sessions finish or are told 421, attempts settle, the store closes. Input: [`Options`]. Output: a running [`App`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::admin::api::Listening;
+use crate::admin::{self, Control, Health, Readiness};
+use crate::config::{Config, TlsMode};
+use crate::delivery::{self, Decide, Decided, Dispatcher};
+use crate::diagnostic::Diagnostic;
+use crate::dns::Dns;
+use crate::event::{Bus, Event, Kind};
+use crate::intake::decide::Fate;
+use crate::intake::{self, Current, Intake};
+use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
+use crate::mail::{MessageId, Recipient, Reply};
+use crate::reload::{self, Adjust, Source, Watched, Watcher};
+use crate::smtp::{Answer, Closed, Question};
+use crate::store::{self, Store, StoreError};
+use crate::{clock, telemetry};
+
+/// How many events a slow reader of the bus may lag behind.
+const BUS_CAPACITY: usize = 4096;
+/// How long what is under way may take once a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(25);
+/// Closed when it has grown past this: small enough to be deleted soon, large enough to be few.
+const SEGMENT_SIZE: u64 = 64 * 1024 * 1024;
+/// How often the store looks for what retention no longer keeps.
+const RETENTION_EVERY: Duration = Duration::from_secs(60);
+/// How often the gauges are read.
+const GAUGES_EVERY: Duration = Duration::from_secs(5);
+
+/// What to run.
+pub struct Options {
+    pub source: Source,
+    pub adjust: Option<Adjust>,
+    /// Relays and webhooks go here and not into the world (`dev`).
+    pub capture: Option<delivery::Capture>,
+}
+
+/// Why it did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the configuration has errors")]
+    Config(Vec<Diagnostic>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Listen(String),
+    #[error("{0}")]
+    Resolver(String),
+}
+
+/// Part of `/readyz`: what is not there yet.
+const LISTENERS: &str = "listeners";
+
+/// The running server.
+pub struct App {
+    store: Store,
+    bus: Bus,
+    current: Current,
+    listeners: Listeners,
+    dispatcher: Dispatcher,
+    watcher: Watcher,
+    http: Option<SocketAddr>,
+    warnings: Vec<Diagnostic>,
+    stop: watch::Sender<bool>,
+    chores: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl App {
+    /// Starts every part; the listeners last, so that nothing is accepted that can't be kept.
+    ///
+    /// # Errors
+    /// What is wrong, in words for the admin; nothing keeps running then.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let built = reload::build(&options.source, options.adjust.as_ref()).map_err(StartError::Config)?;
+        let bus = Bus::new(BUS_CAPACITY);
+        let current = Current::new(built.snapshot);
+        let config = Arc::clone(&current.load().config);
+        let store = Store::open(store_options(&config), bus.clone())?;
+        let dns = Dns::new(&config.dns).map_err(|error| StartError::Resolver(error.to_string()))?;
+        let answerer = Arc::new(Answering {
+            intake: Intake::new(store.clone(), bus.clone(), current.clone()),
+            current: current.clone(),
+        });
+        let delivery_config = Arc::new(ArcSwap::new(Arc::clone(&config)));
+        let dispatcher = Dispatcher::start(delivery::Parts {
+            store: store.clone(),
+            config: Arc::clone(&delivery_config),
+            dns: Arc::new(dns),
+            bus: bus.clone(),
+            decider: Arc::clone(&answerer) as Arc<dyn Decide>,
+            capture: options.capture,
+            roots: None,
+        });
+        let tls = Arc::new(ArcSwap::from_pointee(built.tls));
+        let (stop, stopping) = watch::channel(false);
+        let readiness = Readiness::default();
+        readiness.hold(LISTENERS, "not bound yet");
+        let http_listener = bind_http(&config).await?;
+        let listeners = Listeners::start(
+            &config.listeners,
+            listener::Parts {
+                answerer,
+                bus: bus.clone(),
+                budget: Budget::new(config.limits.in_flight),
+                tls: Arc::clone(&tls),
+            },
+        )
+        .map_err(|error| StartError::Listen(error.to_string()))?;
+        readiness.clear(LISTENERS);
+        let watcher = Watcher::start(Watched {
+            source: options.source,
+            adjust: options.adjust,
+            current: current.clone(),
+            tls,
+            bus: bus.clone(),
+            swapped: Arc::new(move |fresh| delivery_config.store(Arc::clone(fresh))),
+            files: built.watched,
+        });
+        let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let mut chores = vec![
+            tokio::spawn(retention(store.clone(), bus.clone(), stopping.clone())),
+            tokio::spawn(gauges(store.clone(), stopping.clone())),
+        ];
+        if let Some(listener) = http_listener {
+            let health = Health { store: store.clone(), readiness, metrics: telemetry::prometheus };
+            chores.push(tokio::spawn(admin::serve_http(listener, health, stopped(stopping.clone()))));
+        }
+        let socket = admin::bind_control(&config.data_dir).map_err(|error| {
+            let path = admin::control_path(&config.data_dir);
+            StartError::Listen(format!("the control socket {} can't be bound: {error}", path.display()))
+        })?;
+        let control = Control { store: store.clone(), bus: bus.clone(), listeners: listening(&listeners) };
+        chores.push(tokio::spawn(admin::serve_control(socket, control, stopped(stopping))));
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        bus.publish(Event::new(clock::now(), Kind::Started { version }));
+        Ok(Self { store, bus, current, listeners, dispatcher, watcher, http, warnings: built.warnings, stop, chores })
+    }
+
+    /// Each listener with the port it really has.
+    #[must_use]
+    pub fn listening(&self) -> Vec<Listening> {
+        listening(&self.listeners)
+    }
+
+    /// Where health and metrics are answered.
+    #[must_use]
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// What the configuration and the rules were warned of.
+    #[must_use]
+    pub fn warnings(&self) -> &[Diagnostic] {
+        &self.warnings
+    }
+
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.current.load().config)
+    }
+
+    /// Reads configuration, rules and certificates again (SIGHUP).
+    pub fn reload(&self) {
+        self.watcher.nudge();
+    }
+
+    /// No new connections; sessions finish or are told 421; attempts settle; the store closes.
+    pub async fn stop(self) {
+        let open_sessions = self.listeners.open() as u64;
+        self.bus.publish(Event::new(clock::now(), Kind::Stopping { open_sessions }));
+        drop(self.watcher);
+        self.listeners.drain(DRAIN).await;
+        self.dispatcher.drain(DRAIN).await;
+        let _all_have_gone = self.stop.send(true);
+        for chore in self.chores {
+            // A reader of `tail` that hangs must not hold up the stop.
+            let _late = tokio::time::timeout(Duration::from_secs(2), chore).await;
+        }
+        self.store.close().await;
+    }
+}
+
+fn store_options(config: &Config) -> store::Options {
+    store::Options {
+        data_dir: config.data_dir.clone(),
+        segment_size: SEGMENT_SIZE,
+        raw_retention: config.retention.raw,
+        log_retention: config.retention.log,
+        free_space: config.limits.free_space,
+    }
+}
+
+async fn bind_http(config: &Config) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = config.http.address else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    let listener = bound.map_err(|error| {
+        StartError::Listen(format!(
+            "[http] address {address} can't be bound: {error}; choose another, or \"\" for none"
+        ))
+    })?;
+    Ok(Some(listener))
+}
+
+fn listening(listeners: &Listeners) -> Vec<Listening> {
+    let line = |bound: &listener::Bound| Listening {
+        protocol: "smtp".into(),
+        address: bound.address.to_string(),
+        tls: tls_word(bound.tls).into(),
+    };
+    listeners.bound().iter().map(line).collect()
+}
+
+fn tls_word(mode: TlsMode) -> &'static str {
+    match mode {
+        TlsMode::Off => "off",
+        TlsMode::Starttls => "starttls",
+        TlsMode::Required => "required",
+        TlsMode::Implicit => "implicit",
+    }
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    let _the_app_is_gone = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Deletes what retention no longer keeps, in small steps.
+async fn retention(store: Store, bus: Bus, stopping: watch::Receiver<bool>) {
+    let mut timer = tokio::time::interval(RETENTION_EVERY);
+    loop {
+        tokio::select! {
+            _ = timer.tick() => {}
+            () = stopped(stopping.clone()) => return,
+        }
+        loop {
+            match store.retain(clock::now()).await {
+                Ok(true) => tokio::task::yield_now().await,
+                Ok(false) | Err(StoreError::Closed) => break,
+                Err(error) => {
+                    let kind = Kind::Fault { what: "retention".into(), detail: error.to_string() };
+                    bus.publish(Event::new(clock::now(), kind));
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Keeps the store's gauges up to date.
+async fn gauges(store: Store, stopping: watch::Receiver<bool>) {
+    let mut timer = tokio::time::interval(GAUGES_EVERY);
+    loop {
+        tokio::select! {
+            _ = timer.tick() => {}
+            () = stopped(stopping.clone()) => return,
+        }
+        if let Ok(gauges) = store.gauges().await {
+            telemetry::gauges(&gauges);
+        }
+    }
+}
+
+/// Between the listener's visits and intake's, and between delivery's second runs and intake's.
+struct Answering {
+    intake: Intake,
+    current: Current,
+}
+
+impl Answerer for Answering {
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.current.load().config)
+    }
+
+    fn open(&self, visit: &mut Visit) -> Arc<Config> {
+        let own = self.intake.open(visit.session);
+        let config = own.config();
+        visit.put(own);
+        config
+    }
+
+    fn answer<'a>(&'a self, visit: &'a mut Visit, question: Question) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let client = visit.client.clone();
+            let Some(own) = visit.own_mut::<intake::Visit>() else {
+                return Answer::Reply(Reply::new(451, 3, 0, "Something failed here, try again later"));
+            };
+            self.intake.answer(own, &client, question).await
+        })
+    }
+
+    fn closed(&self, visit: &mut Visit, end: &End) {
+        if let (End::Closed(Closed::Quit), Some(own)) = (end, visit.own_mut::<intake::Visit>()) {
+            self.intake.acknowledged(own);
+        }
+    }
+}
+
+impl Decide for Answering {
+    fn decide(&self, message: MessageId, body: Arc<store::Body>, recipient: Recipient) -> delivery::Deciding<'_> {
+        Box::pin(async move {
+            match self.intake.decide_again(message, &body, recipient).await {
+                Ok(judged) => decided(judged),
+                Err(error) => Decided::Later { error, events: Vec::new() },
+            }
+        })
+    }
+}
+
+/// A second run's outcome, as delivery settles it.
+fn decided(judged: intake::decide::Judged) -> Decided {
+    match &judged.fate {
+        Fate::Accept => Decided::Done {
+            deliveries: judged.deliveries,
+            kv_reads: judged.reads,
+            kv_writes: judged.writes,
+            events: judged.events,
+        },
+        // The sender has read 250 long since: a notice is the only way left to tell it.
+        Fate::Reject(reply) => Decided::Done {
+            deliveries: vec![intake::notice(&judged.recipient, reply, clock::now())],
+            kv_reads: judged.reads,
+            kv_writes: judged.writes,
+            events: judged.events,
+        },
+        Fate::Defer(reply) => Decided::Later { error: reply.to_string(), events: judged.events },
+    }
+}

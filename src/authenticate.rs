@@ -1,0 +1,158 @@
+//! Who is speaking: SPF and DKIM through mail-auth, which is confined to this module and `dns`.
+//!
+//! Says whether the envelope's sender is proved to have sent a message, so that a notice may go to it. A DNS that
+//! doesn't answer is [`Proof::Unknown`], never a «no». Input: the session's facts, envelope and octets as received.
+//! Standards: RFC 7208 (SPF, the MAIL FROM identity), RFC 6376 and 8463 (DKIM), aligned with the envelope's domain.
+
+use std::time::Duration;
+
+use mail_auth::spf::verify::SpfParameters;
+use mail_auth::{AuthenticatedMessage, DkimResult, Parameters, SpfResult};
+
+use crate::dns::{Addresses4, Addresses6, Dns, Exchanges, Pointers, Texts};
+use crate::mail::{Address, Client, Envelope};
+
+/// Signatures that are looked at; each costs a look-up and a hash of the body.
+const MAX_SIGNATURES: usize = 10;
+/// For all of it.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Whether a notice to the sender would reach the one who sent the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// As in `spf=pass smtp.mailfrom=example.com`.
+    Proved {
+        by: String,
+    },
+    NotProved {
+        why: String,
+    },
+    /// DNS did not answer: ask again.
+    Unknown {
+        why: String,
+    },
+}
+
+/// Whether SPF (for the envelope's sender) or a DKIM signature of its domain vouches for the message.
+pub async fn sender_is_proved(
+    dns: &Dns,
+    hostname: &str,
+    client: Option<&Client>,
+    envelope: &Envelope,
+    raw: &[u8],
+) -> Proof {
+    let Some(sender) = &envelope.sender else {
+        return Proof::NotProved { why: "the null sender proves nobody".to_owned() };
+    };
+    let Some(client) = client else {
+        return Proof::NotProved { why: "the message came over no session".to_owned() };
+    };
+    let caches = Caches::of(dns);
+    let looked = tokio::time::timeout(DEADLINE, async {
+        let spf = caches.spf(dns, hostname, client, sender).await;
+        if spf == SpfResult::Pass {
+            return Proof::Proved { by: format!("spf=pass smtp.mailfrom={}", sender.domain()) };
+        }
+        let dkim = caches.dkim(dns, sender, raw).await;
+        match dkim {
+            Signed::By(domain) => Proof::Proved { by: format!("dkim=pass header.d={domain}") },
+            Signed::Unknown => Proof::Unknown { why: format!("DNS did not answer for the DKIM keys of {sender}") },
+            Signed::No if spf == SpfResult::TempError => {
+                Proof::Unknown { why: format!("DNS did not answer for the SPF record of {}", sender.domain()) }
+            }
+            Signed::No => Proof::NotProved { why: format!("{}, no aligned DKIM signature", spf_words(spf)) },
+        }
+    });
+    looked.await.unwrap_or_else(|_| Proof::Unknown { why: format!("SPF and DKIM took longer than {DEADLINE:?}") })
+}
+
+/// A DKIM signature that verifies and whose domain is the sender's or above it.
+enum Signed {
+    By(String),
+    Unknown,
+    No,
+}
+
+/// What mail-auth is given beside the question: nothing, or a table's answers.
+struct Caches(Option<(Texts, Exchanges, Addresses4, Addresses6, Pointers)>);
+
+impl Caches {
+    fn of(dns: &Dns) -> Self {
+        Self(
+            dns.known().map(|table| {
+                (table.texts(), table.exchanges(), table.addresses4(), table.addresses6(), table.pointers())
+            }),
+        )
+    }
+
+    fn parameters<P>(&self, params: P) -> Parameters<'_, P, Texts, Exchanges, Addresses4, Addresses6, Pointers> {
+        let known = self.0.as_ref();
+        Parameters {
+            params,
+            cache_txt: known.map(|shelves| &shelves.0),
+            cache_mx: known.map(|shelves| &shelves.1),
+            cache_ptr: known.map(|shelves| &shelves.4),
+            cache_ipv4: known.map(|shelves| &shelves.2),
+            cache_ipv6: known.map(|shelves| &shelves.3),
+        }
+    }
+
+    async fn spf(&self, dns: &Dns, hostname: &str, client: &Client, sender: &Address) -> SpfResult {
+        let helo = client.helo.as_deref().unwrap_or_default();
+        let question = SpfParameters::verify_mail_from(client.ip.to_canonical(), helo, hostname, sender.as_str());
+        dns.authenticator().check_host(self.parameters(question)).await.result()
+    }
+
+    async fn dkim(&self, dns: &Dns, sender: &Address, raw: &[u8]) -> Signed {
+        // More signatures than a message has in earnest are work that somebody wants us to do.
+        if count_signatures(raw) > MAX_SIGNATURES {
+            return Signed::No;
+        }
+        let Some(message) = AuthenticatedMessage::parse(raw) else { return Signed::No };
+        let results = dns.authenticator().verify_dkim(self.parameters(&message)).await;
+        let mut unknown = false;
+        for output in &results {
+            let Some(signature) = output.signature() else { continue };
+            if !is_aligned(&sender.domain_key(), &signature.d.to_ascii_lowercase()) {
+                continue;
+            }
+            match output.result() {
+                DkimResult::Pass => return Signed::By(signature.d.clone()),
+                DkimResult::TempError(_) => unknown = true,
+                _ => {}
+            }
+        }
+        if unknown { Signed::Unknown } else { Signed::No }
+    }
+}
+
+/// The signer is the sender's domain or one above it that isn't a top-level domain.
+fn is_aligned(sender: &str, signer: &str) -> bool {
+    let above = sender.strip_suffix(signer).is_some_and(|rest| rest.ends_with('.'));
+    signer.contains('.') && (sender == signer || above)
+}
+
+fn count_signatures(raw: &[u8]) -> usize {
+    let mut fields = 0;
+    for line in raw.split(|octet| *octet == b'\n') {
+        if matches!(line, [] | b"\r") {
+            break;
+        }
+        let name = line.get(..15).unwrap_or_default();
+        fields += usize::from(name.eq_ignore_ascii_case(b"dkim-signature:"));
+    }
+    fields
+}
+
+/// As RFC 8601 §2.7.2 spells it.
+fn spf_words(result: SpfResult) -> &'static str {
+    match result {
+        SpfResult::Pass => "spf=pass",
+        SpfResult::Fail => "spf=fail",
+        SpfResult::SoftFail => "spf=softfail",
+        SpfResult::Neutral => "spf=neutral",
+        SpfResult::TempError => "spf=temperror",
+        SpfResult::PermError => "spf=permerror",
+        SpfResult::None => "spf=none",
+    }
+}

@@ -1,0 +1,174 @@
+//! The way to the store: through a running server's control socket, or by opening it ourselves where none runs.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::Failure;
+use crate::admin::api::{self, ApiError, BackupTo, Changed, KvWrites, Status, TailFilter};
+use crate::admin::control_path;
+use crate::clock;
+use crate::config::Config;
+use crate::event::Bus;
+use crate::kv;
+use crate::store::{self, QueueFilter, Reader, Store};
+
+/// Who makes a change.
+pub enum Writer {
+    /// The server that runs on the store.
+    Server(Server),
+    /// This process, which holds the store's lock until it ends.
+    Own(Store),
+}
+
+/// A running server, by its control socket.
+pub struct Server {
+    http: reqwest::Client,
+}
+
+impl Writer {
+    /// The running server where there is one, and otherwise the store itself.
+    pub async fn open(config: &Config) -> Result<Self, Failure> {
+        if let Some(server) = Server::find(&config.data_dir).await? {
+            return Ok(Self::Server(server));
+        }
+        exists(config)?;
+        Ok(Self::Own(Store::open(options(config), Bus::new(16))?))
+    }
+
+    pub async fn queue_retry(&self, filter: QueueFilter) -> Result<u64, Failure> {
+        match self {
+            Self::Server(server) => Ok(server.post::<_, Changed>(api::QUEUE_RETRY, &filter).await?.deliveries),
+            Self::Own(store) => Ok(store.queue_retry(filter, clock::now()).await?),
+        }
+    }
+
+    pub async fn queue_drop(&self, filter: QueueFilter) -> Result<u64, Failure> {
+        match self {
+            Self::Server(server) => Ok(server.post::<_, Changed>(api::QUEUE_DROP, &filter).await?.deliveries),
+            Self::Own(store) => Ok(store.queue_drop(filter, clock::now()).await?),
+        }
+    }
+
+    pub async fn kv_write(&self, write: kv::Write) -> Result<(), Failure> {
+        let writes = vec![write];
+        match self {
+            Self::Server(server) => server.tell(api::KV, &KvWrites { writes }).await,
+            Self::Own(store) => Ok(store.kv_write(writes, clock::now()).await?),
+        }
+    }
+
+    /// `dir` is absolute: the server may stand elsewhere.
+    pub async fn backup(&self, dir: &Path) -> Result<(), Failure> {
+        match self {
+            Self::Server(server) => server.tell(api::BACKUP, &BackupTo { dir: dir.to_owned() }).await,
+            Self::Own(store) => Ok(store.backup(dir).await?),
+        }
+    }
+
+    /// Commits what waits and lets go of the store.
+    pub async fn close(self) {
+        if let Self::Own(store) = self {
+            store.close().await;
+        }
+    }
+}
+
+/// As the server opens it, but for what only the server does: appending much.
+fn options(config: &Config) -> store::Options {
+    store::Options {
+        data_dir: config.data_dir.clone(),
+        segment_size: 64 << 20,
+        raw_retention: config.retention.raw,
+        log_retention: config.retention.log,
+        free_space: config.limits.free_space,
+    }
+}
+
+/// The store as it is now, whoever has it open.
+pub fn reader(config: &Config) -> Result<Reader, Failure> {
+    exists(config)?;
+    Ok(Store::open_readonly(&config.data_dir)?)
+}
+
+/// A command that reads or changes a store makes none.
+pub fn exists(config: &Config) -> Result<(), Failure> {
+    if config.data_dir.is_dir() {
+        return Ok(());
+    }
+    let dir = config.data_dir.display();
+    Err(Failure::Failed(format!("there is no store at {dir}: `mailworker serve` makes it (`data_dir` names another)")))
+}
+
+impl Server {
+    /// The server that runs on the store in `data_dir`, if one does.
+    pub async fn find(data_dir: &Path) -> Result<Option<Self>, Failure> {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        let path = control_path(data_dir);
+        match UnixStream::connect(&path).await {
+            Ok(_reachable) => {}
+            Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => return Ok(None),
+            Err(error) => return Err(Failure::Failed(format!("{}: {error}", path.display()))),
+        }
+        // TLS is never spoken over the socket: empty roots spare reading the machine's certificates.
+        let tls = rustls::ClientConfig::builder()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).unix_socket(path);
+        Ok(Some(Self { http: client.build().map_err(Failure::failed)? }))
+    }
+
+    /// As [`Server::find`]; that none runs is an error that names the store.
+    pub async fn required(data_dir: &Path) -> Result<Self, Failure> {
+        Self::find(data_dir).await?.ok_or_else(|| {
+            Failure::Failed(format!("no server runs on the store in {}: start `mailworker serve`", data_dir.display()))
+        })
+    }
+
+    pub async fn status(&self) -> Result<Status, Failure> {
+        let answer = self.http.get(url(api::STATUS)).send().await.map_err(gone)?;
+        good(answer).await?.json().await.map_err(gone)
+    }
+
+    /// The events as they happen: lines of JSON.
+    pub async fn tail(&self, filter: &TailFilter) -> Result<reqwest::Response, Failure> {
+        let query = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(filter.recipient.iter().map(|text| ("recipient", text)))
+            .extend_pairs(filter.sender.iter().map(|text| ("sender", text)))
+            .extend_pairs(filter.outcome.iter().map(|text| ("outcome", text)))
+            .finish();
+        let answer = self.http.get(format!("{}?{query}", url(api::TAIL))).send().await.map_err(gone)?;
+        good(answer).await
+    }
+
+    async fn post<B: Serialize, A: DeserializeOwned>(&self, path: &str, body: &B) -> Result<A, Failure> {
+        let answer = self.http.post(url(path)).json(body).send().await.map_err(gone)?;
+        good(answer).await?.json().await.map_err(gone)
+    }
+
+    async fn tell<B: Serialize>(&self, path: &str, body: &B) -> Result<(), Failure> {
+        let answer = self.http.post(url(path)).json(body).send().await.map_err(gone)?;
+        good(answer).await.map(drop)
+    }
+}
+
+fn url(path: &str) -> String {
+    format!("http://mailworker{path}")
+}
+
+fn gone(error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    Failure::Failed(format!("the running server didn't answer: {error}"))
+}
+
+/// The answer, or the words in which the server refused.
+async fn good(answer: reqwest::Response) -> Result<reqwest::Response, Failure> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let said = answer.json::<ApiError>().await.map(|refusal| refusal.error);
+    Err(Failure::Failed(said.unwrap_or_else(|_| format!("the running server answered {status}"))))
+}

@@ -1,0 +1,392 @@
+//! What may be typed: the commands, their options and their help. Completions and the man page come from here too.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::mail::{Address, MessageId};
+use crate::store::MessageOutcome;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Yellow.on_default().bold())
+    .usage(AnsiColor::Yellow.on_default().bold())
+    .literal(AnsiColor::Green.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\
+Examples:
+  mailworker dev --demo            send sample mail through the built-in rules and see what becomes of it
+  mailworker init mail && cd mail  write a configuration and rules to start from
+  mailworker check                 compile configuration and rules; point at what is wrong
+  mailworker dev                   try them: SMTP on 127.0.0.1:2525, nothing leaves this machine
+  mailworker serve                 receive mail
+  mailworker messages list         what came in, and what became of it
+  mailworker tail --recipient me   watch it happen
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration or rules.";
+
+/// A programmable inbound mail server: SMTP in, a worker script decides, mail and signed webhooks go out.
+#[derive(Debug, Parser)]
+#[command(name = "mailworker", version, styles = STYLES, after_help = EXAMPLES, max_term_width = 110)]
+#[command(propagate_version = true, disable_help_subcommand = true)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// The configuration; otherwise ./mailworker.toml, `$MAILWORKER_CONFIG`, /etc/mailworker/mailworker.toml
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = "Options of every command")]
+    pub config: Option<PathBuf>,
+    /// Lay [env.NAME] of the configuration over the rest
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Options of every command")]
+    pub env: Option<String>,
+    /// When to print in colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Options of every command")]
+    pub color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a configuration and rules to start from
+    Init(Init),
+    /// Receive mail
+    Serve(Serve),
+    /// Try configuration and rules: mail comes in, what would go out is captured and shown
+    Dev(Dev),
+    /// Compile configuration and rules, and say where each setting came from
+    Check(Machine),
+    /// Hand a message to a running server over SMTP and print its answers
+    Send(Send),
+    /// What came in, and what became of it
+    #[command(subcommand)]
+    Messages(Messages),
+    /// Deliveries that wait, and those that were given up
+    #[command(subcommand)]
+    Queue(Queue),
+    /// Read and write a worker's key-value namespaces
+    #[command(subcommand)]
+    Kv(Kv),
+    /// Watch a running server
+    Tail(Tail),
+    /// Copy the store, whether a server runs on it or not
+    Backup(Backup),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  mailworker completions bash > ~/.local/share/bash-completion/completions/mailworker"
+    )]
+    Completions { shell: clap_complete::Shell },
+    /// Print the man page
+    #[command(after_help = "Examples:\n  mailworker man | man -l -")]
+    Man,
+}
+
+/// For commands whose output a program may read.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Machine {
+    /// Print JSON, one value a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  mailworker init\n  mailworker init /etc/mailworker")]
+pub struct Init {
+    /// Where to; made if it isn't there
+    #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints one line for each listener once it listens (`listening smtp 127.0.0.1:2525 starttls`), and tells systemd.
+With --json these are JSON, and every event follows them, one a line.
+SIGTERM and SIGINT let open sessions end; SIGHUP reads configuration, rules and certificates again.
+
+Examples:
+  mailworker serve --config /etc/mailworker/mailworker.toml
+  mailworker serve --log json --log-level debug")]
+pub struct Serve {
+    #[command(flatten)]
+    pub machine: Machine,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// The log, which goes to standard error.
+#[derive(Debug, Clone, Args)]
+pub struct Log {
+    /// How log lines are written
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log: LogFormat,
+    /// error, warn, info, debug, trace, or a filter as in `info,mailworker::delivery=debug`
+    #[arg(long, value_name = "LEVEL", env = "MAILWORKER_LOG")]
+    pub log_level: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Takes ./mailworker.toml where there is one, and otherwise (and for --demo) what is built in. Relays and webhooks go
+to a capture sink in this process instead of the world; what it catches is kept as .eml and .json files. Configuration
+and rules are read again when they change; one that doesn't compile is shown, and the last good one stays.
+
+Examples:
+  mailworker dev --demo
+  mailworker dev
+  mailworker send mail.eml --from me@example.net --to support@example.com --server 127.0.0.1:2525")]
+pub struct Dev {
+    /// Send the sample messages, show what became of each, and end
+    #[arg(long)]
+    pub demo: bool,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2525")]
+    pub smtp: SocketAddr,
+    /// Keep store and captured mail here; otherwise a temporary directory
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub log: Log,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  mailworker send hello.eml --from me@example.net --to support@example.com
+  mailworker send - --from '<>' --to info@example.com --server mx.example.com:25 < bounce.eml")]
+pub struct Send {
+    /// The message (RFC 5322); `-` reads standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// The envelope's sender; `<>` for the null sender
+    #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
+    pub from: String,
+    /// A recipient of the envelope; may be given several times
+    #[arg(long = "to", value_name = "ADDRESS", required = true, num_args = 1..)]
+    pub to: Vec<Address>,
+    /// The server; otherwise the first listener of the configuration
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: Option<String>,
+    /// How the session is encrypted; the certificate isn't checked
+    #[arg(long, value_name = "MODE", default_value = "off")]
+    pub tls: SendTls,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SendTls {
+    Off,
+    Starttls,
+    Implicit,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Messages {
+    /// List messages, newest first
+    #[command(after_help = "\
+Examples:
+  mailworker messages list --recipient support@ --since 2h
+  mailworker messages list --outcome rejected --json")]
+    List(MessageList),
+    /// One message's story, step by step: session, decision with rule and line, each attempt at delivery
+    Show {
+        id: MessageId,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// The message's bytes as they were received
+    Raw { id: MessageId },
+}
+
+#[derive(Debug, Args)]
+pub struct MessageList {
+    /// Part of the sender's address
+    #[arg(long, value_name = "TEXT")]
+    pub sender: Option<String>,
+    /// Part of a recipient's address
+    #[arg(long, value_name = "TEXT")]
+    pub recipient: Option<String>,
+    /// Part of the subject
+    #[arg(long, value_name = "TEXT")]
+    pub subject: Option<String>,
+    /// accepted, stored, dropped, rejected, deferred or authored (our own notices)
+    #[arg(long, value_parser = outcome)]
+    pub outcome: Option<MessageOutcome>,
+    /// Received within this time: `2h`, `3days`
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub since: Option<std::time::Duration>,
+    /// Older than this message: the next page
+    #[arg(long, value_name = "ID")]
+    pub before: Option<MessageId>,
+    /// At most so many
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub limit: usize,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+fn outcome(text: &str) -> Result<MessageOutcome, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| "expected accepted, stored, dropped, rejected, deferred or authored".to_owned())
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Queue {
+    /// List deliveries, those due first at the top
+    #[command(
+        after_help = "Examples:\n  mailworker queue list --dead\n  mailworker queue list --destination example.net"
+    )]
+    List {
+        #[command(flatten)]
+        filter: QueueFilter,
+        /// At most so many
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+        limit: usize,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Try deliveries now; those given up live again
+    #[command(
+        after_help = "Examples:\n  mailworker queue retry --destination mx:example.net\n  mailworker queue retry --dead --all"
+    )]
+    Retry(QueueChange),
+    /// Take deliveries off the queue for good, without a notice to anyone
+    #[command(after_help = "Examples:\n  mailworker queue drop --id 01JD2V6QZ8Y3N4K5M6P7R8S9T0")]
+    Drop(QueueChange),
+}
+
+/// Filters narrow together.
+#[derive(Debug, Clone, Args)]
+pub struct QueueFilter {
+    /// Those of one message
+    #[arg(long, value_name = "ID")]
+    pub id: Option<MessageId>,
+    /// Part of the sender's address
+    #[arg(long, value_name = "TEXT")]
+    pub sender: Option<String>,
+    /// Part of the recipient's address or of the URL
+    #[arg(long, value_name = "TEXT")]
+    pub recipient: Option<String>,
+    /// Part of the next hop
+    #[arg(long, value_name = "TEXT")]
+    pub destination: Option<String>,
+    /// Part of the last error
+    #[arg(long, value_name = "TEXT")]
+    pub error: Option<String>,
+    /// Queued longer ago than this: `2h`, `3days`
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub older_than: Option<std::time::Duration>,
+    /// Only those given up
+    #[arg(long)]
+    pub dead: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct QueueChange {
+    #[command(flatten)]
+    pub filter: QueueFilter,
+    /// Every delivery that the filters leave; needed where there is none
+    #[arg(long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Kv {
+    /// Print a key's value
+    Get {
+        binding: String,
+        key: String,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Write a key; a value that is JSON other than a string is kept as such
+    #[command(after_help = "\
+Examples:
+  mailworker kv put EMAILS greeting hello
+  mailworker kv put LISTS blocked '[\"a@example.net\"]' --ttl 30days")]
+    Put {
+        binding: String,
+        key: String,
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        /// Expires after this time, 60 s at least: `1h`, `30days`
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        ttl: Option<std::time::Duration>,
+        /// Keep the value as text, even if it is JSON
+        #[arg(long)]
+        text: bool,
+    },
+    /// List keys
+    List {
+        binding: String,
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        prefix: String,
+        /// At most so many
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 1000)]
+        limit: usize,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Delete a key
+    Delete { binding: String, key: String },
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  mailworker tail\n  mailworker tail --recipient support@ --outcome rejected --json"
+)]
+pub struct Tail {
+    /// Part of a recipient's address
+    #[arg(long, value_name = "TEXT")]
+    pub recipient: Option<String>,
+    /// Part of the sender's address
+    #[arg(long, value_name = "TEXT")]
+    pub sender: Option<String>,
+    /// accepted, rejected, deferred, dropped, stored, failed, delivered or later
+    #[arg(long, value_name = "OUTCOME", value_parser = crate::admin::api::OUTCOMES)]
+    pub outcome: Option<String>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// A new or empty directory
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// Prove the store sound: every record's bytes there and whole, indexes right, no orphans
+    #[command(after_help = "Examples:\n  mailworker store check\n  mailworker store check --repair")]
+    Check {
+        /// Repair what can be; no server may run on the store
+        #[arg(long)]
+        repair: bool,
+        #[command(flatten)]
+        machine: Machine,
+    },
+}

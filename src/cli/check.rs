@@ -1,0 +1,40 @@
+//! `check`: configuration and rules compiled, nothing started. Findings with carets, and where each setting came from.
+
+use serde_json::json;
+
+use super::args::{Common, Machine};
+use super::print::{self, DIM, GOOD, Painted, plain};
+use super::{Done, Failure, configured};
+use crate::reload::{self, Source};
+
+pub fn run(common: &Common, machine: Machine) -> Done {
+    let source = Source::Files(configured::options(common));
+    let built = match reload::build(&source, None) {
+        Ok(built) => built,
+        Err(findings) if machine.json => {
+            print::json(&json!({ "ok": false, "findings": findings }))?;
+            return Err(Failure::Configuration(Vec::new()));
+        }
+        Err(findings) => return Err(Failure::Configuration(findings)),
+    };
+    if machine.json {
+        let origins: Vec<_> = built
+            .origins
+            .iter()
+            .map(|(key, value, from)| json!({ "key": key, "value": value, "from": from }))
+            .collect();
+        return print::json(&json!({ "ok": true, "findings": built.warnings, "origins": origins }));
+    }
+    print::diagnostics(&built.warnings);
+    let width = built.origins.iter().map(|(key, ..)| key.chars().count()).max().unwrap_or_default();
+    for (key, value, from) in &built.origins {
+        let (key, value) = (plain(key), print::short(value, 70));
+        print::line(format_args!("{key:width$} = {value}  {}", Painted(DIM, plain(from))))?;
+    }
+    let warnings = match built.warnings.len() as u64 {
+        0 => String::new(),
+        number => format!(", {}", print::count(number, "warning")),
+    };
+    let mains = built.snapshot.config.rules_mains().join(", ");
+    print::line(format_args!("{}: configuration and {mains}{warnings}", Painted(GOOD, "good")))
+}

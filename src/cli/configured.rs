@@ -1,0 +1,31 @@
+//! The configuration as the command line finds it: file, `--env`, environment.
+
+use crate::config::load::{self, Loaded};
+use crate::config::{Config, ListenAddress};
+
+use super::Failure;
+use super::args::Common;
+
+/// What the command line and the environment say of it.
+#[must_use]
+pub fn options(common: &Common) -> load::Options {
+    // Not `vars()`: that panics where one variable of the environment isn't UTF-8.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    load::Options { file: common.config.clone(), env: common.env.clone(), environment }
+}
+
+/// Loads it, or says what is wrong with it.
+pub fn load(common: &Common) -> Result<Loaded, Failure> {
+    Config::load(&options(common)).map_err(Failure::Configuration)
+}
+
+/// The address of the first listener, as far as the configuration knows it.
+#[must_use]
+pub fn first_listener(config: &Config) -> Option<std::net::SocketAddr> {
+    config.listeners.iter().find_map(|listener| match listener.address {
+        ListenAddress::Socket(address) if address.port() != 0 => Some(address),
+        ListenAddress::Socket(_) | ListenAddress::Systemd(_) => None,
+    })
+}

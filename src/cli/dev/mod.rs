@@ -1,0 +1,150 @@
+//! `dev`: the whole server, with a capture sink in place of the world.
+//!
+//! Runs by ./mailworker.toml, or by what is built in where there is none: nothing needs to be set up. Decisions and
+//! deliveries are printed as they happen. Configuration and rules are read again when they change; an error is shown,
+//! and what was in force before stays.
+
+mod capture;
+mod demo;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::args::{Common, Dev};
+use super::print::{self, BOLD, DIM, GOOD, Painted, plain};
+use super::serve::{self, Asked, Signals};
+use super::{Done, Failure, configured, init, tail};
+use crate::app::{self, App};
+use crate::config::{Config, ListenAddress, Listener, Secret, TlsMode};
+use crate::delivery;
+use crate::event::Kind;
+use crate::reload::{Adjust, Source};
+use capture::{Caught, Sink};
+
+/// Signs what has no key of its own, so that what is captured looks as it would in the world. No secret: it is here.
+const KEY: &str = "whsec_bWFpbHdvcmtlciBkZXYgc2lnbmluZyBrZXk=";
+
+pub async fn run(common: &Common, options: &Dev) -> Done {
+    // What the log would tell is printed already.
+    serve::start_log(&options.log, "off")?;
+    let place = Place::choose(options)?;
+    let signals = Signals::listen()?;
+    let mut sink = Sink::start(&place.dir.join("captured")).await?;
+    let source = if options.demo { built_in() } else { source(common) };
+    let is_built_in = matches!(source, Source::Embedded { .. });
+    let address = if options.demo { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) } else { free(options.smtp)? };
+    let app = serve::start(app::Options {
+        source,
+        adjust: Some(adjusted(address, place.dir.join("data"))),
+        capture: Some(delivery::Capture { smtp: sink.smtp, http: sink.http.clone() }),
+    })
+    .await?;
+    let done = if options.demo {
+        demo::run(&app, &mut sink).await
+    } else {
+        greet(&app, &place.dir, is_built_in)?;
+        watch(&app, &mut sink, signals).await
+    };
+    app.stop().await;
+    done
+}
+
+/// Where store and captured mail lie; a temporary directory goes when this does.
+struct Place {
+    dir: PathBuf,
+    _temporary: Option<TempDir>,
+}
+
+impl Place {
+    fn choose(options: &Dev) -> Result<Self, Failure> {
+        if let Some(dir) = &options.data {
+            std::fs::create_dir_all(dir)?;
+            return Ok(Self { dir: std::path::absolute(dir)?, _temporary: None });
+        }
+        let temporary = tempfile::Builder::new().prefix("mailworker-dev-").tempdir()?;
+        Ok(Self { dir: temporary.path().to_owned(), _temporary: Some(temporary) })
+    }
+}
+
+fn built_in() -> Source {
+    Source::Embedded { config: init::CONFIG, rules: &init::RULES }
+}
+
+/// A configuration that was named or stands here; never one of the machine's own server.
+fn source(common: &Common) -> Source {
+    let options = configured::options(common);
+    let named = options.file.is_some() || options.environment.contains_key("MAILWORKER_CONFIG");
+    if named || Path::new("mailworker.toml").is_file() { Source::Files(options) } else { built_in() }
+}
+
+/// The address asked for, or another port where that one is taken.
+fn free(wanted: SocketAddr) -> Result<SocketAddr, Failure> {
+    match TcpListener::bind(wanted) {
+        Ok(_closed_again) => Ok(wanted),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            print::warning(&format!("{wanted} is in use: another port is taken"));
+            Ok(SocketAddr::new(wanted.ip(), 0))
+        }
+        Err(error) => Err(Failure::Failed(format!("--smtp {wanted}: {error}"))),
+    }
+}
+
+/// What differs from the configuration: where it listens and keeps its store; that nothing goes unsigned.
+fn adjusted(address: SocketAddr, data_dir: PathBuf) -> Adjust {
+    Arc::new(move |config: &mut Config| {
+        let tls = if config.tls.is_some() { TlsMode::Starttls } else { TlsMode::Off };
+        config.listeners = vec![Listener { address: ListenAddress::Socket(address), tls, proxy_protocol: Vec::new() }];
+        config.http.address = None;
+        config.data_dir.clone_from(&data_dir);
+        if config.webhook_defaults.secrets.is_empty() {
+            config.webhook_defaults.secrets = vec![Secret::new(KEY.to_owned())];
+        }
+    })
+}
+
+fn greet(app: &App, dir: &Path, is_built_in: bool) -> Done {
+    if is_built_in {
+        print::line("built-in configuration and rules; `mailworker init` writes them here to be changed")?;
+    }
+    for listening in app.listening() {
+        print::line(format_args!("{}", Painted(GOOD, listening)))?;
+    }
+    let domains = app.config().domains.iter().map(|domain| domain.name.clone()).collect::<Vec<_>>().join(", ");
+    print::line(format_args!("takes mail for {}", Painted(BOLD, plain(&domains))))?;
+    let kept = dir.join("captured");
+    print::line(format_args!("nothing leaves this machine: what would go out lands in {}", kept.display()))?;
+    print::line(Painted(DIM, "Ctrl-C ends it"))
+}
+
+/// Prints what happens until it is told to stop.
+async fn watch(app: &App, sink: &mut Sink, mut signals: Signals) -> Done {
+    let mut events = app.bus().subscribe();
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Ok(event) if tells(&event.kind) => tail::live(&event)?,
+                Ok(_) => {}
+                Err(RecvError::Lagged(missed)) => print::warning(&format!("{missed} events were not shown")),
+                Err(RecvError::Closed) => return Ok(()),
+            },
+            Some(caught) = sink.caught.recv() => shown(&caught)?,
+            asked = signals.next() => match asked {
+                Asked::Stop => return Ok(()),
+                Asked::Reload => app.reload(),
+            },
+        }
+    }
+}
+
+/// Each connection by itself tells nothing that the mail in it doesn't.
+fn tells(kind: &Kind) -> bool {
+    !matches!(kind, Kind::Connected { .. })
+}
+
+fn shown(caught: &Caught) -> Done {
+    print::line(format_args!("{:19}  {caught}", ""))
+}

@@ -1,0 +1,62 @@
+//! Shell completions and the man page, from the same source as the arguments themselves.
+
+use std::io::Write;
+
+use clap::CommandFactory;
+
+use super::args::Arguments;
+use super::{Done, Failure};
+
+pub fn completions(shell: clap_complete::Shell) -> Done {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "mailworker", &mut script);
+    std::io::stdout().write_all(&script).map_err(Failure::from)
+}
+
+/// One page: the program, then each command as a section of its own.
+pub fn man() -> Done {
+    let mut command = Arguments::command();
+    command.build();
+    let page = clap_mangen::Man::new(command.clone());
+    let mut out = Vec::new();
+    page.render_title(&mut out)?;
+    page.render_name_section(&mut out)?;
+    page.render_synopsis_section(&mut out)?;
+    page.render_description_section(&mut out)?;
+    page.render_options_section(&mut out)?;
+    for child in command.get_subcommands().filter(|child| !child.is_hide_set()) {
+        section(child, &mut out)?;
+    }
+    page.render_extra_section(&mut out)?;
+    page.render_version_section(&mut out)?;
+    std::io::stdout().write_all(&out).map_err(Failure::from)
+}
+
+fn section(command: &clap::Command, out: &mut Vec<u8>) -> Done {
+    let children: Vec<_> = command.get_subcommands().collect();
+    for child in &children {
+        section(child, out)?;
+    }
+    if !children.is_empty() {
+        return Ok(());
+    }
+    let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
+    writeln!(out, ".SH \"{}\"", name.to_uppercase())?;
+    let mut own = command.clone();
+    for shared in ["config", "env", "color", "help", "version"] {
+        if own.get_arguments().any(|argument| argument.get_id() == shared) {
+            own = own.mut_arg(shared, |argument| argument.hide(true));
+        }
+    }
+    let page = clap_mangen::Man::new(own);
+    let mut body = Vec::new();
+    page.render_synopsis_section(&mut body)?;
+    page.render_description_section(&mut body)?;
+    page.render_options_section(&mut body)?;
+    page.render_extra_section(&mut body)?;
+    // What is a page's section there is a subsection here.
+    out.write_all(
+        String::from_utf8_lossy(&body).replace("\n.SH ", "\n.SS ").replace(".SH SYNOPSIS", ".SS SYNOPSIS").as_bytes(),
+    )?;
+    Ok(())
+}

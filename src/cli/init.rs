@@ -1,0 +1,50 @@
+//! `init`: a configuration, its schema and rules to start from. What is there already stays as it is.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use super::args::Init;
+use super::print::{self, GOOD, Painted};
+use super::{Done, Failure};
+
+/// The configuration that `init` writes, and that `dev` runs by where there is none.
+pub const CONFIG: &str = include_str!("scaffold/mailworker.toml");
+
+/// The rules that `init` writes, and that `dev` runs by where there is no configuration; by the path they go by.
+pub const RULES: [(&str, &str); 2] = [
+    ("rules/main.rhai", include_str!("../../rules/main.rhai")),
+    ("rules/lib/spam.rhai", include_str!("../../rules/lib/spam.rhai")),
+];
+
+pub fn run(options: &Init) -> Done {
+    let schema = serde_json::to_string_pretty(&crate::config::schema()).map_err(Failure::failed)? + "\n";
+    let mut files = vec![("mailworker.toml", CONFIG), ("mailworker.schema.json", schema.as_str())];
+    files.extend(RULES);
+    let there: Vec<&str> = files.iter().map(|(name, _)| *name).filter(|name| options.dir.join(name).exists()).collect();
+    if !there.is_empty() {
+        let dir = options.dir.display();
+        return Err(Failure::Failed(format!("{dir} has {} already: nothing was written", there.join(", "))));
+    }
+    for (name, text) in files {
+        write_new(&options.dir.join(name), text)?;
+        print::line(format_args!("{} {}", Painted(GOOD, "wrote"), options.dir.join(name).display()))?;
+    }
+    let change = if options.dir == Path::new(".") { String::new() } else { format!("cd {}; ", options.dir.display()) };
+    print::line(format_args!(
+        "\nNext: {change}mailworker check; mailworker dev\nThen name your domains in mailworker.toml."
+    ))
+}
+
+/// Never over a file that is there, even one that came into being since we looked.
+fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
+    let named = |error: std::io::Error| match error.kind() {
+        ErrorKind::AlreadyExists => Failure::Failed(format!("{} is there already: left as it is", path.display())),
+        _ => Failure::Failed(format!("{} can't be written: {error}", path.display())),
+    };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(named)?;
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(named)?;
+    file.write_all(text.as_bytes()).map_err(named)
+}

@@ -1,0 +1,128 @@
+//! `messages`: what came in and what became of it, read beside the running server.
+
+use super::access;
+use super::args::{Common, Machine, MessageList, Messages};
+use super::print::{self, BAD, BOLD, DIM, GOOD, NOTE, Painted, WAIT, plain, short};
+use super::{Done, Failure, configured, queue, show};
+use crate::clock;
+use crate::mail::Address;
+use crate::store::{MessageDetail, MessageFilter, MessageOutcome, MessageSummary};
+
+pub fn run(common: &Common, verb: Messages) -> Done {
+    let config = configured::load(common)?.config;
+    let reader = access::reader(&config)?;
+    match verb {
+        Messages::List(options) => list(&reader.messages(&filter(&options))?, options.machine),
+        Messages::Show { id, machine } => {
+            let detail = reader.message(id)?;
+            if machine.json { print::json(&detail) } else { one(&detail) }
+        }
+        Messages::Raw { id } => print::bytes(&reader.body(id)?.raw),
+    }
+}
+
+fn filter(options: &MessageList) -> MessageFilter {
+    MessageFilter {
+        sender: options.sender.clone(),
+        recipient: options.recipient.clone(),
+        subject: options.subject.clone(),
+        outcome: options.outcome,
+        since: options.since.map(|age| clock::now().minus(age)),
+        before: options.before,
+        limit: Some(options.limit),
+    }
+}
+
+fn list(messages: &[MessageSummary], machine: Machine) -> Done {
+    if machine.json {
+        return messages.iter().try_for_each(print::json);
+    }
+    if messages.is_empty() {
+        return print::line("no messages");
+    }
+    messages.iter().try_for_each(|message| print::line(line(message)))
+}
+
+fn line(message: &MessageSummary) -> String {
+    let outcome = Painted(style(message.outcome), format!("{:8}", name(message.outcome)));
+    format!(
+        "{}  {}  {outcome}  {} → {}  {}{}",
+        print::time(message.received_at),
+        message.id,
+        print::sender(message.sender.as_ref()),
+        recipients(&message.recipients),
+        short(message.subject.as_deref().unwrap_or("(no subject)"), 60),
+        waiting(message),
+    )
+}
+
+/// What is still to be done for it.
+fn waiting(message: &MessageSummary) -> String {
+    let mut parts = Vec::new();
+    if message.queued > 0 {
+        parts.push(Painted(WAIT, format!("  {} queued", message.queued)).to_string());
+    }
+    if message.dead > 0 {
+        parts.push(Painted(BAD, format!("  {} dead", message.dead)).to_string());
+    }
+    parts.concat()
+}
+
+fn recipients(recipients: &[Address]) -> String {
+    let named: Vec<_> = recipients.iter().take(3).map(|address| plain(address.as_str())).collect();
+    match recipients.len().checked_sub(3) {
+        Some(more) if more > 0 => format!("{} and {more} more", named.join(", ")),
+        _ => named.join(", "),
+    }
+}
+
+fn name(outcome: MessageOutcome) -> &'static str {
+    match outcome {
+        MessageOutcome::Accepted => "accepted",
+        MessageOutcome::Stored => "stored",
+        MessageOutcome::Dropped => "dropped",
+        MessageOutcome::Rejected => "rejected",
+        MessageOutcome::Deferred => "deferred",
+        MessageOutcome::Authored => "authored",
+    }
+}
+
+fn style(outcome: MessageOutcome) -> anstyle::Style {
+    match outcome {
+        MessageOutcome::Accepted | MessageOutcome::Stored => GOOD,
+        MessageOutcome::Dropped | MessageOutcome::Deferred => WAIT,
+        MessageOutcome::Rejected => BAD,
+        MessageOutcome::Authored => NOTE,
+    }
+}
+
+/// The whole story, in order.
+fn one(detail: &MessageDetail) -> Done {
+    let message = &detail.summary;
+    let field = |name: &str, value: &str| print::line(format_args!("{} {value}", Painted(DIM, format!("{name:<9}"))));
+    print::line(format_args!("{}", Painted(BOLD, format!("message   {}", message.id))))?;
+    field("subject", &plain(message.subject.as_deref().unwrap_or("(no subject)")))?;
+    field("from", &print::sender(message.sender.as_ref()))?;
+    for recipient in &message.recipients {
+        field("to", &plain(recipient.as_str()))?;
+    }
+    field("received", &format!("{} UTC", print::time(message.received_at)))?;
+    let kept = if message.raw { "kept" } else { "not kept" };
+    let mailbox = detail.mailbox.as_deref().map(|name| format!(" in mailbox {}", plain(name))).unwrap_or_default();
+    field("size", &format!("{} bytes, {kept}{mailbox}", message.size))?;
+    let outcome = Painted(style(message.outcome), name(message.outcome));
+    field("outcome", &format!("{outcome}{}", waiting(message)))?;
+    print::line("")?;
+    for event in &detail.trace {
+        let mut lines = show::event(event).into_iter();
+        let first = lines.next().unwrap_or_default();
+        print::line(format_args!("{} {first}", Painted(DIM, print::clock(event.at))))?;
+        lines.try_for_each(|line| print::line(format_args!("{:12} {line}", "")))?;
+    }
+    if !detail.deliveries.is_empty() {
+        print::line("")?;
+        let now = clock::now();
+        detail.deliveries.iter().try_for_each(|entry| print::line(queue::line(entry, now)))?;
+    }
+    Ok::<(), Failure>(())
+}

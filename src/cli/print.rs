@@ -1,0 +1,201 @@
+//! How things look: colour where it is wanted, JSON where a program reads, and nothing of a peer's that a terminal obeys.
+//!
+//! Standard output and standard error are touched by `cli` alone.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::io::Write;
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use super::Failure;
+use super::args::Color;
+use crate::diagnostic::Diagnostic;
+
+pub const BOLD: Style = Style::new().bold();
+pub const DIM: Style = Style::new().dimmed();
+pub const GOOD: Style = AnsiColor::Green.on_default();
+pub const WAIT: Style = AnsiColor::Yellow.on_default();
+pub const BAD: Style = AnsiColor::Red.on_default();
+pub const NOTE: Style = AnsiColor::Cyan.on_default();
+
+/// Text in a style.
+pub struct Painted<T>(pub Style, pub T);
+
+impl<T: fmt::Display> fmt::Display for Painted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.0.render(), self.1, self.0.render_reset())
+    }
+}
+
+/// `--color`; `auto` follows the terminal and `NO_COLOR`.
+pub fn choose_color(color: Color) {
+    match color {
+        Color::Auto => anstream::ColorChoice::Auto,
+        Color::Always => anstream::ColorChoice::AlwaysAnsi,
+        Color::Never => anstream::ColorChoice::Never,
+    }
+    .write_global();
+}
+
+/// Whether colour was asked for or forbidden; `None`: as the terminal is.
+#[must_use]
+pub fn colour() -> Option<bool> {
+    match anstream::ColorChoice::global() {
+        anstream::ColorChoice::Auto if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) => {
+            Some(false)
+        }
+        anstream::ColorChoice::Auto => None,
+        anstream::ColorChoice::Never => Some(false),
+        anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi => Some(true),
+    }
+}
+
+/// One line on standard output, flushed: whoever waits for it sees it at once.
+pub fn line(text: impl fmt::Display) -> Result<(), Failure> {
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// One JSON value on a line of its own.
+pub fn json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(Failure::failed)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Bytes as they are.
+pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// `error: …` on standard error. Nothing can be done where that is gone.
+pub fn error(text: &str) {
+    let _unread = writeln!(anstream::stderr().lock(), "{}: {}", Painted(BAD.bold(), "error"), lines(text));
+}
+
+/// `warning: …` on standard error.
+pub fn warning(text: &str) {
+    let _unread = writeln!(anstream::stderr().lock(), "{}: {}", Painted(WAIT.bold(), "warning"), lines(text));
+}
+
+/// A remark on standard error.
+pub fn remark(text: &str) {
+    let _unread = writeln!(anstream::stderr().lock(), "{text}");
+}
+
+/// Findings with their source lines and carets, on standard error.
+pub fn diagnostics(findings: &[Diagnostic]) {
+    let mut err = anstream::stderr().lock();
+    for finding in findings {
+        let _unread = writeln!(err, "{}", crate::diagnostic::render(finding, true).trim_end());
+    }
+}
+
+/// What came from a peer, on one line, with nothing in it that a terminal would obey: control characters and those
+/// that turn the direction of writing are shown as `\u{..}`.
+#[must_use]
+pub fn plain(text: &str) -> Cow<'_, str> {
+    clean(text, is_obeyed)
+}
+
+/// As [`plain`], but line breaks stay.
+#[must_use]
+pub fn lines(text: &str) -> Cow<'_, str> {
+    clean(text, |character| character != '\n' && is_obeyed(character))
+}
+
+fn clean(text: &str, obeyed: fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if obeyed(character) {
+            let _infallible = write!(out, "{}", character.escape_unicode());
+        } else {
+            out.push(character);
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}')
+        || ('\u{202a}'..='\u{202e}').contains(&character)
+        || ('\u{2066}'..='\u{2069}').contains(&character)
+}
+
+/// At most `width` characters, the last one an ellipsis where more was there; cleaned by [`plain`].
+#[must_use]
+pub fn short(text: &str, width: usize) -> String {
+    let cleaned = plain(text);
+    if cleaned.chars().count() <= width {
+        return cleaned.into_owned();
+    }
+    cleaned.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// A time as a person reads it: `2026-11-23 09:15:02`, in UTC.
+#[must_use]
+pub fn time(at: crate::mail::Timestamp) -> String {
+    let text = at.to_string();
+    text.get(..19).unwrap_or(&text).replace('T', " ")
+}
+
+/// The time of day alone: `09:15:02.123`.
+#[must_use]
+pub fn clock(at: crate::mail::Timestamp) -> String {
+    let text = at.to_string();
+    text.get(11..23).unwrap_or(&text).to_owned()
+}
+
+/// The sender, `<>` where it is null.
+#[must_use]
+pub fn sender(sender: Option<&crate::mail::Address>) -> String {
+    sender.map_or_else(|| "<>".to_owned(), |address| plain(address.as_str()).into_owned())
+}
+
+/// `1 message`, `2 messages`.
+#[must_use]
+pub fn count(number: u64, one: &str) -> String {
+    match (number, one.strip_suffix('y')) {
+        (1, _) => format!("1 {one}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {one}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_obeys_nothing_of_a_subject() {
+        assert_eq!(plain("\u{1b}[2Jhi\r\n\u{202e}x\u{9b}"), "\\u{1b}[2Jhi\\u{d}\\u{a}\\u{202e}x\\u{9b}");
+        assert_eq!(plain("grüße 日本"), "grüße 日本");
+        assert_eq!(lines("a\nb\u{7}"), "a\nb\\u{7}");
+    }
+
+    #[test]
+    fn a_long_text_ends_in_an_ellipsis() {
+        assert_eq!(short("abcdef", 4), "abc…");
+        assert_eq!(short("abcd", 4), "abcd");
+    }
+
+    #[test]
+    fn counts_read_well() {
+        assert_eq!(count(1, "delivery"), "1 delivery");
+        assert_eq!(count(2, "delivery"), "2 deliveries");
+        assert_eq!(count(0, "message"), "0 messages");
+    }
+}

@@ -1,0 +1,129 @@
+//! `serve`: runs the server until it is told to stop. One line for each listener once it listens, and word to systemd.
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::args::{Common, Log, LogFormat, Serve};
+use super::{Done, Failure, configured, print};
+use crate::admin::api::Listening;
+use crate::app::{self, App, StartError};
+use crate::clock;
+use crate::event::{Event, Kind};
+use crate::reload::Source;
+use crate::telemetry;
+
+pub async fn run(common: &Common, options: &Serve) -> Done {
+    start_log(&options.log, "info")?;
+    let mut signals = Signals::listen()?;
+    let source = Source::Files(configured::options(common));
+    let app = start(app::Options { source, adjust: None, capture: None }).await?;
+    announce(&app, options.machine.json)?;
+    tell(&[NotifyState::Ready]);
+    while let Asked::Reload = signals.next().await {
+        // Told before it starts; its end can't be told of: it goes on in the background (sd_notify(3)).
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            tell(&[NotifyState::Reloading, now]);
+        }
+        app.reload();
+        tell(&[NotifyState::Ready]);
+    }
+    tell(&[NotifyState::Stopping]);
+    tokio::select! {
+        () = app.stop() => Ok(()),
+        () = signals.stop() => Err(Failure::Failed("stopped before open sessions and deliveries had ended".to_owned())),
+    }
+}
+
+/// One line for each listener; as JSON every event follows, on a thread of its own, so that whoever reads slowly
+/// loses events and holds up nothing.
+fn announce(app: &App, json: bool) -> Done {
+    let http = app.http().map(|address| Listening {
+        protocol: "http".to_owned(),
+        address: address.to_string(),
+        tls: "off".to_owned(),
+    });
+    let listening = app.listening().into_iter().chain(http);
+    if !json {
+        return listening.into_iter().try_for_each(|listening| print::line(&listening));
+    }
+    let mut events = app.bus().subscribe();
+    for Listening { protocol, address, tls } in listening {
+        print::json(&Event::new(clock::now(), Kind::Listening { protocol, address, tls }))?;
+    }
+    print::json(&Event::new(clock::now(), Kind::Started { version: env!("CARGO_PKG_VERSION").to_owned() }))?;
+    std::thread::spawn(move || {
+        loop {
+            match events.blocking_recv() {
+                Ok(event) if print::json(&*event).is_ok() => {}
+                Err(RecvError::Lagged(_missed)) => {}
+                // The server has ended, or nobody reads any more.
+                Ok(_) | Err(RecvError::Closed) => return,
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Starts every part; warnings are shown, errors told apart by whose they are.
+pub async fn start(options: app::Options) -> Result<App, Failure> {
+    match App::start(options).await {
+        Ok(app) => {
+            print::diagnostics(app.warnings());
+            Ok(app)
+        }
+        Err(StartError::Config(findings)) => Err(Failure::Configuration(findings)),
+        Err(error) => Err(Failure::failed(error)),
+    }
+}
+
+/// The log goes to standard error, in the form and at the level asked for.
+pub fn start_log(log: &Log, level: &str) -> Result<(), Failure> {
+    let level = log.log_level.as_deref().unwrap_or(level);
+    let format = match log.log {
+        LogFormat::Text => telemetry::LogFormat::Text,
+        LogFormat::Json => telemetry::LogFormat::Json,
+    };
+    telemetry::init(format, level, print::colour()).map_err(Failure::Usage)
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    // Without systemd there is nobody to tell; with it, a failure shows as a start that never ends.
+    let _nobody_listens = sd_notify::notify(states);
+}
+
+/// What a signal asks for.
+pub enum Asked {
+    Reload,
+    Stop,
+}
+
+/// SIGTERM, SIGINT, SIGHUP.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    pub fn listen() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    pub async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+
+    /// The next signal that asks for a stop.
+    pub async fn stop(&mut self) {
+        while let Asked::Reload = self.next().await {}
+    }
+}

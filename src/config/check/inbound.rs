@@ -1,0 +1,331 @@
+//! What comes in: listeners, certificates, domains, routes, workers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use super::super::decode::At;
+use super::super::leaf::Parsed;
+use super::super::raw::{self, RouteActionName};
+use super::super::{Destination, Domain, ListenAddress, Listener, Route, RouteAction, TlsFiles, TlsMode, Webhook};
+use super::{Checker, or, plain};
+use crate::diagnostic::suggest;
+use crate::mail::Address;
+
+impl Checker<'_> {
+    /// A script, as written; it must be there.
+    pub(super) fn worker(&mut self, main: Option<&At<Parsed<PathBuf>>>, default: &Path) -> PathBuf {
+        let Some(at) = main else {
+            let full = self.base.join(default);
+            if self.around.has_file(&full) == Some(false) {
+                let help = format!("looked for it at {}; `main` names another", full.display());
+                self.lack_in_all("main", &format!("the worker {} isn't there", default.display()), &help);
+            }
+            return default.to_path_buf();
+        };
+        if at.value.0.extension().is_none_or(|extension| extension != "rhai") {
+            self.error(at.node, "a worker is a Rhai script", Some("its name ends in .rhai: \"rules/main.rhai\""));
+        } else if self.around.has_file(&self.base.join(&at.value.0)) == Some(false) {
+            let help = format!("looked for it at {}", self.base.join(&at.value.0).display());
+            self.error(at.node, &format!("the worker {} isn't there", at.value.0.display()), Some(&help));
+        }
+        at.value.0.clone()
+    }
+
+    pub(super) fn tls(&mut self, tls: Option<At<raw::Tls>>) -> Option<TlsFiles> {
+        let At { value: tls, node } = tls?;
+        if tls.acme.is_some() {
+            return None;
+        }
+        let (certificate, key) = self.pair(node, tls.certificate.as_ref(), tls.key.as_ref())?;
+        let sni = tls
+            .sni
+            .into_iter()
+            .filter_map(|At { value, node }| self.pair(node, value.certificate.as_ref(), value.key.as_ref()))
+            .collect();
+        Some(TlsFiles { certificate, key, sni })
+    }
+
+    fn pair(
+        &mut self,
+        node: u32,
+        certificate: Option<&At<Parsed<PathBuf>>>,
+        key: Option<&At<Parsed<PathBuf>>>,
+    ) -> Option<(PathBuf, PathBuf)> {
+        let (Some(certificate), Some(key)) = (certificate, key) else {
+            let help = "certificate = \"tls/fullchain.pem\" and key = \"tls/key.pem\"";
+            self.lack(node, &["certificate", "key"], "TLS needs both `certificate` and `key`", help);
+            return None;
+        };
+        Some((self.file(certificate, "the certificate"), self.file(key, "the key")))
+    }
+
+    pub(super) fn listeners(&mut self, raw: &[At<raw::Listener>], has_tls: bool, has_domains: bool) -> Vec<Listener> {
+        let mut listeners: Vec<Listener> = Vec::with_capacity(raw.len());
+        for At { value, node } in raw {
+            let default = Listener::default();
+            let address = or(value.address.as_ref(), default.address);
+            let place = value.address.as_ref().map_or(*node, |at| at.node);
+            let fixed = !matches!(&address, ListenAddress::Socket(socket) if socket.port() == 0);
+            if fixed && listeners.iter().any(|earlier| earlier.address == address) {
+                self.error(place, "a listener of this address stands further up", None);
+            }
+            if !has_domains && !raw::is_loopback(&address) {
+                self.lack(place, &[], "no [[domain]] to take mail for", NO_DOMAIN);
+            }
+            let tls = value.tls.as_ref().map_or(default.tls, |at| at.value);
+            if !has_tls
+                && matches!(tls, TlsMode::Required | TlsMode::Implicit)
+                && let Some(at) = &value.tls
+            {
+                let help = "add [tls] with `certificate` and `key`";
+                self.lack(at.node, &[], "this listener needs a certificate, and there is no [tls]", help);
+            }
+            listeners.push(Listener { address, tls, proxy_protocol: plain(value.proxy_protocol.clone()) });
+        }
+        if listeners.is_empty() {
+            if !has_domains {
+                self.lack_in_all("domain", "no [[domain]] to take mail for", NO_DOMAIN);
+            }
+            listeners.push(Listener::default());
+        }
+        listeners
+    }
+
+    pub(super) fn domains(&mut self, raw: Vec<At<raw::Domain>>) -> Vec<Domain> {
+        let mut domains: Vec<Domain> = Vec::with_capacity(raw.len());
+        for At { value, node } in raw {
+            let main = value.main.as_ref().map(|at| self.worker(Some(at), Path::new("")));
+            if value.postmaster.is_none() {
+                let help =
+                    "mail for postmaster@ must reach a person (RFC 5321 §4.5.1): postmaster = \"you@example.net\"";
+                self.lack(node, &["postmaster"], "this domain names no `postmaster`", help);
+            }
+            let Some(name) = value.name else {
+                self.lack(node, &["name"], "this domain has no `name`", "name = \"example.com\"");
+                continue;
+            };
+            if domains.iter().any(|earlier| earlier.name == name.value.0.0) {
+                self.error(name.node, "this domain stands further up already", None);
+            }
+            let subaddress = self.separator(value.subaddress);
+            let Some(postmaster) = value.postmaster else { continue };
+            domains.push(Domain {
+                name: name.value.0.0,
+                postmaster: postmaster.value.0,
+                main,
+                subaddress,
+                case_sensitive: value.case_sensitive.unwrap_or(false),
+            });
+        }
+        self.postmasters_are_elsewhere(&domains);
+        domains
+    }
+
+    fn separator(&mut self, separator: Option<At<String>>) -> String {
+        let Some(At { value, node }) = separator else { return "+".to_owned() };
+        if value.len() > 2 || !value.bytes().all(|byte| b"+-_=#.".contains(&byte)) {
+            self.error(node, "a separator of subaddresses is one or two of + - _ = # .", Some("\"\" switches it off"));
+        }
+        value
+    }
+
+    /// A postmaster that is the postmaster of one of our own domains would go in circles.
+    fn postmasters_are_elsewhere(&mut self, domains: &[Domain]) {
+        let circular = domains.iter().find(|domain| {
+            domain.postmaster.local().eq_ignore_ascii_case("postmaster")
+                && domains.iter().any(|own| own.name == domain.postmaster.domain_key())
+        });
+        if let Some(domain) = circular {
+            let message =
+                format!("the postmaster of {} is a postmaster of ours: its mail would go in a circle", domain.name);
+            self.lack_in_all("domain", &message, "name a mailbox that a person reads");
+        }
+    }
+
+    pub(super) fn routes(
+        &mut self,
+        raw: Vec<At<raw::Route>>,
+        domains: &[Domain],
+        webhooks: &[At<Webhook>],
+        destinations: &[At<Destination>],
+    ) -> Vec<Route> {
+        let mut routes = Vec::with_capacity(raw.len());
+        for At { value, node } in raw {
+            let action = self.action(&value, node, webhooks, destinations);
+            let Some(matches) = value.matches else {
+                let help = "match = \"billing@example.com\", \"local@*\", \"*@example.com\" or \"/regex/\"";
+                self.lack(node, &["match"], "this route has no `match`", help);
+                continue;
+            };
+            self.matches_a_domain(&matches.value.0.pattern, matches.node, domains);
+            routes.push(Route {
+                pattern: matches.value.0.text,
+                matches: matches.value.0.pattern,
+                action,
+                enabled: value.enabled.unwrap_or(true),
+            });
+        }
+        routes
+    }
+
+    fn matches_a_domain(&mut self, pattern: &super::super::Pattern, node: u32, domains: &[Domain]) {
+        use super::super::Pattern;
+        let name = match pattern {
+            Pattern::Address(address) => address.domain_key(),
+            Pattern::Domain(name) if !name.starts_with('*') => name.clone(),
+            _ => return,
+        };
+        let ours = domains.iter().any(|domain| match domain.name.strip_prefix('*') {
+            Some(suffix) => name.ends_with(suffix),
+            None => domain.name == name,
+        });
+        if !ours {
+            let near = suggest(&name, domains.iter().map(|domain| domain.name.as_str()));
+            let help = near.map(|near| format!("did you mean {near}?"));
+            self.warn(node, &format!("{name} is no [[domain]], so this route never matches"), help.as_deref());
+        }
+    }
+
+    fn action(
+        &mut self,
+        route: &raw::Route,
+        node: u32,
+        webhooks: &[At<Webhook>],
+        destinations: &[At<Destination>],
+    ) -> RouteAction {
+        let action = route.action.as_ref().map_or(RouteActionName::default(), |at| at.value);
+        self.only_with(action, route);
+        match action {
+            RouteActionName::Worker => {
+                RouteAction::Worker { main: route.main.as_ref().map(|at| self.worker(Some(at), Path::new(""))) }
+            }
+            RouteActionName::Forward => {
+                let to = self.targets(route, node, "[\"accounts@example.net\"], or a [[destination]]");
+                for target in &to {
+                    self.forward_target(target, destinations);
+                }
+                RouteAction::Forward { to: to.into_iter().map(|at| at.value).collect() }
+            }
+            RouteActionName::Webhook => {
+                let to = self.targets(route, node, "[\"TICKETS\"], or a URL");
+                for target in &to {
+                    self.webhook_target(target, webhooks);
+                }
+                RouteAction::Webhook { to: to.into_iter().map(|at| at.value).collect() }
+            }
+            RouteActionName::Store => RouteAction::Store,
+            RouteActionName::Drop => RouteAction::Drop,
+            RouteActionName::Reject => RouteAction::Reject { text: self.reject_text(route.text.as_ref()) },
+        }
+    }
+
+    fn reject_text(&mut self, text: Option<&At<String>>) -> String {
+        let Some(at) = text else { return "Message rejected".to_owned() };
+        if at.value.chars().any(char::is_control) || at.value.len() > 400 {
+            self.error(at.node, "what the sender reads is one line of at most 400 octets", None);
+        }
+        at.value.clone()
+    }
+
+    /// `to`, `main` and `text` each belong to some actions.
+    fn only_with(&mut self, action: RouteActionName, route: &raw::Route) {
+        let takes_to = matches!(action, RouteActionName::Forward | RouteActionName::Webhook);
+        if let Some(to) = route.to.as_ref().filter(|_| !takes_to) {
+            self.error_at_key(to.node, "`to` goes with `action = \"forward\"` or \"webhook\"", None);
+        }
+        if let Some(main) = route.main.as_ref().filter(|_| action != RouteActionName::Worker) {
+            self.error_at_key(main.node, "`main` goes with `action = \"worker\"`", None);
+        }
+        if let Some(text) = route.text.as_ref().filter(|_| action != RouteActionName::Reject) {
+            self.error_at_key(text.node, "`text` goes with `action = \"reject\"`", None);
+        }
+    }
+
+    fn targets(&mut self, route: &raw::Route, node: u32, forms: &str) -> Vec<At<String>> {
+        let to = route.to.as_ref().map(|at| at.value.clone()).unwrap_or_default();
+        if to.is_empty() {
+            let place = route.to.as_ref().map_or(node, |at| at.node);
+            self.lack(place, &["to"], "this route doesn't say where to", &format!("to = {forms}"));
+        }
+        to
+    }
+
+    fn forward_target(&mut self, target: &At<String>, destinations: &[At<Destination>]) {
+        if target.value.contains('@') {
+            if let Err(error) = Address::parse(&target.value) {
+                self.error(target.node, &error.to_string(), None);
+            }
+            return;
+        }
+        let names = || destinations.iter().map(|at| at.value.name.as_str());
+        if !names().any(|name| name == target.value) {
+            self.unbound(target, "[[destination]]", &names().collect::<Vec<_>>());
+        }
+    }
+
+    fn webhook_target(&mut self, target: &At<String>, webhooks: &[At<Webhook>]) {
+        if target.value.contains("://") {
+            if let Err(text) = <super::super::leaf::Endpoint as super::super::leaf::Leaf>::parse(&target.value) {
+                self.error_text(target.node, &text);
+            }
+            return;
+        }
+        let names = || webhooks.iter().map(|at| at.value.binding.as_str());
+        if !names().any(|name| name == target.value) {
+            self.unbound(target, "[[webhook]]", &names().collect::<Vec<_>>());
+        }
+    }
+
+    /// A name that is used and not bound.
+    fn unbound(&mut self, name: &At<String>, section: &str, bound: &[&str]) {
+        // One whose own name didn't fit may be the one that is meant.
+        if self.holes.iter().any(|hole| matches!(hole.key.as_str(), "binding" | "name" | "webhook" | "destination")) {
+            return;
+        }
+        let help = match suggest(&name.value, bound.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if bound.is_empty() => format!("there is no {section} yet"),
+            None => format!("there are {}", bound.join(", ")),
+        };
+        self.error(name.node, &format!("no {section} is named `{}`", name.value.escape_debug()), Some(&help));
+    }
+
+    pub(super) fn kv_namespaces(&mut self, raw: &[At<raw::KvNamespace>]) -> Vec<At<String>> {
+        let mut names = Vec::with_capacity(raw.len());
+        for At { value, node } in raw {
+            match &value.binding {
+                Some(at) => names.push(At { value: at.value.0.0.clone(), node: at.node }),
+                None => self.lack(*node, &["binding"], "this namespace has no `binding`", "binding = \"EMAILS\""),
+            }
+        }
+        names
+    }
+
+    /// A worker finds all of them as `env.NAME`, so no two may share a name.
+    pub(super) fn one_name_each(
+        &mut self,
+        vars: &BTreeMap<String, At<serde_json::Value>>,
+        namespaces: &[At<String>],
+        webhooks: &[At<Webhook>],
+        destinations: &[At<Destination>],
+    ) {
+        let all = (vars.iter().map(|(name, at)| (name.as_str(), at.node, "a variable")))
+            .chain(namespaces.iter().map(|at| (at.value.as_str(), at.node, "a KV namespace")))
+            .chain(webhooks.iter().map(|at| (at.value.binding.as_str(), at.node, "a webhook")))
+            .chain(destinations.iter().map(|at| (at.value.name.as_str(), at.node, "a destination")));
+        let mut taken: HashMap<&str, &str> = HashMap::new();
+        for (name, node, what) in all {
+            if let Some(earlier) = taken.insert(name, what) {
+                let message = format!("`{name}` is the name of {earlier} already");
+                self.error(node, &message, Some("a worker finds both as env.NAME: rename one"));
+            }
+        }
+    }
+}
+
+const NO_DOMAIN: &str = "add [[domain]] with `name` and `postmaster`";
+
+/// The name of the machine, where it is one that may stand in a greeting.
+pub(super) fn hostname(name: &str) -> Option<String> {
+    <super::super::leaf::HostName as super::super::leaf::Leaf>::parse(name).ok().map(|name| name.0)
+}

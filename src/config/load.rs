@@ -1,0 +1,285 @@
+//! From file, environment and flags to a [`Config`], or diagnostics that point.
+//!
+//! The one part of `config` that reads files and asks the machine for its name. Input: [`Options`]. Output: [`Loaded`],
+//! with where each value came from and which files to watch; or every finding at once. Never prints a secret.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Config;
+use super::check::{Checker, check};
+use super::decode::decode;
+use super::raw;
+use super::secret::Surroundings;
+use super::tree::{Kind, Node, Origin, PREFIX, Source, Tree, is_secret_key};
+use crate::diagnostic::{Diagnostic, Severity, suggest};
+
+/// What the command line and the process' environment say.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `--config FILE`
+    pub file: Option<PathBuf>,
+    /// `--env NAME`
+    pub env: Option<String>,
+    /// The process' environment.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// A configuration, and what is to be known of how it came to be.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    pub file: PathBuf,
+    /// Every value that isn't a default: key, value (dots for a secret), where it came from.
+    pub origins: Vec<(String, String, String)>,
+    pub warnings: Vec<Diagnostic>,
+    /// The file and all that it names: when one changes, so may the configuration.
+    pub watched: Vec<PathBuf>,
+}
+
+const IN_ETC: &str = "/etc/mailworker/mailworker.toml";
+/// A file larger than this is no configuration.
+const LARGEST: u64 = 4 << 20;
+
+impl Config {
+    /// Finds the file (`--config`, `./mailworker.toml`, `$MAILWORKER_CONFIG`, `/etc/mailworker/mailworker.toml`), reads
+    /// it, lays `[env.NAME]` and `MAILWORKER__…` over it, and checks all of it.
+    ///
+    /// # Errors
+    /// Every finding.
+    pub fn load(options: &Options) -> Result<Loaded, Vec<Diagnostic>> {
+        let file = find(options).map_err(|finding| vec![*finding])?;
+        let name = file.display().to_string();
+        let text = read_text(&file).map_err(|error| {
+            vec![in_all(&name, &format!("can't be read: {error}"), "--config FILE names another".to_owned())]
+        })?;
+        let full = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
+        let base = full.parent().unwrap_or(Path::new("/")).to_path_buf();
+        let machine = Machine { environment: &options.environment, looks: true };
+        let mut loaded = build(&text, &name, &base, options.env.as_deref(), &machine)?;
+        loaded.watched.insert(0, full.clone());
+        loaded.file = full;
+        Ok(loaded)
+    }
+
+    /// The same from a text in memory. Secrets are read; whether workers and certificates are there isn't looked at.
+    ///
+    /// # Errors
+    /// Every finding.
+    pub fn from_toml(
+        text: &str,
+        file_name: &str,
+        base_dir: &Path,
+        options: &Options,
+    ) -> Result<Loaded, Vec<Diagnostic>> {
+        let machine = Machine { environment: &options.environment, looks: false };
+        build(text, file_name, base_dir, options.env.as_deref(), &machine)
+    }
+}
+
+fn find(options: &Options) -> Result<PathBuf, Box<Diagnostic>> {
+    if let Some(file) = &options.file {
+        return Ok(file.clone());
+    }
+    let named = options.environment.get("MAILWORKER_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
+    let places = [Some(PathBuf::from("mailworker.toml")), named.clone(), Some(PathBuf::from(IN_ETC))];
+    // A variable that names a file means that file: an error there is shown, not passed over.
+    places.into_iter().flatten().find(|place| place.is_file() || Some(place) == named.as_ref()).ok_or_else(|| {
+        let help = format!("`mailworker init` writes one; --config FILE or $MAILWORKER_CONFIG names one; or {IN_ETC}");
+        Box::new(in_all("mailworker.toml", "there is no configuration here", help))
+    })
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if size > LARGEST {
+        return Err(format!("{size} bytes are too many for a configuration"));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+fn in_all(file: &str, message: &str, help: String) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        file: file.to_owned(),
+        line: 0,
+        column: 0,
+        width: 1,
+        message: message.to_owned(),
+        help: Some(help),
+        source_line: None,
+    }
+}
+
+/// This machine.
+struct Machine<'a> {
+    environment: &'a BTreeMap<String, String>,
+    looks: bool,
+}
+
+impl Surroundings for Machine<'_> {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.environment.get(name).cloned()
+    }
+    fn read(&self, path: &Path) -> Result<String, String> {
+        read_text(path)
+    }
+    fn has_file(&self, path: &Path) -> Option<bool> {
+        self.looks.then(|| path.is_file())
+    }
+}
+
+fn build(
+    text: &str,
+    name: &str,
+    base: &Path,
+    env: Option<&str>,
+    machine: &Machine<'_>,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut tree = Tree::parse(name, text);
+    overlays(&mut tree, name, text, env);
+    for (variable, value) in machine.environment.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+        tree.set(variable, value);
+    }
+    let origins = origins(&tree, env.unwrap_or_default());
+    let file: raw::File = decode(&mut tree);
+    let places = tree.places();
+    let hostname = hostname::get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut checker = Checker {
+        source: &tree.source,
+        places: &places,
+        around: machine,
+        base,
+        machine: &hostname,
+        errors: Vec::new(),
+        holes: &tree.holes,
+        warnings: Vec::new(),
+        watched: Vec::new(),
+    };
+    let config = check(file, env.unwrap_or_default(), &mut checker);
+    let Checker { errors, warnings, mut watched, .. } = checker;
+    let mut found = std::mem::take(&mut tree.found);
+    // Where the parser gave up, what is said of the rest would mislead.
+    if !tree.torn {
+        found.extend(errors);
+    }
+    if !found.is_empty() {
+        return Err(in_order(found));
+    }
+    for main in config.rules_mains() {
+        let directory = base.join(main).parent().map(Path::to_path_buf).unwrap_or_default();
+        if !watched.contains(&directory) {
+            watched.push(directory);
+        }
+    }
+    Ok(Loaded { config, file: base.join(name), origins, warnings, watched })
+}
+
+/// In the order of the file; each once.
+fn in_order(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    found.sort_by(|a, b| (a.line == 0, a.line, a.column, &a.message).cmp(&(b.line == 0, b.line, b.column, &b.message)));
+    found.dedup();
+    found
+}
+
+/// Checks every `[env.NAME]` by itself, and lays the chosen one over the rest.
+fn overlays(tree: &mut Tree<'_>, name: &str, text: &str, env: Option<&str>) {
+    let overlays = tree.take_overlays();
+    let Some(node) = overlays else {
+        if let Some(env) = env {
+            let help = format!("the file has no [env.{env}]");
+            tree.found.push(in_all(name, &format!("there is no environment `{}`", env.escape_debug()), help));
+        }
+        return;
+    };
+    let Kind::Table(entries) = node.kind else {
+        tree.found.push(tree.source.at(&node.origin, "expected a table", Some("[env.staging]".to_owned())));
+        return;
+    };
+    let names: Vec<String> = entries.iter().map(|(name, _)| name.clone()).collect();
+    let mut chosen = None;
+    for (overlay, mut node) in entries {
+        refuse_nested(tree, &mut node);
+        let mut alone = Tree::parse(name, text);
+        alone.found.clear();
+        alone.root = node.clone();
+        let _checked: raw::File = decode(&mut alone);
+        tree.found.append(&mut alone.found);
+        if env == Some(overlay.as_str()) {
+            chosen = Some(alone.root);
+        }
+    }
+    match (chosen, env) {
+        (Some(node), _) => tree.overlay(node),
+        (None, Some(env)) => {
+            let help = match suggest(env, names.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the file has {}", names.join(", ")),
+            };
+            tree.found.push(in_all(name, &format!("there is no environment `{}`", env.escape_debug()), help));
+        }
+        (None, None) => {}
+    }
+}
+
+fn refuse_nested(tree: &mut Tree<'_>, node: &mut Node) {
+    let Kind::Table(entries) = &mut node.kind else { return };
+    if let Some(at) = entries.iter().position(|(name, _)| name == "env") {
+        let (_, nested) = entries.remove(at);
+        tree.found.push(tree.source.at(&nested.key, "an environment has no environments of its own", None));
+    }
+}
+
+/// Key, value and place of every value that was given.
+fn origins(tree: &Tree<'_>, env: &str) -> Vec<(String, String, String)> {
+    struct Walk<'a> {
+        source: &'a Source<'a>,
+        env: &'a str,
+        found: Vec<(String, String, String)>,
+    }
+    fn walk(node: &Node, key: &str, secret: bool, into: &mut Walk<'_>) {
+        let value = match &node.kind {
+            Kind::Table(entries) => {
+                for (name, entry) in entries {
+                    let path = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                    let names_one = matches!(name.as_str(), "env" | "file" | "credential");
+                    walk(entry, &path, (secret && !names_one) || is_secret_key(name), into);
+                }
+                return;
+            }
+            Kind::Array(items) if items.iter().any(|item| matches!(item.kind, Kind::Table(_) | Kind::Array(_))) => {
+                for (at, item) in items.iter().enumerate() {
+                    walk(item, &format!("{key}[{at}]"), secret, into);
+                }
+                return;
+            }
+            Kind::Array(items) => {
+                format!("[{}]", items.iter().map(|item| show(&item.kind)).collect::<Vec<_>>().join(", "))
+            }
+            kind => show(kind),
+        };
+        let hidden = secret || super::tree::has_password(&value);
+        let place = match &node.origin {
+            Origin::Variable(name) => format!("environment variable {name}"),
+            Origin::File { overlay, .. } => {
+                let line = into.source.line_of(&node.origin).unwrap_or_default();
+                let env = into.env;
+                format!("{}:{line}{}", into.source.name, if *overlay { format!(" [env.{env}]") } else { String::new() })
+            }
+        };
+        into.found.push((key.to_owned(), if hidden { "••••••".to_owned() } else { value }, place));
+    }
+    let mut into = Walk { source: &tree.source, env, found: Vec::new() };
+    walk(&tree.root, "", false, &mut into);
+    into.found
+}
+
+fn show(kind: &Kind) -> String {
+    match kind {
+        Kind::String(text) | Kind::Text(text) => format!("{text:?}"),
+        Kind::Integer(number) => number.to_string(),
+        Kind::Float(number) => number.to_string(),
+        Kind::Boolean(value) => value.to_string(),
+        Kind::Array(_) | Kind::Table(_) => "…".to_owned(),
+    }
+}

@@ -1,0 +1,172 @@
+//! Who is asked for by name: the domain and the route of a recipient, webhooks, destinations, workers.
+//!
+//! Pure. Domains are found by hash: once for the name, once for each of its parents among the wildcards.
+//! What is no domain of ours stays none in every disguise: a trailing dot and an address literal never match.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use super::{Config, Destination, Domain, ListenAddress, Pattern, Route, Webhook};
+use crate::mail::Address;
+use crate::mail::address::domain_key;
+
+/// Domains by name, made when first asked; a copy makes its own.
+#[derive(Default)]
+pub struct Index(OnceLock<HashMap<String, usize>>);
+
+impl Clone for Index {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Index")
+    }
+}
+
+impl Config {
+    /// The `[[domain]]` of an address: by its name, else by the nearest wildcard. `None`: not ours (or no domain at all).
+    #[must_use]
+    pub fn domain_for(&self, address: &Address) -> Option<&Domain> {
+        self.domain_by_key(&address.domain_key())
+    }
+
+    /// As [`Config::domain_for`], for a name in A-labels and lower case.
+    #[must_use]
+    pub fn domain_by_key(&self, key: &str) -> Option<&Domain> {
+        let names = self.index.0.get_or_init(|| {
+            // The first of two that are the same is the one that counts; `check` refuses the second.
+            self.domains.iter().enumerate().rev().map(|(at, domain)| (domain.name.clone(), at)).collect()
+        });
+        if let Some(at) = names.get(key).filter(|_| !key.starts_with('*')) {
+            return self.domains.get(*at);
+        }
+        let mut rest = key;
+        while let Some((_, parent)) = rest.split_once('.') {
+            if let Some(at) = names.get(&format!("*.{parent}")) {
+                return self.domains.get(*at);
+            }
+            rest = parent;
+        }
+        None
+    }
+
+    /// The first enabled `[[route]]` that matches, with its place in the list.
+    #[must_use]
+    pub fn route_for(&self, address: &Address) -> Option<(usize, &Route)> {
+        if self.routes.is_empty() {
+            return None;
+        }
+        let key = address.domain_key();
+        let domain = self.domain_by_key(&key);
+        let candidate = Candidate { address, key: &key, domain };
+        self.routes.iter().enumerate().find(|(_, route)| route.enabled && candidate.matches(&route.matches))
+    }
+
+    #[must_use]
+    pub fn webhook(&self, binding: &str) -> Option<&Webhook> {
+        self.webhooks.iter().find(|webhook| webhook.binding == binding)
+    }
+
+    /// The `[[webhook]]` of this very URL; a text that is no URL has none.
+    #[must_use]
+    pub fn webhook_by_url(&self, url: &str) -> Option<&Webhook> {
+        let url = url::Url::parse(url).ok()?;
+        self.webhooks.iter().find(|webhook| webhook.url == url)
+    }
+
+    #[must_use]
+    pub fn destination(&self, name: &str) -> Option<&Destination> {
+        self.destinations.iter().find(|destination| destination.name == name)
+    }
+
+    /// The worker for a recipient, as the configuration names it: the route's, else the domain's, else the top-level one.
+    #[must_use]
+    pub fn main_for(&self, domain: Option<&Domain>, route: Option<&Route>) -> String {
+        let of_route = route.and_then(|route| match &route.action {
+            super::RouteAction::Worker { main } => main.as_deref(),
+            _ => None,
+        });
+        written(of_route.or_else(|| domain.and_then(|domain| domain.main.as_deref())).unwrap_or(&self.main))
+    }
+
+    /// Every worker that is named anywhere, as written, each once, the top-level one first.
+    #[must_use]
+    pub fn rules_mains(&self) -> Vec<String> {
+        let of_domains = self.domains.iter().filter_map(|domain| domain.main.as_deref());
+        let of_routes = self.routes.iter().filter_map(|route| match &route.action {
+            super::RouteAction::Worker { main } => main.as_deref(),
+            _ => None,
+        });
+        let mut mains: Vec<String> = Vec::new();
+        for main in std::iter::once(self.main.as_path()).chain(of_domains).chain(of_routes) {
+            let main = written(main);
+            if !mains.contains(&main) {
+                mains.push(main);
+            }
+        }
+        mains
+    }
+
+    /// Whether a host's name is ours: the hostname, or a name of a loopback interface (RFC 5321 §5.1: no loops).
+    #[must_use]
+    pub fn is_local_host(&self, name: &str) -> bool {
+        let key = domain_key(name.trim_end_matches('.'));
+        key == self.hostname || key == "localhost" || key.ends_with(".localhost")
+    }
+
+    /// Whether a socket address is one that we listen on.
+    #[must_use]
+    pub fn listens_on(&self, address: std::net::SocketAddr) -> bool {
+        self.listeners.iter().any(|listener| match &listener.address {
+            ListenAddress::Socket(own) => {
+                own.port() == address.port()
+                    && (own.ip() == address.ip() || (own.ip().is_unspecified() && address.ip().is_loopback()))
+            }
+            ListenAddress::Systemd(_) => false,
+        })
+    }
+
+    /// A path of the configuration, from the directory of the file it was read from.
+    #[must_use]
+    pub fn resolve(&self, path: &Path) -> std::path::PathBuf {
+        self.base_dir.join(path)
+    }
+}
+
+fn written(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// A recipient, as routes look at it.
+struct Candidate<'a> {
+    address: &'a Address,
+    key: &'a str,
+    domain: Option<&'a Domain>,
+}
+
+impl Candidate<'_> {
+    fn matches(&self, pattern: &Pattern) -> bool {
+        match pattern {
+            Pattern::Address(wanted) => self.same_local(wanted.local()) && wanted.domain_key() == self.key,
+            Pattern::Local(wanted) => self.same_local(wanted),
+            Pattern::Domain(wanted) => match wanted.strip_prefix('*') {
+                Some(suffix) => self.key.len() > suffix.len() && self.key.ends_with(suffix),
+                None => wanted == self.key,
+            },
+            Pattern::Regex(regex) => regex.is_match(&format!("{}@{}", self.address.local().to_lowercase(), self.key)),
+        }
+    }
+
+    /// `billing` takes `billing+2026` too where the domain knows subaddresses.
+    fn same_local(&self, wanted: &str) -> bool {
+        let separator = self.domain.map_or("", |domain| domain.subaddress.as_str());
+        let exact = self.domain.is_some_and(|domain| domain.case_sensitive);
+        [self.address.local(), self.address.base(separator)]
+            .into_iter()
+            .any(|local| if exact { local == wanted } else { local.to_lowercase() == wanted.to_lowercase() })
+    }
+}

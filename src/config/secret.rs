@@ -1,0 +1,237 @@
+//! Where a secret is read from: `{ env = "…" }`, `{ file = "…" }`, `{ credential = "…" }`, or a list of these.
+//!
+//! Never from the file itself. Pure: reading is by [`Surroundings`], which `load` implements.
+//! Standards: Standard Webhooks (`whsec_` keys); systemd's credentials (`$CREDENTIALS_DIRECTORY`).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::Secret;
+use super::decode::At;
+use super::tree::NodeId;
+
+/// What the configuration sees of the machine it is loaded on.
+pub trait Surroundings {
+    /// A variable of the environment.
+    fn variable(&self, name: &str) -> Option<String>;
+    /// A text file.
+    ///
+    /// # Errors
+    /// Why it can't be read, in words.
+    fn read(&self, path: &Path) -> Result<String, String>;
+    /// Whether a file that the configuration names is there; `None` where files aren't looked at.
+    fn has_file(&self, path: &Path) -> Option<bool>;
+}
+
+/// Where one secret is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    Variable(String),
+    File(PathBuf),
+    Credential(String),
+}
+
+/// One source, or several while a key rotates; each with its place where it has one of its own.
+#[derive(Debug, Clone)]
+pub struct Secrets(pub Vec<(Option<NodeId>, SecretSource)>);
+
+/// The value of a header field.
+#[derive(Debug, Clone)]
+pub enum HeaderValue {
+    Plain(String),
+    Source(SecretSource),
+}
+
+const IN_THE_CLEAR: &str = "a secret doesn't stand in the file in the clear\n\
+     say where it is: { env = \"NAME\" }, { file = \"path\" } or { credential = \"name\" }";
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceTable {
+    env: Option<String>,
+    file: Option<String>,
+    credential: Option<String>,
+    secret: Option<de::IgnoredAny>,
+}
+
+impl SourceTable {
+    fn source<E: de::Error>(self) -> Result<SecretSource, E> {
+        let Self { env, file, credential, secret } = self;
+        if secret.is_some() {
+            return Err(E::custom(
+                "the encrypted secret store is not offered by this version\n\
+                 say where the secret is: { env = \"NAME\" }, { file = \"path\" } or { credential = \"name\" }",
+            ));
+        }
+        let found = [
+            env.map(SecretSource::Variable),
+            file.map(|path| SecretSource::File(PathBuf::from(path))),
+            credential.map(SecretSource::Credential),
+        ];
+        let mut found = found.into_iter().flatten();
+        match (found.next(), found.next()) {
+            (Some(SecretSource::Credential(name)), None) if name.contains('/') || name.is_empty() || name == ".." => {
+                Err(E::custom("a credential's name is one file's name\nas in LoadCredential=NAME:PATH of the service"))
+            }
+            (Some(source), None) => Ok(source),
+            _ => Err(E::custom("a secret has exactly one of `env`, `file` and `credential`")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SourceVisitor;
+        impl<'de> Visitor<'de> for SourceVisitor {
+            type Value = SecretSource;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("where the secret is, such as { env = \"NAME\" }")
+            }
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretSource, E> {
+                Err(E::custom(IN_THE_CLEAR))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretSource, A::Error> {
+                SourceTable::deserialize(MapAccessDeserializer::new(map))?.source()
+            }
+        }
+        deserializer.deserialize_any(SourceVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Secrets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SecretsVisitor;
+        impl<'de> Visitor<'de> for SecretsVisitor {
+            type Value = Secrets;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("where the secret is, such as { env = \"NAME\" }")
+            }
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<Secrets, E> {
+                Err(E::custom(IN_THE_CLEAR))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Secrets, A::Error> {
+                let source = SourceTable::deserialize(MapAccessDeserializer::new(map))?.source()?;
+                Ok(Secrets(vec![(None, source)]))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Secrets, A::Error> {
+                let mut sources = Vec::new();
+                while let Some(At { value, node }) = seq.next_element::<At<SecretSource>>()? {
+                    sources.push((Some(node), value));
+                }
+                Ok(Secrets(sources))
+            }
+        }
+        deserializer.deserialize_any(SecretsVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for HeaderValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HeaderVisitor;
+        impl<'de> Visitor<'de> for HeaderVisitor {
+            type Value = HeaderValue;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, or where it is, such as { env = \"NAME\" }")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<HeaderValue, E> {
+                Ok(HeaderValue::Plain(text.to_owned()))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<HeaderValue, A::Error> {
+                SourceTable::deserialize(MapAccessDeserializer::new(map))?.source().map(HeaderValue::Source)
+            }
+        }
+        deserializer.deserialize_any(HeaderVisitor)
+    }
+}
+
+fn source_schema() -> serde_json::Value {
+    let one = |name: &str, what: &str| {
+        serde_json::json!({
+            "type": "object", "additionalProperties": false, "required": [name],
+            "properties": { name: { "type": "string", "description": what } },
+        })
+    };
+    serde_json::json!({ "oneOf": [
+        one("env", "A variable of the environment."),
+        one("file", "A file whose text it is, without the line end."),
+        one("credential", "A credential that systemd loads (LoadCredential=)."),
+    ] })
+}
+
+impl JsonSchema for Secrets {
+    fn schema_name() -> Cow<'static, str> {
+        "Secrets".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let one = source_schema();
+        json_schema!({ "anyOf": [one, { "type": "array", "minItems": 1, "items": one }] })
+    }
+}
+
+impl JsonSchema for HeaderValue {
+    fn schema_name() -> Cow<'static, str> {
+        "HeaderValue".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, source_schema()] })
+    }
+}
+
+/// Reads one secret.
+///
+/// # Errors
+/// What is missing, and on a second line what to do. Never the value.
+pub fn read(source: &SecretSource, base: &Path, around: &dyn Surroundings) -> Result<Secret, String> {
+    let text = match source {
+        SecretSource::Variable(name) => around
+            .variable(name)
+            .ok_or_else(|| format!("the environment has no variable {name}\nset it where mailworker is started"))?,
+        SecretSource::File(path) => {
+            let path = base.join(path);
+            around.read(&path).map_err(|error| {
+                format!("the secret's file can't be read: {}: {error}\nwrite the secret to it, readable by mailworker alone", path.display())
+            })?
+        }
+        SecretSource::Credential(name) => {
+            let help = format!("add LoadCredential={name}:PATH to the service");
+            let directory = around
+                .variable("CREDENTIALS_DIRECTORY")
+                .ok_or_else(|| format!("no credentials: not started by systemd with one\n{help}"))?;
+            around
+                .read(&Path::new(&directory).join(name))
+                .map_err(|error| format!("the credential {name} can't be read: {error}\n{help}"))?
+        }
+    };
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err("the secret is empty".to_owned());
+    }
+    if text.contains(char::is_control) {
+        return Err("the secret has a line break or another control character in it\nit is one line".to_owned());
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+/// Checks a key of Standard Webhooks: `whsec_` and Base64 of 24 to 64 octets.
+///
+/// # Errors
+/// What it lacks, and on a second line what to do. Never the value.
+pub fn check_webhook_key(secret: &Secret) -> Result<(), String> {
+    let help = "make one: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"";
+    let Some(encoded) = secret.expose().strip_prefix("whsec_") else {
+        return Err(format!("a webhook's secret begins with whsec_\n{help}"));
+    };
+    match base64::engine::general_purpose::STANDARD.decode(encoded) {
+        Err(_) => Err(format!("what follows whsec_ isn't Base64\n{help}")),
+        Ok(key) if !(24..=64).contains(&key.len()) => {
+            Err(format!("a webhook's key has 24 to 64 bytes, this one {}\n{help}", key.len()))
+        }
+        Ok(_) => Ok(()),
+    }
+}

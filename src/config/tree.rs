@@ -1,0 +1,404 @@
+//! The file as a tree of values, each with the place it came from; overlays and the environment are laid over it here.
+//!
+//! Pure. Input: the text of `mailworker.toml`, the name of an overlay, `MAILWORKER__…` variables. Output: one tree for
+//! [`super::decode`], in which every value still knows its line (or its variable), and [`Diagnostic`]s that point there.
+//! What stands where a secret belongs is never shown: its octets are dots in the source line of a diagnostic.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostic::{Diagnostic, Severity};
+
+/// Which value of the tree.
+pub type NodeId = u32;
+
+/// The prefix of variables that set a value.
+pub const PREFIX: &str = "MAILWORKER__";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Octets of the file; `overlay` inside the `[env.NAME]` that was chosen.
+    File { span: Range<usize>, overlay: bool },
+    /// An environment variable.
+    Variable(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub id: NodeId,
+    /// Where its key stands; for an element of a list the element itself.
+    pub key: Origin,
+    pub origin: Origin,
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+pub enum Kind {
+    String(String),
+    /// From the environment: a string, number or boolean as whoever reads it needs.
+    Text(String),
+    Integer(i64),
+    Float(f64),
+    Boolean(bool),
+    Array(Vec<Node>),
+    Table(Vec<(String, Node)>),
+}
+
+/// Where a value was that didn't fit: what it would have been isn't missing, though it isn't there.
+#[derive(Debug, Clone)]
+pub struct Hole {
+    pub within: NodeId,
+    pub key: String,
+}
+
+/// The text with its name: what diagnostics quote.
+#[derive(Debug)]
+pub struct Source<'a> {
+    pub name: &'a str,
+    pub text: &'a str,
+    /// Values that stand in the clear where a secret belongs.
+    sensitive: Vec<Range<usize>>,
+}
+
+/// Whether a value under this key is a secret, or says where one is.
+#[must_use]
+pub fn is_secret_key(key: &str) -> bool {
+    matches!(key, "secret" | "password" | "authorization" | "Authorization")
+}
+
+/// A tree under construction.
+#[derive(Debug)]
+pub struct Tree<'a> {
+    pub root: Node,
+    pub source: Source<'a>,
+    pub found: Vec<Diagnostic>,
+    pub holes: Vec<Hole>,
+    /// Where the parser gave up, anything may be missing.
+    pub torn: bool,
+    next: NodeId,
+}
+
+impl<'a> Tree<'a> {
+    /// Parses; what isn't TOML is among `found`, and the rest is there all the same.
+    #[must_use]
+    pub fn parse(name: &'a str, text: &'a str) -> Self {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        let whole = Origin::File { span: 0..0, overlay: false };
+        let root = Node { id: 0, key: whole.clone(), origin: whole, kind: Kind::Table(Vec::new()) };
+        let source = Source { name, text, sensitive: Vec::new() };
+        let torn = !errors.is_empty();
+        let mut tree = Self { root, source, found: Vec::new(), holes: Vec::new(), torn, next: 1 };
+        let entries = tree.table(document.get_ref(), false);
+        tree.root.kind = Kind::Table(entries);
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            let (message, help) = (error.message().lines().next().unwrap_or("this is not TOML"), None);
+            let diagnostic = tree.source.at(&Origin::File { span, overlay: false }, message, help);
+            tree.found.push(diagnostic);
+        }
+        tree
+    }
+
+    fn fresh(&mut self) -> NodeId {
+        self.next += 1;
+        self.next
+    }
+
+    fn table(&mut self, table: &DeTable<'_>, secret: bool) -> Vec<(String, Node)> {
+        let mut entries = Vec::with_capacity(table.len());
+        for (key, value) in table {
+            let name = key.get_ref().to_string();
+            let key = Origin::File { span: key.span(), overlay: false };
+            let secret = match value.get_ref() {
+                // `{ env = "…" }` names a secret and is none; `{ secret = "…" }` would be one.
+                DeValue::Table(_) => is_secret_key(&name) || secret,
+                _ => is_secret_key(&name) || (secret && !matches!(name.as_str(), "env" | "file" | "credential")),
+            };
+            let node = self.node(Some(key), value.span(), value.get_ref(), secret);
+            entries.push((name, node));
+        }
+        entries
+    }
+
+    fn node(&mut self, key: Option<Origin>, span: Range<usize>, value: &DeValue<'_>, secret: bool) -> Node {
+        let id = self.fresh();
+        let origin = Origin::File { span: span.clone(), overlay: false };
+        if !matches!(value, DeValue::Array(_) | DeValue::Table(_))
+            && (secret || value.as_str().is_some_and(has_password))
+        {
+            self.source.sensitive.push(span);
+        }
+        let kind = match value {
+            DeValue::String(text) => Kind::String(text.to_string()),
+            DeValue::Integer(number) => self.integer(number, &origin),
+            DeValue::Float(number) => {
+                let parsed: f64 = number.as_str().parse().unwrap_or(f64::NAN);
+                if !parsed.is_finite() {
+                    self.report(&origin, "a number must be finite", None);
+                }
+                Kind::Float(if parsed.is_finite() { parsed } else { 0.0 })
+            }
+            DeValue::Boolean(value) => Kind::Boolean(*value),
+            DeValue::Datetime(when) => Kind::String(when.to_string()),
+            DeValue::Array(items) => {
+                Kind::Array(items.iter().map(|item| self.node(None, item.span(), item.get_ref(), secret)).collect())
+            }
+            DeValue::Table(table) => Kind::Table(self.table(table, secret)),
+        };
+        Node { id, key: key.unwrap_or_else(|| origin.clone()), origin, kind }
+    }
+
+    fn integer(&mut self, number: &toml::de::DeInteger<'_>, origin: &Origin) -> Kind {
+        let parsed = i64::from_str_radix(number.as_str(), number.radix());
+        if parsed.is_err() {
+            self.report(origin, "the number is too large", None);
+        }
+        Kind::Integer(parsed.unwrap_or(0))
+    }
+
+    fn report(&mut self, origin: &Origin, message: &str, help: Option<String>) {
+        let diagnostic = self.source.at(origin, message, help);
+        self.found.push(diagnostic);
+    }
+
+    /// Takes `[env]` out of the tree.
+    pub fn take_overlays(&mut self) -> Option<Node> {
+        let Kind::Table(entries) = &mut self.root.kind else { return None };
+        let at = entries.iter().position(|(name, _)| name == "env")?;
+        Some(entries.remove(at).1)
+    }
+
+    /// Lays a table over the root: tables merge, all else replaces.
+    pub fn overlay(&mut self, mut over: Node) {
+        mark_overlay(&mut over);
+        merge(&mut self.root, over, "");
+    }
+
+    /// Sets one value by its variable: `MAILWORKER__LIMITS__MESSAGE_SIZE`.
+    pub fn set(&mut self, variable: &str, value: &str) {
+        let path = variable.strip_prefix(PREFIX).unwrap_or_default();
+        let segments: Vec<&str> = path.split("__").collect();
+        if segments.iter().any(|segment| segment.is_empty()) {
+            let help = Some(format!("sections and keys are parted by two underscores: {PREFIX}LIMITS__MESSAGE_SIZE"));
+            self.report(&Origin::Variable(variable.to_owned()), "names no key", help);
+            return;
+        }
+        let mut next = self.next;
+        let mut fresh = || {
+            next += 1;
+            next
+        };
+        let refused = set_in(&mut self.root, &segments, variable, value, false, &mut fresh).err();
+        self.next = next;
+        if let Some((message, help)) = refused {
+            self.report(&Origin::Variable(variable.to_owned()), &message, help);
+        }
+    }
+
+    /// Where each node stands.
+    #[must_use]
+    pub fn places(&self) -> HashMap<NodeId, (Origin, Origin)> {
+        fn walk(node: &Node, into: &mut HashMap<NodeId, (Origin, Origin)>) {
+            into.insert(node.id, (node.key.clone(), node.origin.clone()));
+            match &node.kind {
+                Kind::Array(items) => items.iter().for_each(|item| walk(item, into)),
+                Kind::Table(entries) => entries.iter().for_each(|(_, entry)| walk(entry, into)),
+                _ => {}
+            }
+        }
+        let mut places = HashMap::new();
+        walk(&self.root, &mut places);
+        places
+    }
+}
+
+impl Node {
+    /// Takes the node `id` out of the tree below this one; says where it was.
+    pub fn prune(&mut self, id: NodeId) -> Option<Hole> {
+        let within = self.id;
+        match &mut self.kind {
+            Kind::Array(items) => {
+                if let Some(at) = items.iter().position(|item| item.id == id) {
+                    items.remove(at);
+                    return Some(Hole { within, key: String::new() });
+                }
+                items.iter_mut().find_map(|item| item.prune(id))
+            }
+            Kind::Table(entries) => {
+                if let Some(at) = entries.iter().position(|(_, entry)| entry.id == id) {
+                    return Some(Hole { within, key: entries.remove(at).0 });
+                }
+                entries.iter_mut().find_map(|(_, entry)| entry.prune(id))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn mark_overlay(node: &mut Node) {
+    for origin in [&mut node.key, &mut node.origin] {
+        if let Origin::File { overlay, .. } = origin {
+            *overlay = true;
+        }
+    }
+    match &mut node.kind {
+        Kind::Array(items) => items.iter_mut().for_each(mark_overlay),
+        Kind::Table(entries) => entries.iter_mut().for_each(|(_, entry)| mark_overlay(entry)),
+        _ => {}
+    }
+}
+
+fn merge(base: &mut Node, over: Node, name: &str) {
+    match (&mut base.kind, over.kind) {
+        // Where a secret is read from is one value, though it is written as a table.
+        (Kind::Table(entries), Kind::Table(added)) if !is_secret_key(name) => {
+            for (key, node) in added {
+                match entries.iter_mut().find(|(existing, _)| *existing == key) {
+                    Some((_, existing)) => merge(existing, node, &key),
+                    None => entries.push((key, node)),
+                }
+            }
+        }
+        (_, kind) => *base = Node { kind, ..over },
+    }
+}
+
+type Refusal = (String, Option<String>);
+
+fn set_in(
+    node: &mut Node,
+    segments: &[&str],
+    variable: &str,
+    value: &str,
+    keep_case: bool,
+    fresh: &mut dyn FnMut() -> NodeId,
+) -> Result<(), Refusal> {
+    let origin = Origin::Variable(variable.to_owned());
+    let Some((segment, rest)) = segments.split_first() else {
+        if matches!(node.kind, Kind::Array(_) | Kind::Table(_)) {
+            let help = Some(format!("it sets one value: {variable}__KEY, or {variable}__0 for the first of a list"));
+            return Err(("sets a whole section or list".to_owned(), help));
+        }
+        *node = Node { id: fresh(), key: origin.clone(), origin, kind: Kind::Text(value.to_owned()) };
+        return Ok(());
+    };
+    let mut make = || {
+        let kind = match rest.first() {
+            None => Kind::Text(String::new()),
+            Some(next) if next.bytes().all(|byte| byte.is_ascii_digit()) => Kind::Array(Vec::new()),
+            Some(_) => Kind::Table(Vec::new()),
+        };
+        Node { id: fresh(), key: origin.clone(), origin: origin.clone(), kind }
+    };
+    let child = match &mut node.kind {
+        Kind::Table(entries) => {
+            let known = entries.iter().position(|(name, _)| name.eq_ignore_ascii_case(segment));
+            let at = known.unwrap_or(entries.len());
+            if known.is_none() {
+                let name = if keep_case { (*segment).to_owned() } else { segment.to_ascii_lowercase() };
+                entries.push((name, make()));
+            }
+            entries.get_mut(at)
+        }
+        Kind::Array(items) => {
+            let at: usize = segment.parse().map_err(|_| {
+                (format!("names `{segment}` where a list's index belongs"), Some("0 is the first".to_owned()))
+            })?;
+            if at > items.len() {
+                let known = items.len();
+                return Err((format!("sets element {at} of a list of {known}"), Some("0 is the first".to_owned())));
+            }
+            if at == items.len() {
+                items.push(make());
+            }
+            let child = items.get_mut(at);
+            return child.map_or(Ok(()), |child| set_in(child, rest, variable, value, false, fresh));
+        }
+        _ => return Err(("goes on below a key that holds one value".to_owned(), None)),
+    };
+    let Some((name, child)) = child else { return Ok(()) };
+    if is_secret_key(name) && !rest.is_empty() {
+        child.kind = Kind::Table(Vec::new());
+    }
+    let keep_case = keep_case || name == "vars";
+    set_in(child, rest, variable, value, keep_case, fresh)
+}
+
+/// `scheme://user:password@host`
+pub fn has_password(text: &str) -> bool {
+    text.split_once("://")
+        .and_then(|(_, rest)| rest.split(['/', '?', '#']).next())
+        .and_then(|authority| authority.rsplit_once('@'))
+        .is_some_and(|(user, _)| user.contains(':'))
+}
+
+impl Source<'_> {
+    /// A finding at a place.
+    #[must_use]
+    pub fn at(&self, origin: &Origin, message: &str, help: Option<String>) -> Diagnostic {
+        let mut diagnostic = Diagnostic {
+            severity: Severity::Error,
+            file: self.name.to_owned(),
+            line: 0,
+            column: 0,
+            width: 1,
+            message: message.to_owned(),
+            help,
+            source_line: None,
+        };
+        match origin {
+            Origin::Variable(name) => diagnostic.file = format!("environment variable {name}"),
+            Origin::File { span, .. } => self.point(&mut diagnostic, span),
+        }
+        diagnostic
+    }
+
+    fn point(&self, diagnostic: &mut Diagnostic, span: &Range<usize>) {
+        let start = span.start.min(self.text.len());
+        let before = self.text.get(..start).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line_end = self.text.get(start..).and_then(|rest| rest.find('\n')).map_or(self.text.len(), |at| start + at);
+        let count = |range: Range<usize>| self.text.get(range).map_or(0, |text| text.chars().count());
+        diagnostic.line = before.matches('\n').count() + 1;
+        diagnostic.column = count(line_start..start) + 1;
+        diagnostic.width = count(start..span.end.clamp(start, line_end)).max(1);
+        diagnostic.source_line = Some(self.line(line_start..line_end));
+    }
+
+    /// The line of the file, with dots for what must not be shown.
+    fn line(&self, range: Range<usize>) -> String {
+        let text = self.text.get(range.clone()).unwrap_or_default();
+        let hidden = |at: usize| self.sensitive.iter().any(|span| span.contains(&(range.start + at)));
+        let shown: String = text
+            .char_indices()
+            .map(|(at, character)| if hidden(at) && !matches!(character, '"' | '\'') { '•' } else { character })
+            .collect();
+        if self.sensitive.iter().any(|span| span.start < range.end && span.end > range.start) {
+            return shown;
+        }
+        hide_unparsed(&shown)
+    }
+
+    /// The line a place stands on, from 1; `None` for a variable.
+    #[must_use]
+    pub fn line_of(&self, origin: &Origin) -> Option<usize> {
+        match origin {
+            Origin::File { span, .. } => Some(self.text.get(..span.start)?.matches('\n').count() + 1),
+            Origin::Variable(_) => None,
+        }
+    }
+}
+
+/// Where the parser gave up there are no spans: hide whatever follows `secret =` or `password =` in the clear.
+fn hide_unparsed(line: &str) -> String {
+    let Some((before, value)) = line.split_once('=') else { return line.to_owned() };
+    let key = before.trim().rsplit('.').next().unwrap_or_default().trim_matches(['"', '\'']);
+    if !is_secret_key(key) || value.trim_start().starts_with(['{', '[']) {
+        return line.to_owned();
+    }
+    let dots: String =
+        value.chars().map(|c| if c.is_whitespace() || matches!(c, '"' | '\'') { c } else { '•' }).collect();
+    format!("{before}={dots}")
+}

@@ -1,0 +1,1 @@
+//! What a webhook made from a message carries.

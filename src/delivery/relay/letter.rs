@@ -1,0 +1,302 @@
+//! What goes over the wire for one message: its commands and its content. Pure.
+//!
+//! Standards: RFC 5321 §4.1.1, §4.5.2 (transparency); RFC 1870 (SIZE); RFC 6152 (8BITMIME); RFC 6531 (SMTPUTF8);
+//! RFC 3461 (DSN parameters, xtext).
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use memchr::memmem;
+
+use crate::mail::address::domain_key;
+use crate::mail::{Address, BodyKind, Envelope, Notify, Ret};
+
+use super::reply::Offers;
+
+/// One message for one next hop: everything but the connection.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    pub envelope: Envelope,
+    pub recipients: Vec<Rcpt>,
+    pub content: Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rcpt {
+    pub address: Address,
+    pub notify: Notify,
+    pub orcpt: Option<String>,
+}
+
+/// In the order of the wire: what the worker added, our trace fields, the octets as received.
+#[derive(Debug, Clone)]
+pub struct Content {
+    pub added: Vec<u8>,
+    pub head: Bytes,
+    pub raw: Bytes,
+}
+
+impl Content {
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.added.len() + self.head.len() + self.raw.len()
+    }
+
+    fn is_ascii(&self) -> bool {
+        self.added.is_ascii() && self.head.is_ascii() && self.raw.is_ascii()
+    }
+
+    /// Whether a header field holds octets beyond ASCII.
+    fn has_utf8_header(&self) -> bool {
+        let end = memmem::find(&self.raw, b"\r\n\r\n").unwrap_or(self.raw.len());
+        let header = self.raw.get(..end).unwrap_or_default();
+        !(self.added.is_ascii() && self.head.is_ascii() && header.is_ascii())
+    }
+}
+
+impl Letter {
+    /// Whether the next hop must know SMTPUTF8 (RFC 6531 §3.1): a local part beyond ASCII, or a message that came in
+    /// as internationalised and is. A domain alone is written in A-labels.
+    #[must_use]
+    pub fn needs_utf8(&self) -> bool {
+        let mut addresses = self.envelope.sender.iter().chain(self.recipients.iter().map(|rcpt| &rcpt.address));
+        addresses.any(|address| !address.local().is_ascii())
+            || (self.envelope.smtputf8 && self.content.has_utf8_header())
+    }
+
+    /// `MAIL FROM`, with what the next hop offers to know.
+    pub fn mail(&self, offers: &Offers, out: &mut Vec<u8>) {
+        let mut line = String::from("MAIL FROM:<");
+        if let Some(sender) = &self.envelope.sender {
+            line.push_str(&written(sender, offers));
+        }
+        line.push('>');
+        if offers.size.is_some() {
+            let _ = write!(line, " SIZE={}", self.content.size());
+        }
+        if offers.eight_bit && (self.envelope.body == BodyKind::EightBit || !self.content.is_ascii()) {
+            line.push_str(" BODY=8BITMIME");
+        }
+        if offers.utf8 && self.needs_utf8() {
+            line.push_str(" SMTPUTF8");
+        }
+        if offers.dsn {
+            match self.envelope.ret {
+                Some(Ret::Full) => line.push_str(" RET=FULL"),
+                Some(Ret::Hdrs) => line.push_str(" RET=HDRS"),
+                None => {}
+            }
+            if let Some(envid) = &self.envelope.envid {
+                let _ = write!(line, " ENVID={}", xtext(envid));
+            }
+        }
+        line.push_str("\r\n");
+        out.extend_from_slice(line.as_bytes());
+    }
+}
+
+impl Rcpt {
+    pub fn write(&self, offers: &Offers, out: &mut Vec<u8>) {
+        let mut line = format!("RCPT TO:<{}>", written(&self.address, offers));
+        if offers.dsn {
+            if self.notify.explicit {
+                let _ = write!(line, " NOTIFY={}", notify_words(self.notify));
+            }
+            // As the client wrote it, where it can't end the line early.
+            if let Some(orcpt) = self.orcpt.as_ref().filter(|text| text.bytes().all(|b| b.is_ascii_graphic())) {
+                let _ = write!(line, " ORCPT={orcpt}");
+            }
+        }
+        line.push_str("\r\n");
+        out.extend_from_slice(line.as_bytes());
+    }
+}
+
+/// With A-labels where the next hop doesn't know SMTPUTF8.
+fn written(address: &Address, offers: &Offers) -> String {
+    if address.is_ascii() || offers.utf8 {
+        return address.as_str().to_owned();
+    }
+    format!("{}@{}", address.local(), domain_key(address.domain()))
+}
+
+fn notify_words(notify: Notify) -> String {
+    let words = [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")];
+    let said: Vec<&str> = words.into_iter().filter_map(|(is_set, word)| is_set.then_some(word)).collect();
+    if said.is_empty() { "NEVER".to_owned() } else { said.join(",") }
+}
+
+/// RFC 3461 §4.
+#[must_use]
+pub fn xtext(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && byte != b'+' && byte != b'=' {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "+{byte:02X}");
+        }
+    }
+    out
+}
+
+/// The content as DATA carries it: slices of it, with a dot before each line that starts with one, and the end.
+///
+/// Slices are borrowed; nothing is copied by line.
+pub struct Stuffed<'a> {
+    parts: [&'a [u8]; 3],
+    part: usize,
+    /// The next slice begins a line.
+    at_line_start: bool,
+    state: State,
+}
+
+#[derive(PartialEq, Eq)]
+enum State {
+    Content,
+    /// The last line lacks its end (RFC 5321 §4.1.1.4: the dot stands on a line of its own).
+    LineEnd,
+    Dot,
+    Over,
+}
+
+impl<'a> Stuffed<'a> {
+    #[must_use]
+    pub fn new(content: &'a Content) -> Self {
+        let parts = [content.added.as_slice(), content.head.as_ref(), content.raw.as_ref()];
+        Self { parts, part: 0, at_line_start: true, state: State::Content }
+    }
+
+    fn content(&mut self) -> Option<&'a [u8]> {
+        loop {
+            let slice = self.parts.get_mut(self.part)?;
+            if slice.is_empty() {
+                self.part += 1;
+                continue;
+            }
+            if self.at_line_start && slice.first() == Some(&b'.') {
+                self.at_line_start = false;
+                return Some(b".");
+            }
+            // Up to and with the line end that stands before the next dot; a dot at a slice's start is seen above.
+            let end = memmem::find(slice, b"\n.").map_or(slice.len(), |at| at + 1);
+            let (run, rest) = slice.split_at_checked(end)?;
+            *slice = rest;
+            self.at_line_start = run.last() == Some(&b'\n');
+            return Some(run);
+        }
+    }
+}
+
+impl<'a> Iterator for Stuffed<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.state == State::Content {
+            if let Some(run) = self.content() {
+                return Some(run);
+            }
+            self.state = if self.at_line_start { State::Dot } else { State::LineEnd };
+        }
+        match self.state {
+            State::LineEnd => {
+                self.state = State::Dot;
+                Some(b"\r\n")
+            }
+            State::Dot => {
+                self.state = State::Over;
+                Some(b".\r\n")
+            }
+            State::Content | State::Over => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stuffed(raw: &'static [u8]) -> String {
+        let content = Content { added: Vec::new(), head: Bytes::new(), raw: Bytes::from_static(raw) };
+        String::from_utf8(Stuffed::new(&content).collect::<Vec<_>>().concat()).unwrap()
+    }
+
+    #[test]
+    fn dots_are_stuffed_everywhere_and_on_the_first_line() {
+        assert_eq!(stuffed(b".a\r\nb\r\n..c\r\n.\r\n"), "..a\r\nb\r\n...c\r\n..\r\n.\r\n");
+    }
+
+    #[test]
+    fn a_missing_last_line_end_is_added_and_an_empty_message_is_a_dot() {
+        assert_eq!(stuffed(b"a"), "a\r\n.\r\n");
+        assert_eq!(stuffed(b""), ".\r\n");
+    }
+
+    #[test]
+    fn parts_join_without_a_seam() {
+        let content = Content {
+            added: b"X-A: 1\r\n".to_vec(),
+            head: Bytes::from_static(b"Received: x\r\n"),
+            raw: Bytes::from_static(b".\r\n"),
+        };
+        let wire = Stuffed::new(&content).collect::<Vec<_>>().concat();
+        assert_eq!(wire, b"X-A: 1\r\nReceived: x\r\n..\r\n.\r\n");
+    }
+
+    #[test]
+    fn stuffing_then_unstuffing_gives_the_octets_back() {
+        proptest::proptest!(|(raw in "[.\r\na]{0,40}")| {
+            let content = Content { added: Vec::new(), head: Bytes::new(), raw: Bytes::from(raw.clone().into_bytes()) };
+            let wire = String::from_utf8(Stuffed::new(&content).collect::<Vec<_>>().concat()).unwrap();
+            let body = wire.strip_suffix(".\r\n").unwrap();
+            let plain: String = body.split_inclusive('\n').map(|line| line.strip_prefix('.').unwrap_or(line)).collect();
+            let ended = format!("{raw}\r\n");
+            proptest::prop_assert!(plain == raw || plain == ended);
+        });
+    }
+
+    fn letter(sender: &str, recipient: &str) -> Letter {
+        let envelope = Envelope { sender: Address::parse(sender).ok(), ..Envelope::default() };
+        let address = Address::parse(recipient).unwrap();
+        let recipients = vec![Rcpt { address, notify: Notify::default(), orcpt: None }];
+        let content = Content { added: Vec::new(), head: Bytes::new(), raw: Bytes::from_static(b"A: b\r\n\r\nc\r\n") };
+        Letter { envelope, recipients, content }
+    }
+
+    #[test]
+    fn parameters_are_passed_on_where_the_next_hop_knows_them() {
+        let mut letter = letter("a@example.com", "b@example.net");
+        letter.envelope.ret = Some(Ret::Hdrs);
+        letter.envelope.envid = Some("a+b c".to_owned());
+        letter.envelope.body = BodyKind::EightBit;
+        let all = Offers { pipelining: true, size: Some(0), eight_bit: true, utf8: true, dsn: true, starttls: false };
+        let (mut full, mut bare) = (Vec::new(), Vec::new());
+        letter.mail(&all, &mut full);
+        letter.mail(&Offers::default(), &mut bare);
+        let full = String::from_utf8(full).unwrap();
+        assert_eq!(full, "MAIL FROM:<a@example.com> SIZE=11 BODY=8BITMIME RET=HDRS ENVID=a+2Bb+20c\r\n");
+        assert_eq!(bare, b"MAIL FROM:<a@example.com>\r\n");
+    }
+
+    #[test]
+    fn a_domain_beyond_ascii_goes_in_a_labels_and_a_local_part_needs_smtputf8() {
+        let domain_only = letter("a@example.com", "b@bücher.example");
+        let mut out = Vec::new();
+        domain_only.recipients[0].write(&Offers::default(), &mut out);
+        assert_eq!(out, b"RCPT TO:<b@xn--bcher-kva.example>\r\n");
+        assert!(!domain_only.needs_utf8());
+        assert!(letter("a@example.com", "bücher@example.net").needs_utf8());
+    }
+
+    #[test]
+    fn an_orcpt_that_would_break_the_line_is_left_out() {
+        let rcpt = Rcpt {
+            address: Address::parse("b@example.net").unwrap(),
+            notify: Notify { explicit: true, failure: false, ..Notify::default() },
+            orcpt: Some("rfc822;x\r\nRSET".to_owned()),
+        };
+        let mut out = Vec::new();
+        rcpt.write(&Offers { dsn: true, ..Offers::default() }, &mut out);
+        assert_eq!(out, b"RCPT TO:<b@example.net> NOTIFY=NEVER\r\n");
+    }
+}

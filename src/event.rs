@@ -1,0 +1,253 @@
+//! What happens, as a closed list: the log line, the metric, the tail record and a message's trace all derive from it.
+//!
+//! An event that bears on a message is stored under its id (in the same transaction as the fact it tells);
+//! every event goes over the [`Bus`] to the log, the metrics and `tail`. Never holds a body or a secret.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mail::{Address, Client, MessageId, Reply, Timestamp};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    pub at: Timestamp,
+    /// The SMTP session it happened in, by its number since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<MessageId>,
+    #[serde(flatten)]
+    pub kind: Kind,
+}
+
+/// The closed list. `event` is the tag in JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Kind {
+    // ---- the server
+    Started {
+        version: String,
+    },
+    Listening {
+        protocol: String,
+        address: String,
+        tls: String,
+    },
+    Reloaded {
+        what: String,
+    },
+    /// What was there before is kept.
+    ReloadFailed {
+        what: String,
+        error: String,
+    },
+    /// Something of ours failed; `detail` is for the admin, never for a peer.
+    Fault {
+        what: String,
+        detail: String,
+    },
+    StorageLow {
+        free_bytes: u64,
+        wanted_bytes: u64,
+    },
+    Retention {
+        messages: u64,
+        raw_bytes: u64,
+        keys: u64,
+    },
+    Stopping {
+        open_sessions: u64,
+    },
+
+    // ---- a session
+    Connected {
+        client: Box<Client>,
+    },
+    TlsStarted {
+        version: String,
+        cipher: String,
+    },
+    TlsFailed {
+        error: String,
+    },
+    /// A command that was refused: the phase as RFC 5321 names it (connect, helo, mail, rcpt, data).
+    Refused {
+        phase: String,
+        ip: std::net::IpAddr,
+        sender: Option<String>,
+        recipient: Option<String>,
+        reply: Reply,
+    },
+    /// The session ended otherwise than by QUIT.
+    Dropped {
+        phase: String,
+        ip: std::net::IpAddr,
+        reason: String,
+    },
+
+    // ---- a message, up to its acceptance
+    Received {
+        client: Box<Client>,
+        sender: Option<Address>,
+        recipients: Vec<Address>,
+        size: u64,
+        subject: Option<String>,
+    },
+    /// The same message again after an answer that its sender can't have read (RFC 1047); `original` stands.
+    Resent {
+        original: MessageId,
+    },
+    /// What a `[[route]]` or a worker decided for one recipient.
+    Decided(Box<Decision>),
+    /// A worker's `print`, `debug` or `ctx.log`.
+    ScriptLog {
+        recipient: Option<Address>,
+        file: String,
+        line: u32,
+        text: String,
+    },
+    /// `error` begins with `file:line:column:`.
+    ScriptFailed {
+        recipient: Option<Address>,
+        handler: String,
+        error: String,
+    },
+    Accepted {
+        reply: Reply,
+        deliveries: u32,
+    },
+    Rejected {
+        reply: Reply,
+    },
+    Deferred {
+        reply: Reply,
+    },
+
+    // ---- a delivery
+    Attempted(Box<Attempted>),
+    /// No more attempts: refused for good, expired or given up.
+    Failed {
+        delivery: u32,
+        destination: String,
+        target: String,
+        reason: String,
+        attempts: u32,
+    },
+    /// A notice (RFC 3464) or reply was made: the message that carries it.
+    NoticeSent {
+        to: Address,
+        notice: MessageId,
+    },
+    /// A notice was called for and not sent (RFC 3464, RFC 3834 and good manners), and why.
+    NoticeSuppressed {
+        to: Option<Address>,
+        reason: String,
+    },
+    /// A destination is given a rest.
+    DestinationPaused {
+        destination: String,
+        until: Timestamp,
+        reason: String,
+    },
+    /// An admin's hand: retry, drop, put.
+    Admin {
+        verb: String,
+        detail: String,
+    },
+}
+
+/// What was decided for one recipient, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub recipient: Address,
+    /// `worker rules/main.rhai`, `route 3 (billing@example.com)`, `postmaster`.
+    pub by: String,
+    /// accept, reject, defer, drop, store, fail.
+    pub verdict: String,
+    /// The line whose action settled it: `rules/main.rhai:21`.
+    pub at: Option<String>,
+    /// What it asked for, in order, one line each: `forward to team@example.net (rules/main.rhai:33)`.
+    pub effects: Vec<String>,
+    /// Of one run: operations used, microseconds taken, runs needed (more than one where KV was overtaken).
+    pub operations: u64,
+    pub micros: u64,
+    pub runs: u32,
+}
+
+/// One attempt at a delivery.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempted {
+    /// Which of the message's deliveries.
+    pub delivery: u32,
+    /// relay, webhook, notice, decide.
+    pub kind: String,
+    /// The queue it went by: a domain, a smarthost, an endpoint's host.
+    pub destination: String,
+    /// The recipient or the URL.
+    pub target: String,
+    /// The server that was spoken to: `mx1.example.net [192.0.2.1]:25`.
+    pub host: Option<String>,
+    pub attempt: u32,
+    /// delivered, later, failed.
+    pub outcome: String,
+    /// The remote's answer in its own words, or what went wrong, with host, phase and limit.
+    pub answer: String,
+    pub millis: u64,
+    /// When it is tried again, if it is.
+    pub next: Option<Timestamp>,
+    pub tls: Option<String>,
+}
+
+impl Event {
+    #[must_use]
+    pub fn new(at: Timestamp, kind: Kind) -> Self {
+        Self { at, session: None, message: None, kind }
+    }
+
+    #[must_use]
+    pub fn of(mut self, message: MessageId) -> Self {
+        self.message = Some(message);
+        self
+    }
+
+    #[must_use]
+    pub fn in_session(mut self, session: u64) -> Self {
+        self.session = Some(session);
+        self
+    }
+}
+
+/// Hands each event to every subscriber. Publishing never waits and never fails: a slow subscriber loses the oldest.
+#[derive(Debug, Clone)]
+pub struct Bus {
+    sender: tokio::sync::broadcast::Sender<std::sync::Arc<Event>>,
+}
+
+impl Bus {
+    /// `capacity`: how many events a subscriber may lag behind.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { sender: tokio::sync::broadcast::channel(capacity).0 }
+    }
+
+    /// Logs and counts it, and tells every subscriber. Costs nothing where there is none.
+    pub fn publish(&self, event: Event) {
+        crate::telemetry::record(&event);
+        if self.sender.receiver_count() > 0 {
+            let _nobody_listens = self.sender.send(std::sync::Arc::new(event));
+        }
+    }
+
+    #[must_use]
+    pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<std::sync::Arc<Event>> {
+        self.sender.subscribe()
+    }
+}
+
+/// A duration in whole milliseconds, for an event's field.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

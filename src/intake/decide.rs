@@ -1,0 +1,366 @@
+//! One recipient's fate: a `[[route]]` or a worker decides, and its effects become deliveries and writes.
+//!
+//! Blocks (a worker runs): called where blocking is allowed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::overlay::Overlay;
+use super::recipient::is_postmaster;
+use super::snapshot::Snapshot;
+use crate::clock;
+use crate::config::{Config, Domain, Route, RouteAction};
+use crate::event::{Decision, Event, Kind};
+use crate::kv;
+use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
+use crate::rules::outcome::{Effect, ForwardTo, LogLine, Place, WebhookTarget};
+use crate::rules::{EmailCall, KvView, Outcome, SessionFacts, Verdict};
+use crate::store::{MessageOutcome, NewDelivery, RelayTask, Task, WebhookBody, WebhookTask};
+
+/// One message on its way in, with all that is known of it.
+pub struct Case {
+    pub id: MessageId,
+    pub received_at: Timestamp,
+    pub snapshot: Arc<Snapshot>,
+    pub envelope: Envelope,
+    pub facts: Arc<SessionFacts>,
+    pub message: Arc<Message>,
+}
+
+/// What becomes of one recipient.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fate {
+    Accept,
+    Reject(Reply),
+    /// Deferred by the worker, or it failed: 451.
+    Defer(Reply),
+}
+
+/// One recipient's fate with all that it brings along.
+#[derive(Debug)]
+pub struct Judged {
+    pub recipient: Recipient,
+    pub fate: Fate,
+    /// Accepted, Stored or Dropped; of meaning for `Fate::Accept`.
+    pub outcome: MessageOutcome,
+    pub deliveries: Vec<NewDelivery>,
+    pub reads: Vec<kv::Read>,
+    pub writes: Vec<kv::Write>,
+    pub keep_until: Option<Timestamp>,
+    pub mailbox: Option<String>,
+    pub events: Vec<Event>,
+}
+
+/// Every recipient in turn; each run sees what the ones before it wrote.
+pub fn decide_all(case: &Case, kv: &KvView, run: u32) -> Vec<Judged> {
+    if let [only] = case.envelope.recipients.as_slice() {
+        return vec![decide(case, only, kv, run)];
+    }
+    let overlay = Arc::new(Overlay::new(Arc::clone(kv)));
+    let view: KvView = overlay.clone();
+    let judge = |recipient| {
+        let mut judged = decide(case, recipient, &view, run);
+        judged.reads = overlay.settle_reads(std::mem::take(&mut judged.reads));
+        overlay.add(&judged.writes);
+        judged
+    };
+    case.envelope.recipients.iter().map(judge).collect()
+}
+
+/// One recipient.
+pub fn decide(case: &Case, recipient: &Recipient, kv: &KvView, run: u32) -> Judged {
+    let config = &case.snapshot.config;
+    let mut judged = Judged::of(recipient);
+    let address = &recipient.address;
+    if let Some(reply) = loops(case, recipient) {
+        judged.fate = Fate::Reject(reply);
+        judged.decided(case, "loop check", "reject", None, Vec::new());
+        return judged;
+    }
+    let domain = config.domain_for(address).or_else(|| config.domains.first());
+    let Some(domain) = domain else {
+        judged.fate = Fate::Defer(Reply::new(451, 3, 5, "This domain is not configured any more, try again later"));
+        judged.decided(case, "configuration", "defer", None, Vec::new());
+        return judged;
+    };
+    if is_postmaster(address) {
+        // RFC 5321 §4.5.1: whatever the rules say of others.
+        judged.forward(case, &ForwardTo::Address(domain.postmaster.clone()), &[]);
+        let effects = vec![format!("forward to {}", domain.postmaster)];
+        judged.decided(case, "postmaster", "accept", None, effects);
+        return judged;
+    }
+    match config.route_for(address) {
+        Some((at, route)) if !matches!(route.action, RouteAction::Worker { .. }) => judged.by_route(case, at, route),
+        route => judged.by_worker(case, domain, route.map(|(_, route)| route), kv, run),
+    }
+    judged
+}
+
+/// `Delivered-To` for this same recipient, put there by us: it has been here before.
+fn loops(case: &Case, recipient: &Recipient) -> Option<Reply> {
+    let name = recipient.address.as_str();
+    let been_here = case.message.delivered_to().iter().any(|value| value.trim().eq_ignore_ascii_case(name));
+    been_here
+        .then(|| Reply::new(554, 4, 6, format!("Mail for {name} goes in circles: it has been delivered here before")))
+}
+
+impl Judged {
+    fn of(recipient: &Recipient) -> Self {
+        Self {
+            recipient: recipient.clone(),
+            fate: Fate::Accept,
+            outcome: MessageOutcome::Accepted,
+            deliveries: Vec::new(),
+            reads: Vec::new(),
+            writes: Vec::new(),
+            keep_until: None,
+            mailbox: None,
+            events: Vec::new(),
+        }
+    }
+
+    fn decided(&mut self, case: &Case, by: &str, verdict: &str, at: Option<String>, effects: Vec<String>) {
+        self.push_decision(
+            case.received_at,
+            Decision {
+                recipient: self.recipient.address.clone(),
+                by: by.to_owned(),
+                verdict: verdict.to_owned(),
+                at,
+                effects,
+                operations: 0,
+                micros: 0,
+                runs: 1,
+            },
+        );
+    }
+
+    fn push_decision(&mut self, at: Timestamp, decision: Decision) {
+        self.events.push(Event::new(at, Kind::Decided(Box::new(decision))));
+    }
+
+    fn by_route(&mut self, case: &Case, at: usize, route: &Route) {
+        let by = format!("route {} ({})", at + 1, route.pattern);
+        let config = &case.snapshot.config;
+        let (verdict, effects) = match &route.action {
+            RouteAction::Forward { to } => {
+                for target in to {
+                    self.forward(case, &forward_target(config, target), &[]);
+                }
+                ("accept", to.iter().map(|to| format!("forward to {to}")).collect())
+            }
+            RouteAction::Webhook { to } => {
+                for target in to {
+                    self.webhook(case, &webhook_target(config, target), "POST", &[], WebhookBody::Message);
+                }
+                ("accept", to.iter().map(|to| format!("webhook to {to}")).collect())
+            }
+            RouteAction::Drop => {
+                self.outcome = MessageOutcome::Dropped;
+                ("drop", Vec::new())
+            }
+            RouteAction::Reject { text } => {
+                self.fate = Fate::Reject(Reply::new(550, 7, 1, text.clone()));
+                ("reject", Vec::new())
+            }
+            RouteAction::Store | RouteAction::Worker { .. } => {
+                self.outcome = MessageOutcome::Stored;
+                ("store", Vec::new())
+            }
+        };
+        self.decided(case, &by, verdict, None, effects);
+    }
+
+    fn by_worker(&mut self, case: &Case, domain: &Domain, route: Option<&Route>, kv: &KvView, run: u32) {
+        let main = case.snapshot.config.main_for(Some(domain), route);
+        let now = clock::now();
+        let call = EmailCall {
+            main: main.clone(),
+            id: case.id,
+            received_at: case.received_at,
+            recipient: self.recipient.address.clone(),
+            subaddress: domain.subaddress.clone(),
+            session: Arc::clone(&case.facts),
+            message: Arc::clone(&case.message),
+            now,
+        };
+        let started = Instant::now();
+        let outcome = case.snapshot.release.email(&call, kv);
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let effects = outcome.effects.iter().map(|(effect, at)| describe(effect, at)).collect();
+        let operations = outcome.usage.operations;
+        let (verdict, at) = self.take(case, outcome, now);
+        self.push_decision(
+            now,
+            Decision {
+                recipient: self.recipient.address.clone(),
+                by: format!("worker {main}"),
+                verdict: verdict.to_owned(),
+                at: at.map(|at| at.to_string()),
+                effects,
+                operations,
+                micros,
+                runs: run,
+            },
+        );
+    }
+
+    /// Turns a worker's outcome into what is committed. Returns the verdict's word and the place that settled it.
+    fn take(&mut self, case: &Case, outcome: Outcome, now: Timestamp) -> (&'static str, Option<Place>) {
+        self.reads = outcome.reads;
+        self.events.extend(log_events(now, Some(&self.recipient.address), outcome.log));
+        let last = outcome.effects.last().map(|(_, at)| at.clone());
+        match outcome.verdict {
+            Verdict::Accept => {
+                self.writes = outcome.writes;
+                self.outcome = MessageOutcome::Stored;
+                for (effect, _) in outcome.effects {
+                    self.stage(case, effect);
+                }
+                ("accept", last)
+            }
+            Verdict::Undecided => {
+                self.writes = outcome.writes;
+                self.outcome = MessageOutcome::Stored;
+                ("store (the worker decided nothing)", None)
+            }
+            Verdict::Drop { at } => {
+                self.writes = outcome.writes;
+                self.outcome = MessageOutcome::Dropped;
+                ("drop", Some(at))
+            }
+            Verdict::Reject { reply, at } => {
+                self.writes = outcome.writes;
+                self.fate = Fate::Reject(reply);
+                ("reject", Some(at))
+            }
+            Verdict::Defer { reply, at } => {
+                self.fate = Fate::Defer(reply);
+                ("defer", Some(at))
+            }
+            Verdict::Failed { error } => {
+                let text = format!("The rules for this address failed, try again later ({})", case.id);
+                self.fate = Fate::Defer(Reply::new(451, 3, 0, text));
+                self.events.push(script_failed(now, Some(&self.recipient.address), "email", error));
+                ("fail", None)
+            }
+        }
+    }
+
+    fn stage(&mut self, case: &Case, effect: Effect) {
+        match effect {
+            Effect::Forward { to, headers } => self.forward(case, &to, &headers),
+            Effect::Webhook { target, method, headers, body } => {
+                self.webhook(case, &target, &method, &headers, WebhookBody::Json(body));
+            }
+            Effect::Store { mailbox, retention_secs } => {
+                let until = retention_secs.map(|secs| case.received_at.plus(Duration::from_secs(secs)));
+                self.keep_until = self.keep_until.max(until);
+                self.mailbox = mailbox.or(self.mailbox.take());
+            }
+        }
+    }
+
+    fn forward(&mut self, case: &Case, to: &ForwardTo, headers: &[(String, String)]) {
+        let original = &self.recipient.address;
+        let (recipient, via) = match to {
+            ForwardTo::Address(address) => (address.clone(), None),
+            ForwardTo::Destination(name) => (original.clone(), Some(name.clone())),
+        };
+        // Tells us, should it come back, that it has been here (see `loops`).
+        let mut fields = vec![("Delivered-To".to_owned(), original.to_string())];
+        fields.extend_from_slice(headers);
+        let destination = case.snapshot.config.relay_queue(&recipient, via.as_deref());
+        let task = Task::Relay(RelayTask {
+            recipient,
+            original: original.clone(),
+            notify: self.recipient.notify,
+            orcpt: self.recipient.orcpt.clone(),
+            via,
+            headers: fields,
+        });
+        self.queue(case, task, destination);
+    }
+
+    fn webhook(
+        &mut self,
+        case: &Case,
+        target: &WebhookTarget,
+        method: &str,
+        headers: &[(String, String)],
+        body: WebhookBody,
+    ) {
+        let config = &case.snapshot.config;
+        let (binding, url) = match target {
+            WebhookTarget::Binding(name) => {
+                (Some(name.clone()), config.webhook(name).map_or_else(String::new, |webhook| webhook.url.to_string()))
+            }
+            WebhookTarget::Url(url) => (None, url.clone()),
+        };
+        let destination = config.webhook_queue(&url);
+        let task = Task::Webhook(WebhookTask {
+            binding,
+            url,
+            method: method.to_owned(),
+            headers: headers.to_vec(),
+            body,
+            recipient: self.recipient.address.clone(),
+        });
+        self.queue(case, task, destination);
+    }
+
+    fn queue(&mut self, case: &Case, task: Task, destination: String) {
+        self.outcome = MessageOutcome::Accepted;
+        self.deliveries.push(NewDelivery { task, destination, due: case.received_at });
+    }
+}
+
+fn forward_target(config: &Config, target: &str) -> ForwardTo {
+    match Address::parse(target) {
+        Ok(address) if config.destination(target).is_none() => ForwardTo::Address(address),
+        _ => ForwardTo::Destination(target.to_owned()),
+    }
+}
+
+fn webhook_target(config: &Config, target: &str) -> WebhookTarget {
+    if config.webhook(target).is_some() {
+        WebhookTarget::Binding(target.to_owned())
+    } else {
+        WebhookTarget::Url(target.to_owned())
+    }
+}
+
+/// One line of the trace: what is done, to whom, and the line that asked for it.
+fn describe(effect: &Effect, at: &Place) -> String {
+    match effect {
+        Effect::Forward { to: ForwardTo::Address(address), .. } => format!("forward to {address} ({at})"),
+        Effect::Forward { to: ForwardTo::Destination(name), .. } => format!("forward by destination {name} ({at})"),
+        Effect::Webhook { target: WebhookTarget::Binding(name), .. } => format!("webhook to {name} ({at})"),
+        Effect::Webhook { target: WebhookTarget::Url(url), .. } => {
+            format!("webhook to {} ({at})", without_secrets(url))
+        }
+        Effect::Store { mailbox: Some(mailbox), .. } => format!("store in {mailbox} ({at})"),
+        Effect::Store { mailbox: None, .. } => format!("store ({at})"),
+    }
+}
+
+/// A URL as it may stand in a trace: without its login and query, where keys travel.
+fn without_secrets(url: &str) -> String {
+    let Ok(parsed) = url::Url::parse(url) else { return "(no URL)".to_owned() };
+    let port = parsed.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}{}", parsed.scheme(), parsed.host_str().unwrap_or_default(), parsed.path())
+}
+
+pub(super) fn log_events(now: Timestamp, recipient: Option<&Address>, lines: Vec<LogLine>) -> Vec<Event> {
+    let event = |line: LogLine| {
+        let kind =
+            Kind::ScriptLog { recipient: recipient.cloned(), file: line.at.file, line: line.at.line, text: line.text };
+        Event::new(now, kind)
+    };
+    lines.into_iter().map(event).collect()
+}
+
+pub(super) fn script_failed(now: Timestamp, recipient: Option<&Address>, handler: &str, error: String) -> Event {
+    Event::new(now, Kind::ScriptFailed { recipient: recipient.cloned(), handler: handler.to_owned(), error })
+}

@@ -1,0 +1,347 @@
+//! Answers the session's questions: may this one speak, is this recipient ours, what becomes of this message.
+//!
+//! The answer is always words for the peer, never an error: what is wrong on our side is a 4xx, and the log says why.
+//! Input: [`Question`]s of `smtp::Session`, facts about the client. Output: [`Answer`]s; for a message, one
+//! [`crate::store::Acceptance`], committed before the 250 is said (RFC 5321 §6.1).
+//! Must never: accept mail for a domain that isn't configured, do half of what a worker asked for.
+
+mod combine;
+pub mod decide;
+pub mod headers;
+mod overlay;
+mod recipient;
+pub mod snapshot;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use crate::clock;
+use crate::config::Config;
+use crate::event::{Bus, Event, Kind};
+use crate::mail::{Address, Client, Envelope, Message, MessageId, Recipient, Reply};
+use crate::rules::SessionFacts;
+use crate::smtp::{Answer, Question, Transaction};
+use crate::store::{Acceptance, Accepted, MessageOutcome, Store, StoreError};
+
+pub use combine::notice;
+use combine::{Combined, combine};
+use decide::{Case, Judged};
+pub use snapshot::{Current, Snapshot};
+
+/// How often a worker runs again because a key it had read was changed meanwhile, before the sender is told 451.
+const MAX_RUNS: u32 = 3;
+
+/// The intake of one process.
+pub struct Intake {
+    store: Store,
+    bus: Bus,
+    current: Current,
+    /// Bounds how many workers run at once, so that slow ones can't take every thread.
+    runs: Arc<Semaphore>,
+}
+
+/// What intake remembers of one session.
+pub struct Visit {
+    session: u64,
+    snapshot: Arc<Snapshot>,
+    sender: Option<Address>,
+    /// What `rcpt_to` left on `session.notes`.
+    notes: BTreeMap<String, serde_json::Value>,
+    /// The last message for which 250 was said, until the client is seen to have read on.
+    unread: Option<[u8; 16]>,
+}
+
+impl Visit {
+    /// What this session runs by.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.snapshot.config)
+    }
+}
+
+impl Intake {
+    #[must_use]
+    pub fn new(store: Store, bus: Bus, current: Current) -> Self {
+        let configured = current.load().config.limits.runs;
+        let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let runs = if configured == 0 { processors * 2 } else { configured };
+        Self { store, bus, current, runs: Arc::new(Semaphore::new(runs)) }
+    }
+
+    /// A session begins: it keeps the snapshot it began with.
+    #[must_use]
+    pub fn open(&self, session: u64) -> Visit {
+        Visit { session, snapshot: self.current.load(), sender: None, notes: BTreeMap::new(), unread: None }
+    }
+
+    /// The client went on speaking, so it has read our 250: the same message again would be a new one (RFC 1047).
+    pub fn acknowledged(&self, visit: &mut Visit) {
+        if let Some(fingerprint) = visit.unread.take() {
+            self.store.acknowledged(&fingerprint);
+        }
+    }
+
+    /// What to say. Runs to its end once begun: a message must not be half accepted.
+    pub async fn answer(&self, visit: &mut Visit, client: &Client, question: Question) -> Answer {
+        self.acknowledged(visit);
+        match question {
+            Question::Connect | Question::Helo { .. } => Answer::Accept,
+            Question::MailFrom { envelope, size } => self.mail_from(visit, client, *envelope, size),
+            Question::RcptTo { recipient } => self.rcpt_to(visit, client, *recipient).await,
+            Question::Message(transaction) => self.message(visit, client, *transaction).await,
+        }
+    }
+
+    fn mail_from(&self, visit: &mut Visit, client: &Client, envelope: Envelope, _size: u64) -> Answer {
+        if !self.store.has_room() {
+            let reply = Reply::new(452, 3, 1, "Not enough space here for more mail; try again later");
+            self.refused(visit, client, "mail", envelope.sender.as_ref(), None, &reply);
+            return Answer::Reply(reply);
+        }
+        visit.sender = envelope.sender;
+        visit.notes.clear();
+        Answer::Accept
+    }
+
+    /// A refusal before there is a message: to the log, under no message's id.
+    fn refused(
+        &self,
+        visit: &Visit,
+        client: &Client,
+        phase: &str,
+        sender: Option<&Address>,
+        recipient: Option<&Address>,
+        reply: &Reply,
+    ) {
+        let kind = Kind::Refused {
+            phase: phase.to_owned(),
+            ip: client.ip,
+            sender: sender.map(ToString::to_string),
+            recipient: recipient.map(ToString::to_string),
+            reply: reply.clone(),
+        };
+        let event = Event::new(clock::now(), kind).in_session(visit.session);
+        self.store.log(event.clone());
+        self.bus.publish(event);
+    }
+
+    async fn message(&self, visit: &mut Visit, client: &Client, transaction: Transaction) -> Answer {
+        let now = clock::now();
+        let case = Arc::new(Case {
+            id: clock::message_id(now),
+            received_at: now,
+            snapshot: Arc::clone(&visit.snapshot),
+            message: Arc::new(Message::new(transaction.body)),
+            facts: Arc::new(SessionFacts {
+                client: client.clone(),
+                sender: transaction.envelope.sender.clone(),
+                notes: visit.notes.clone(),
+            }),
+            envelope: transaction.envelope,
+        });
+        let answer = match self.settle(visit, &case, transaction.prdr).await {
+            Ok(answer) => answer,
+            Err(trouble) => Answer::Reply(self.trouble(visit, &case, &trouble)),
+        };
+        match answer {
+            // A refusal of the whole message keeps its words, but each recipient is owed an answer.
+            Answer::Reply(last) if transaction.prdr => {
+                let replies = vec![last.clone(); case.envelope.recipients.len()];
+                Answer::Each { replies, last }
+            }
+            other => other,
+        }
+    }
+
+    /// Judge, commit; again where a key that was read was overtaken meanwhile.
+    async fn settle(&self, visit: &mut Visit, case: &Arc<Case>, prdr: bool) -> Result<Answer, Trouble> {
+        for run in 1..=MAX_RUNS {
+            let judgement = self.judge(case, run).await?;
+            let Verdicts { fingerprint, judged, subject, header_from } = match judgement {
+                Judgement::Verdicts(verdicts) => verdicts,
+                Judgement::Refused(reply) => {
+                    self.refused(visit, &case.facts.client, "data", case.envelope.sender.as_ref(), None, &reply);
+                    return Ok(Answer::Reply(reply));
+                }
+                Judgement::Resent { original, fingerprint } => {
+                    visit.unread = Some(fingerprint);
+                    self.publish(visit, original, vec![Event::new(case.received_at, Kind::Resent { original })]);
+                    let text = format!("Received already, queued as {original}");
+                    return Ok(Answer::Reply(Reply::new(250, 0, 0, text)));
+                }
+            };
+            let mut combined = combine(case, judged, prdr, clock::now());
+            combined.events.insert(0, received(case, subject.clone()));
+            for event in &mut combined.events {
+                event.session = Some(visit.session);
+                event.message = Some(case.id);
+            }
+            let answer = std::mem::replace(&mut combined.answer, Answer::Accept);
+            let (outcome, events) = (combined.outcome, combined.events.clone());
+            let acceptance = acceptance(case, fingerprint, subject, header_from, combined);
+            if self.store.accept(acceptance).await? == Accepted::Committed {
+                if !matches!(outcome, MessageOutcome::Rejected | MessageOutcome::Deferred) {
+                    visit.unread = Some(fingerprint);
+                }
+                self.publish(visit, case.id, events);
+                return Ok(answer);
+            }
+        }
+        Err(Trouble::Overtaken)
+    }
+
+    /// All that takes the processor: fingerprint, parsing, the worker's runs. On a thread that may block.
+    async fn judge(&self, case: &Arc<Case>, run: u32) -> Result<Judgement, Trouble> {
+        let _permit = Arc::clone(&self.runs).acquire_owned().await.map_err(|_| Trouble::Closing)?;
+        let (case, kv, store) = (Arc::clone(case), self.store.kv(), self.store.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            if let Some(reply) = headers::refusal(&case) {
+                return Judgement::Refused(reply);
+            }
+            let fingerprint = headers::fingerprint(&case.envelope, case.message.raw());
+            if let Some(original) = store.recent(&fingerprint) {
+                return Judgement::Resent { original, fingerprint };
+            }
+            let judged = decide::decide_all(&case, &kv, run);
+            let subject = case.message.subject().map(|subject| clip(&subject));
+            let header_from = case.message.header_from().map(|from| clip(&from));
+            Judgement::Verdicts(Verdicts { fingerprint, judged, subject, header_from })
+        });
+        // A panic stays on that thread; the message is the sender's still.
+        task.await.map_err(|error| Trouble::Panic(error.to_string()))
+    }
+
+    /// Runs the worker again for a recipient whose first run failed, after the message was accepted for others.
+    ///
+    /// # Errors
+    /// Where it can't be run at all now; try later.
+    pub async fn decide_again(
+        &self,
+        id: MessageId,
+        body: &crate::store::Body,
+        recipient: Recipient,
+    ) -> Result<Judged, String> {
+        let client = body.client.clone().ok_or("the message has no client to speak of")?;
+        let case = Case {
+            id,
+            received_at: id.timestamp(),
+            snapshot: self.current.load(),
+            message: Arc::new(Message::new(body.raw.clone())),
+            facts: Arc::new(SessionFacts { client, sender: body.envelope.sender.clone(), notes: BTreeMap::new() }),
+            envelope: body.envelope.clone(),
+        };
+        let _permit = Arc::clone(&self.runs).acquire_owned().await.map_err(|_| "shutting down".to_owned())?;
+        let kv = self.store.kv();
+        let task = tokio::task::spawn_blocking(move || decide::decide(&case, &recipient, &kv, 1));
+        task.await.map_err(|error| error.to_string())
+    }
+
+    fn publish(&self, visit: &Visit, message: MessageId, events: Vec<Event>) {
+        for mut event in events {
+            event.session = Some(visit.session);
+            event.message = Some(message);
+            self.bus.publish(event);
+        }
+    }
+
+    /// What the peer may read of our own trouble (never a 5xx), and what the log says of it.
+    fn trouble(&self, visit: &Visit, case: &Case, trouble: &Trouble) -> Reply {
+        let reply = match trouble {
+            Trouble::Store(StoreError::Full(_)) => {
+                Reply::new(452, 3, 1, format!("Not enough space here for more mail; try again later ({})", case.id))
+            }
+            Trouble::Store(StoreError::Closed) | Trouble::Closing => Reply::new(421, 3, 2, "Shutting down, try again"),
+            Trouble::Overtaken => Reply::new(451, 3, 0, format!("Busy, try again later ({})", case.id)),
+            Trouble::Store(_) | Trouble::Panic(_) => {
+                Reply::new(451, 3, 0, format!("Something failed here, try again later ({})", case.id))
+            }
+        };
+        let fault = Kind::Fault { what: "accept".into(), detail: trouble.to_string() };
+        let at = clock::now();
+        self.publish(
+            visit,
+            case.id,
+            vec![Event::new(at, fault), Event::new(at, Kind::Deferred { reply: reply.clone() })],
+        );
+        reply
+    }
+}
+
+/// Why a message could not be accepted, on our side.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a key the worker reads was changed by other messages in each of {MAX_RUNS} runs")]
+    Overtaken,
+    #[error("panicked: {0}")]
+    Panic(String),
+    #[error("shutting down")]
+    Closing,
+}
+
+/// What the thread that may block came to.
+enum Judgement {
+    /// Not to be taken, whoever it is for: it loops.
+    Refused(Reply),
+    Resent {
+        original: MessageId,
+        fingerprint: [u8; 16],
+    },
+    Verdicts(Verdicts),
+}
+
+struct Verdicts {
+    fingerprint: [u8; 16],
+    judged: Vec<Judged>,
+    subject: Option<String>,
+    header_from: Option<String>,
+}
+
+fn received(case: &Case, subject: Option<String>) -> Event {
+    let kind = Kind::Received {
+        client: Box::new(case.facts.client.clone()),
+        sender: case.envelope.sender.clone(),
+        recipients: case.envelope.recipients.iter().map(|recipient| recipient.address.clone()).collect(),
+        size: case.message.raw().len() as u64,
+        subject,
+    };
+    Event::new(case.received_at, kind)
+}
+
+fn acceptance(
+    case: &Case,
+    fingerprint: [u8; 16],
+    subject: Option<String>,
+    header_from: Option<String>,
+    combined: Combined,
+) -> Acceptance {
+    // A deferred message comes again: its bytes needn't stay.
+    let kept = combined.outcome != MessageOutcome::Deferred;
+    Acceptance {
+        id: case.id,
+        received_at: case.received_at,
+        envelope: case.envelope.clone(),
+        client: Some(case.facts.client.clone()),
+        head: if kept { headers::received(case).into() } else { Bytes::new() },
+        body: if kept { case.message.raw().clone() } else { Bytes::new() },
+        fingerprint,
+        subject,
+        header_from,
+        outcome: combined.outcome,
+        keep_until: combined.keep_until,
+        mailbox: combined.mailbox,
+        deliveries: combined.deliveries,
+        kv_reads: combined.reads,
+        kv_writes: combined.writes,
+        events: combined.events,
+    }
+}
+
+/// As much of a header's text as a list shows.
+fn clip(text: &str) -> String {
+    text.chars().take(250).collect()
+}

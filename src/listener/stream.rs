@@ -1,0 +1,96 @@
+//! A connection's stream, in the clear or encrypted, as one type; and how one is ended so that last words are read.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::mail::Reply;
+
+/// For the last words to somebody who is being sent away, and to let them be read.
+pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+/// What a peer may still send while it is being sent away.
+const FAREWELL_OCTETS: usize = 64 * 1024;
+
+/// The TLS state is large and lives behind a pointer, so that connections in the clear stay small.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Whether the peer has sent octets that nobody has read. Never waits. `false` for TLS, whose own records can't be
+    /// told from the peer's data.
+    pub(super) fn has_octets(&self) -> bool {
+        match self {
+            Self::Plain(tcp) => {
+                let mut octet = [MaybeUninit::uninit()];
+                socket2::SockRef::from(tcp).peek(&mut octet).is_ok_and(|octets| octets > 0)
+            }
+            Self::Tls(_) => false,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Last words, in a short time, to somebody who may not listen.
+pub(super) async fn send_away(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), reply: &Reply) {
+    let mut line = Vec::with_capacity(80);
+    reply.write(&mut line);
+    let said = async {
+        stream.write_all(&line).await?;
+        part(stream).await
+    };
+    let _the_peer_may_have_gone = tokio::time::timeout(FAREWELL, said).await;
+}
+
+/// Closes our side and reads what is still coming: octets left unread would make the kernel reset the connection and
+/// our last words be lost with it.
+pub(super) async fn part(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    let mut octets = [0; 1024];
+    let mut left = FAREWELL_OCTETS;
+    while left > 0 {
+        match stream.read(&mut octets).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
+}

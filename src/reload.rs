@@ -1,0 +1,302 @@
+//! From files to a snapshot, at the start and again whenever they change: start is a reload from empty.
+//!
+//! Reads configuration and rules, compiles, and hands over a [`Built`] that is whole or the findings that say why not;
+//! what was in force before stays in force then. Watches the files (and SIGHUP, through [`Watcher::nudge`]).
+//! Input: files. Output: a new snapshot in [`Current`], a new certificate in `TlsState`, an Event either way.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use notify::Watcher as _;
+
+use crate::clock;
+use crate::config::{Config, load};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::event::{Bus, Event, Kind};
+use crate::intake::{Current, Snapshot};
+use crate::listener::TlsState;
+use crate::rules::engine::Budget;
+use crate::rules::{Bindings, Release};
+
+/// Bounds on what is read below `rules/`.
+const MAX_FILES: usize = 5_000;
+const MAX_DEPTH: usize = 16;
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+/// Editors write a file in several steps: how long it must have been quiet.
+const QUIET: Duration = Duration::from_millis(150);
+
+/// A change to the configuration that a command makes (`dev` puts its own addresses).
+pub type Adjust = Arc<dyn Fn(&mut Config) + Send + Sync>;
+
+/// Where configuration and rules come from.
+#[derive(Clone)]
+pub enum Source {
+    Files(load::Options),
+    /// Built into the program: what `dev` runs by where there is no file.
+    Embedded {
+        config: &'static str,
+        rules: &'static [(&'static str, &'static str)],
+    },
+}
+
+/// A snapshot with what was found on the way to it.
+pub struct Built {
+    pub snapshot: Snapshot,
+    pub tls: TlsState,
+    pub warnings: Vec<Diagnostic>,
+    pub origins: Vec<(String, String, String)>,
+    /// Files and folders whose change calls for a reload.
+    pub watched: Vec<PathBuf>,
+}
+
+/// Reads and compiles everything.
+///
+/// # Errors
+/// Every finding, each with its place. Nothing is in force by this alone.
+pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diagnostic>> {
+    let loaded = match source {
+        Source::Files(options) => Config::load(options)?,
+        Source::Embedded { config, .. } => {
+            Config::from_toml(config, "built-in.toml", Path::new("."), &load::Options::default())?
+        }
+    };
+    let mut config = loaded.config;
+    if let Some(adjust) = adjust {
+        adjust(&mut config);
+    }
+    let mains = config.rules_mains();
+    let (sources, folders) = match source {
+        Source::Files(_) => read_rules(&config.base_dir, &mains)?,
+        Source::Embedded { rules, .. } => (embedded(rules), Vec::new()),
+    };
+    let (release, mut warnings) = Release::compile(&sources, &mains, bindings(&config))?;
+    warnings.splice(0..0, loaded.warnings);
+    let tls = TlsState::load(&config).map_err(|error| vec![finding("", error.to_string())])?;
+    let mut watched = loaded.watched;
+    watched.extend(folders);
+    if let Some(files) = &config.tls {
+        watched.extend([files.certificate.clone(), files.key.clone()]);
+        watched.extend(files.sni.iter().flat_map(|(certificate, key)| [certificate.clone(), key.clone()]));
+    }
+    let snapshot = Snapshot { config: Arc::new(config), release: Arc::new(release) };
+    Ok(Built { snapshot, tls, warnings, origins: loaded.origins, watched })
+}
+
+fn embedded(rules: &[(&str, &str)]) -> BTreeMap<String, String> {
+    rules.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+}
+
+/// What `env` holds for a worker under this configuration.
+#[must_use]
+pub fn bindings(config: &Config) -> Bindings {
+    let budget = &config.budget;
+    Bindings {
+        env_name: config.env_name.clone(),
+        vars: config.vars.clone(),
+        kv_namespaces: config.kv_namespaces.clone(),
+        webhooks: config.webhooks.iter().map(|webhook| webhook.binding.clone()).collect(),
+        destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
+        clock: Some(clock::run_clock()),
+        budget: Some(Budget {
+            operations: budget.operations,
+            wall_clock: budget.wall_clock,
+            string_size: budget.string_size,
+            array_size: budget.array_size,
+            map_size: budget.map_size,
+            call_depth: budget.call_depth,
+            actions: budget.actions,
+        }),
+    }
+}
+
+type Sources = (BTreeMap<String, String>, Vec<PathBuf>);
+
+/// Every `.rhai` below the folders of the mains, by the path the configuration would name it by.
+fn read_rules(base: &Path, mains: &[String]) -> Result<Sources, Vec<Diagnostic>> {
+    let mut sources = BTreeMap::new();
+    let mut folders = Vec::new();
+    let mut findings = Vec::new();
+    for main in mains {
+        let folder = Path::new(main).parent().unwrap_or(Path::new(""));
+        let absolute = base.join(folder);
+        if folders.contains(&absolute) {
+            continue;
+        }
+        folders.push(absolute.clone());
+        if let Err(finding) = read_folder(&absolute, &folder.to_string_lossy(), 0, &mut sources) {
+            findings.push(finding);
+        }
+    }
+    for main in mains {
+        if !sources.contains_key(main) {
+            findings.push(Diagnostic {
+                help: Some("name a worker by `main`, or write this one; `mailworker init` makes an example".into()),
+                ..finding(main, format!("no such file below {}", base.display()))
+            });
+        }
+    }
+    if findings.is_empty() { Ok((sources, folders)) } else { Err(findings) }
+}
+
+fn read_folder(
+    folder: &Path,
+    name: &str,
+    depth: usize,
+    sources: &mut BTreeMap<String, String>,
+) -> Result<(), Diagnostic> {
+    let trouble = |path: &str, error: &dyn std::fmt::Display| finding(path, format!("can't be read: {error}"));
+    if depth > MAX_DEPTH {
+        return Err(finding(name, format!("folders are nested deeper than {MAX_DEPTH}")));
+    }
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry.map_err(|error| trouble(name, &error))?;
+        let file_name = entry.file_name();
+        let Some(file_name) = file_name.to_str() else { continue };
+        let path = if name.is_empty() { file_name.to_owned() } else { format!("{name}/{file_name}") };
+        let metadata = std::fs::metadata(entry.path()).map_err(|error| trouble(&path, &error))?;
+        if metadata.is_dir() {
+            if !file_name.starts_with('.') {
+                read_folder(&entry.path(), &path, depth + 1, sources)?;
+            }
+        } else if entry.path().extension().is_some_and(|extension| extension == "rhai") {
+            if metadata.len() > MAX_FILE || sources.len() >= MAX_FILES {
+                let limits = format!("more than {MAX_FILES} files or {MAX_FILE} bytes in one");
+                return Err(finding(&path, limits));
+            }
+            let text = std::fs::read_to_string(entry.path()).map_err(|error| trouble(&path, &error))?;
+            sources.insert(path, text);
+        }
+    }
+    Ok(())
+}
+
+fn finding(file: &str, message: String) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        file: file.to_owned(),
+        line: 0,
+        column: 0,
+        width: 1,
+        message,
+        help: None,
+        source_line: None,
+    }
+}
+
+/// Told of each reload that succeeded, with what was built.
+pub type Swapped = Arc<dyn Fn(&Arc<Config>) + Send + Sync>;
+
+/// Watches the files and swaps what is in force.
+pub struct Watcher {
+    nudge: tokio::sync::mpsc::Sender<()>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// What a watcher works on.
+pub struct Watched {
+    pub source: Source,
+    pub adjust: Option<Adjust>,
+    pub current: Current,
+    pub tls: Arc<ArcSwap<TlsState>>,
+    pub bus: Bus,
+    pub swapped: Swapped,
+    /// From the first build.
+    pub files: Vec<PathBuf>,
+}
+
+impl Watcher {
+    /// Starts watching.
+    #[must_use]
+    pub fn start(watched: Watched) -> Self {
+        let (nudge, receiver) = tokio::sync::mpsc::channel(1);
+        let task = tokio::spawn(watch(watched, nudge.clone(), receiver));
+        Self { nudge, task }
+    }
+
+    /// Reload now (SIGHUP).
+    pub fn nudge(&self) {
+        let _one_is_waiting_already = self.nudge.try_send(());
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn watch(watched: Watched, nudge: tokio::sync::mpsc::Sender<()>, mut receiver: tokio::sync::mpsc::Receiver<()>) {
+    let mut files = watched.files.clone();
+    loop {
+        let _guard = notifier(&files, nudge.clone(), &watched.bus);
+        if receiver.recv().await.is_none() {
+            return;
+        }
+        // Until it has been quiet for a while.
+        while let Ok(Some(())) = tokio::time::timeout(QUIET, receiver.recv()).await {}
+        if let Some(fresh) = reload(&watched).await {
+            files = fresh;
+        }
+    }
+}
+
+/// Tells of changes below the folders that hold the files: editors replace a file by renaming another over it.
+fn notifier(files: &[PathBuf], nudge: tokio::sync::mpsc::Sender<()>, bus: &Bus) -> Option<notify::RecommendedWatcher> {
+    let names: Vec<PathBuf> = files.to_vec();
+    let told = move |result: notify::Result<notify::Event>| {
+        let Ok(event) = result else { return };
+        let ours = event.paths.iter().any(|path| names.iter().any(|name| path.starts_with(name)));
+        if ours && !matches!(event.kind, notify::EventKind::Access(_)) {
+            let _one_is_waiting_already = nudge.try_send(());
+        }
+    };
+    let fault = |error: notify::Error| {
+        let detail = format!("files can't be watched, send SIGHUP after a change: {error}");
+        bus.publish(Event::new(clock::now(), Kind::Fault { what: "watch".into(), detail }));
+    };
+    let mut watcher = notify::recommended_watcher(told).map_err(fault).ok()?;
+    let mut folders: Vec<(PathBuf, notify::RecursiveMode)> = Vec::new();
+    for file in files {
+        let entry = if file.is_dir() {
+            (file.clone(), notify::RecursiveMode::Recursive)
+        } else {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            (folder.to_owned(), notify::RecursiveMode::NonRecursive)
+        };
+        if !folders.contains(&entry) {
+            folders.push(entry);
+        }
+    }
+    for (folder, mode) in folders {
+        if let Err(error) = watcher.watch(&folder, mode) {
+            fault(error);
+        }
+    }
+    Some(watcher)
+}
+
+/// Builds and swaps; the files to watch from now on where that went well.
+async fn reload(watched: &Watched) -> Option<Vec<PathBuf>> {
+    let (source, adjust) = (watched.source.clone(), watched.adjust.clone());
+    let built = tokio::task::spawn_blocking(move || build(&source, adjust.as_ref())).await;
+    let what = "configuration, rules and certificates".to_owned();
+    let findings = match built {
+        Ok(Ok(built)) => {
+            let files = built.watched;
+            (watched.swapped)(&built.snapshot.config);
+            watched.tls.store(Arc::new(built.tls));
+            watched.current.swap(built.snapshot);
+            watched.bus.publish(Event::new(clock::now(), Kind::Reloaded { what }));
+            return Some(files);
+        }
+        Ok(Err(findings)) => findings,
+        Err(panic) => vec![finding("", panic.to_string())],
+    };
+    let rendered: Vec<String> = findings.iter().map(|finding| crate::diagnostic::render(finding, false)).collect();
+    watched.bus.publish(Event::new(clock::now(), Kind::ReloadFailed { what, error: rendered.join("\n") }));
+    None
+}

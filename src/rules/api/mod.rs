@@ -1,0 +1,1 @@
+//! What a script sees: `message`, `env`, `ctx`, `session` and their members.

@@ -1,0 +1,122 @@
+//! Workers: Rhai scripts that are handed a message and return what is to become of it. No effects: effects are returned.
+//!
+//! Pure: knows neither store nor network. It reads KV through [`crate::kv::View`]; what a run wrote comes back in its
+//! [`Outcome`]. Input: sources, bindings, facts about message and session. Output: diagnostics, outcomes.
+//! rhai is confined to this module. The contract with admins is `rules/README.md`.
+
+pub mod api;
+pub mod engine;
+pub mod outcome;
+pub mod release;
+
+use std::sync::Arc;
+
+pub use outcome::{Effect, Outcome, Verdict};
+pub use release::Release;
+
+use crate::kv;
+use crate::mail::{Address, Client, Message, MessageId, Timestamp};
+
+/// What the configuration binds: what `env` holds.
+#[derive(Debug, Clone, Default)]
+pub struct Bindings {
+    pub env_name: String,
+    pub vars: std::collections::BTreeMap<String, serde_json::Value>,
+    pub kv_namespaces: Vec<String>,
+    /// Names of `[[webhook]]`s.
+    pub webhooks: Vec<String>,
+    /// Names of `[[destination]]`s.
+    pub destinations: Vec<String>,
+    pub budget: Option<crate::rules::engine::Budget>,
+    /// What the budget's wall clock is read from; without one, operations alone bound a run.
+    pub clock: Option<RunClock>,
+}
+
+/// A monotonic clock, lent by the caller: how long it is since some moment of its choosing.
+#[derive(Clone)]
+pub struct RunClock(Arc<dyn Fn() -> std::time::Duration + Send + Sync>);
+
+impl RunClock {
+    #[must_use]
+    pub fn new(elapsed: impl Fn() -> std::time::Duration + Send + Sync + 'static) -> Self {
+        Self(Arc::new(elapsed))
+    }
+
+    fn read(&self) -> std::time::Duration {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for RunClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RunClock")
+    }
+}
+
+/// What a worker is told of the session.
+#[derive(Debug, Clone)]
+pub struct SessionFacts {
+    pub client: Client,
+    pub sender: Option<Address>,
+    /// What earlier stages set on `session.notes`; goes on to the later ones.
+    pub notes: std::collections::BTreeMap<String, serde_json::Value>,
+}
+
+/// One call of `email`.
+#[derive(Debug, Clone)]
+pub struct EmailCall {
+    /// The script to run, as the configuration names it: `rules/main.rhai`.
+    pub main: String,
+    pub id: MessageId,
+    pub received_at: Timestamp,
+    pub recipient: Address,
+    /// The domain's separator; empty: no subaddresses.
+    pub subaddress: String,
+    pub session: Arc<SessionFacts>,
+    pub message: Arc<Message>,
+    /// `now` for TTLs and KV reads.
+    pub now: Timestamp,
+}
+
+/// One call of `rcpt_to`.
+#[derive(Debug, Clone)]
+pub struct RcptCall {
+    pub main: String,
+    pub session: SessionFacts,
+    pub recipient: Address,
+    pub subaddress: String,
+    pub now: Timestamp,
+}
+
+/// What `rcpt_to` decided, and the notes as it left them.
+#[derive(Debug, Clone)]
+pub struct RcptOutcome {
+    pub verdict: RcptVerdict,
+    pub notes: std::collections::BTreeMap<String, serde_json::Value>,
+    pub log: Vec<outcome::LogLine>,
+    pub usage: outcome::Usage,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum RcptVerdict {
+    Accept,
+    Reject {
+        reply: crate::mail::Reply,
+        at: outcome::Place,
+    },
+    Defer {
+        reply: crate::mail::Reply,
+        at: outcome::Place,
+    },
+    Redirect {
+        to: Address,
+        at: outcome::Place,
+    },
+    /// The script failed: 451, and this in the log (`file:line:column: …`).
+    Failed {
+        error: String,
+    },
+}
+
+/// Where a run reads its keys.
+pub type KvView = Arc<dyn kv::View>;

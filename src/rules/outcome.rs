@@ -1,0 +1,96 @@
+//! What a run decided, as data: the verdict, the effects in order, what was read and written, and why.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kv;
+use crate::mail::{Address, Reply};
+
+/// A place in a script: what the trace points at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub file: String,
+    pub line: u32,
+    pub column: u32,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// What one run of `email` comes to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    /// In the order asked for; empty for Reject, Defer and Failed.
+    pub effects: Vec<(Effect, Place)>,
+    /// To be checked when the outcome commits.
+    pub reads: Vec<kv::Read>,
+    /// In order; empty for Defer and Failed. A rejection's writes stand (a counter of refusals is one).
+    pub writes: Vec<kv::Write>,
+    pub log: Vec<LogLine>,
+    pub usage: Usage,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// Effects carry it further (forward, webhook, store).
+    Accept,
+    /// The script asked for nothing: kept with the default retention, and said so.
+    Undecided,
+    /// `drop()`, on purpose.
+    Drop {
+        at: Place,
+    },
+    Reject {
+        reply: Reply,
+        at: Place,
+    },
+    Defer {
+        reply: Reply,
+        at: Place,
+    },
+    /// It threw, overran or panicked: 451, nothing done. Begins with `file:line:column:`.
+    Failed {
+        error: String,
+    },
+}
+
+/// One staged effect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "effect", rename_all = "snake_case")]
+pub enum Effect {
+    Forward { to: ForwardTo, headers: Vec<(String, String)> },
+    Webhook { target: WebhookTarget, method: String, headers: Vec<(String, String)>, body: String },
+    Store { mailbox: Option<String>, retention_secs: Option<u64> },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForwardTo {
+    Address(Address),
+    /// A `[[destination]]` of the config; the recipient stays.
+    Destination(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookTarget {
+    Binding(String),
+    Url(String),
+}
+
+/// A line of `print`, `debug` or `ctx.log`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    pub at: Place,
+    pub text: String,
+}
+
+/// What a run used. The clock is the caller's: `micros` is filled in by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub operations: u64,
+    pub micros: u64,
+}

@@ -1,0 +1,356 @@
+//! The body of a message: DATA and BDAT decoded into one buffer, however the octets are split on their way.
+//!
+//! Only CRLF `.` CRLF ends DATA (RFC 5321 §4.1.1.4); dots are unstuffed on every line (§4.5.2), and nothing else is
+//! changed. A bare CR, a bare LF and NUL end nothing: they make the message one to be refused at its true end, since
+//! another reader could see a second message in it (SMTP smuggling). A body over its limit, or refused for another
+//! reason, is read on and thrown away. Never allocates for a line. Input: slices. Output: [`Bytes`] or a [`Fault`].
+
+use bytes::Bytes;
+use memchr::memchr3;
+
+use crate::mail::Reply;
+
+/// The most that is set aside for a size that was only declared.
+const TRUSTED_SIZE: u64 = 64 * 1024;
+
+/// A message's octets on their way in.
+#[derive(Debug)]
+pub struct Body {
+    octets: Vec<u8>,
+    limit: u64,
+    repair: bool,
+    /// DATA: a dot at a line's start means something.
+    dots: bool,
+    state: State,
+    fault: Option<Fault>,
+}
+
+/// What the last octet was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// CRLF, or nothing yet.
+    LineStart,
+    /// A dot after CRLF, kept back.
+    Dot,
+    /// A dot and a CR after CRLF, both kept back.
+    DotCr,
+    /// A CR, kept back.
+    Cr,
+    Text,
+}
+
+/// Why the message can't be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    TooLarge,
+    BareLineEnd,
+    Nul,
+    /// The driver's reason.
+    Refused(Reply),
+}
+
+impl Body {
+    /// For DATA. `declared`: what SIZE= said (0: nothing).
+    #[must_use]
+    pub fn of_data(limit: u64, declared: u64, repair: bool) -> Self {
+        let room = usize::try_from(declared.min(limit).min(TRUSTED_SIZE)).unwrap_or(0);
+        let octets = Vec::with_capacity(room);
+        Self { octets, limit, repair, dots: true, state: State::LineStart, fault: None }
+    }
+
+    /// For BDAT (RFC 3030): no dots, no end of its own.
+    #[must_use]
+    pub fn of_chunks(limit: u64, declared: u64, repair: bool) -> Self {
+        Self { dots: false, state: State::Text, ..Self::of_data(limit, declared, repair) }
+    }
+
+    /// Takes octets of DATA: how many were used, and whether the message has ended.
+    pub fn data(&mut self, input: &[u8]) -> (usize, bool) {
+        let mut at = 0;
+        while let Some(&octet) = input.get(at) {
+            match (self.state, octet) {
+                (State::LineStart, b'.') => {
+                    self.state = State::Dot;
+                    at += 1;
+                }
+                (State::Dot, b'\r') => {
+                    self.state = State::DotCr;
+                    at += 1;
+                }
+                (State::DotCr, b'\n') => return (at + 1, true),
+                // RFC 5321 §4.5.2: the line has more than its dot, which is taken away.
+                (State::LineStart | State::Dot, _) => self.state = State::Text,
+                (State::Cr, b'\n') => {
+                    self.put(b"\r\n");
+                    self.state = self.after_line();
+                    at += 1;
+                }
+                (State::DotCr | State::Cr, _) => {
+                    self.bare_line_end();
+                    self.state = State::Text;
+                }
+                (State::Text, _) => at = self.text(input, at),
+            }
+        }
+        (at, false)
+    }
+
+    /// Takes octets of a chunk.
+    pub fn chunk(&mut self, input: &[u8]) {
+        let (_, ended) = self.data(input);
+        debug_assert!(!ended, "without dots there is no end");
+    }
+
+    /// Text from `start` on: what can be copied at once is. Returns where it stopped, with the state set.
+    fn text(&mut self, input: &[u8], start: usize) -> usize {
+        let mut run = start;
+        let mut at = start;
+        while let Some(found) = input.get(at..).and_then(|rest| memchr3(b'\r', b'\n', 0, rest)) {
+            let here = at + found;
+            match (input.get(here), input.get(here + 1), input.get(here + 2)) {
+                (Some(b'\r'), Some(b'\n'), Some(b'.')) if self.dots => {
+                    self.put_run(input, run, here + 2);
+                    self.state = State::Dot;
+                    return here + 3;
+                }
+                (Some(b'\r'), Some(b'\n'), None) => {
+                    self.put_run(input, run, here + 2);
+                    self.state = self.after_line();
+                    return here + 2;
+                }
+                (Some(b'\r'), Some(b'\n'), Some(_)) => {
+                    at = here + 2;
+                    continue;
+                }
+                (Some(b'\r'), None, _) => {
+                    self.put_run(input, run, here);
+                    self.state = State::Cr;
+                    return here + 1;
+                }
+                (Some(0), ..) => {
+                    self.put_run(input, run, here);
+                    self.spoil(Fault::Nul);
+                }
+                _ => {
+                    self.put_run(input, run, here);
+                    self.bare_line_end();
+                }
+            }
+            run = here + 1;
+            at = run;
+        }
+        self.put_run(input, run, input.len());
+        input.len()
+    }
+
+    /// In a chunk a line's start is text like any other.
+    fn after_line(&self) -> State {
+        if self.dots { State::LineStart } else { State::Text }
+    }
+
+    fn bare_line_end(&mut self) {
+        if self.repair {
+            self.put(b"\r\n");
+        } else {
+            self.spoil(Fault::BareLineEnd);
+        }
+    }
+
+    fn put_run(&mut self, input: &[u8], from: usize, to: usize) {
+        self.put(input.get(from..to).unwrap_or_default());
+    }
+
+    fn put(&mut self, octets: &[u8]) {
+        if self.fault.is_some() {
+            return;
+        }
+        if (self.octets.len() + octets.len()) as u64 > self.limit {
+            self.spoil(Fault::TooLarge);
+        } else {
+            self.octets.extend_from_slice(octets);
+        }
+    }
+
+    /// The message is lost; the first reason stands. From here on nothing of it is kept.
+    pub fn spoil(&mut self, fault: Fault) {
+        if self.fault.is_none() {
+            self.fault = Some(fault);
+            self.octets = Vec::new();
+        }
+    }
+
+    /// So many octets are to come in one chunk: one that can't fit is thrown away from its start.
+    pub fn expect(&mut self, chunk: u64) {
+        if chunk > self.limit.saturating_sub(self.octets.len() as u64) {
+            self.spoil(Fault::TooLarge);
+        }
+    }
+
+    #[must_use]
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// Octets of memory held.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.octets.capacity()
+    }
+
+    /// The message is whole.
+    ///
+    /// # Errors
+    /// Why it is to be refused.
+    pub fn finish(mut self) -> Result<Bytes, Fault> {
+        if self.state == State::Cr {
+            self.bare_line_end();
+        }
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok(Bytes::from(self.octets)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The message, once it has ended.
+    type Ended = Option<Result<Bytes, Fault>>;
+
+    fn decode(pieces: &[&[u8]], repair: bool, limit: u64) -> (Ended, Vec<u8>) {
+        let mut body = Body::of_data(limit, 0, repair);
+        let mut ended = false;
+        let mut rest = Vec::new();
+        for piece in pieces {
+            let mut used = 0;
+            if !ended {
+                (used, ended) = body.data(piece);
+            }
+            rest.extend_from_slice(&piece[used..]);
+        }
+        (ended.then(|| body.finish()), rest)
+    }
+
+    fn whole(input: &[u8]) -> Ended {
+        decode(&[input], false, u64::MAX).0
+    }
+
+    fn good(text: &'static str) -> Ended {
+        Ended::from(Ok(Bytes::from_static(text.as_bytes())))
+    }
+
+    #[test]
+    fn an_empty_message_ends_at_its_first_dot() {
+        assert_eq!(whole(b".\r\n"), good(""));
+    }
+
+    #[test]
+    fn dots_are_unstuffed_on_every_line_and_the_first() {
+        assert_eq!(whole(b"..a\r\n...b\r\n..\r\n.c\r\n.\r\n"), good(".a\r\n..b\r\n.\r\nc\r\n"));
+    }
+
+    #[test]
+    fn what_follows_the_end_is_left() {
+        assert_eq!(decode(&[b"a\r\n.\r\nQUIT\r\n"], false, 99), (good("a\r\n"), b"QUIT\r\n".to_vec()));
+    }
+
+    #[test]
+    fn only_crlf_dot_crlf_is_an_end() {
+        for pretender in
+            ["a\n.\n", "a\r.\r", "a\r\n.\n", "a\n.\r\n", "a\r\n.\r", "a\r\n.\r\r\n", "a\r\r\n.\r\r\n", "a\0\r\n.\0\r\n"]
+        {
+            assert_eq!(whole(pretender.as_bytes()), None, "{pretender:?}");
+            let ended = whole(format!("{pretender}x\r\n.\r\n").as_bytes());
+            assert!(matches!(ended, Some(Err(Fault::BareLineEnd | Fault::Nul))), "{pretender:?}: {ended:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_is_repaired_still_ends_only_at_the_true_end() {
+        let (message, _) = decode(&[b"a\n.\nb\rc\r\n.\r\n"], true, 99);
+        assert_eq!(message, good("a\r\n.\r\nb\r\nc\r\n"));
+        assert!(matches!(decode(&[b"a\0\r\n.\r\n"], true, 99).0, Some(Err(Fault::Nul))));
+    }
+
+    #[test]
+    fn beyond_the_limit_nothing_is_kept_and_the_end_is_still_found() {
+        let mut body = Body::of_data(3, 0, false);
+        assert_eq!(body.data(b"abcd\r\n"), (6, false));
+        assert_eq!((body.fault(), body.memory()), (Some(&Fault::TooLarge), 0));
+        assert_eq!(body.data(b".\r\nNOOP"), (3, true));
+    }
+
+    #[test]
+    fn a_declared_size_sets_little_aside() {
+        assert!(Body::of_data(u64::MAX, u64::MAX, false).memory() <= 64 * 1024);
+    }
+
+    #[test]
+    fn a_chunk_may_hold_what_would_end_data() {
+        let mut body = Body::of_chunks(99, 0, false);
+        body.chunk(b".a\r\n.\r");
+        body.chunk(b"\n..b");
+        assert_eq!(body.finish(), Ok(Bytes::from_static(b".a\r\n.\r\n..b")));
+    }
+
+    #[test]
+    fn a_cr_at_the_end_of_the_last_chunk_is_bare() {
+        let mut body = Body::of_chunks(99, 0, false);
+        body.chunk(b"a\r");
+        assert_eq!(body.finish(), Err(Fault::BareLineEnd));
+    }
+
+    /// What a message's octets are made of where it matters.
+    fn octets() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(
+            prop_oneof![
+                3 => Just(&b"\r\n"[..]), 3 => Just(&b"."[..]), 3 => Just(&b"ab"[..]), 2 => Just(&b"\r\n.\r\n"[..]),
+                1 => Just(&b"\r"[..]), 1 => Just(&b"\n"[..]), 1 => Just(&b"\0"[..]), 1 => Just(&b"\xff"[..]),
+            ],
+            0..40,
+        )
+        .prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn however_it_is_split_the_message_is_the_same(
+            input in octets(), cuts in prop::collection::vec(0usize..80, 0..8), repair: bool, limit in 0u64..100,
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
+            cuts.extend([0, input.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
+            let octet_by_octet: Vec<&[u8]> = input.chunks(1).collect();
+            let expected = decode(&[&input], repair, limit);
+            prop_assert_eq!(&decode(&pieces, repair, limit), &expected);
+            prop_assert_eq!(&decode(&octet_by_octet, repair, limit), &expected);
+        }
+
+        #[test]
+        fn a_chunk_changes_nothing_however_it_is_split(input in octets(), size in 1usize..9) {
+            let mut body = Body::of_chunks(u64::MAX, 0, false);
+            input.chunks(size).for_each(|piece| body.chunk(piece));
+            if let Ok(message) = body.finish() {
+                prop_assert_eq!(&message[..], &input[..]);
+            } else {
+                let text = String::from_utf8_lossy(&input).replace("\r\n", "");
+                prop_assert!(text.contains(['\r', '\n', '\0']));
+            }
+        }
+
+        #[test]
+        fn what_a_client_stuffs_comes_out_as_it_was(lines in prop::collection::vec("[.a-z\\xe9 ]{0,6}", 0..12)) {
+            let text: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
+            let dot = |line: &String| if line.starts_with('.') { "." } else { "" };
+            let stuffed: String = lines.iter().flat_map(|line| [dot(line), line, "\r\n"]).collect();
+            let (message, rest) = decode(&[stuffed.as_bytes(), b".\r\n"], false, u64::MAX);
+            prop_assert_eq!(message, Some(Ok(Bytes::from(text))));
+            prop_assert!(rest.is_empty());
+        }
+    }
+}

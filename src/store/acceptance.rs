@@ -1,0 +1,210 @@
+//! What callers hand to the store and get back from it while mail is moving: acceptances, deliveries, settlements.
+//!
+//! Types alone, made by intake (an [`Acceptance`]) and delivery (a [`Settlement`]). What stands in JSON columns
+//! (tasks, envelopes) is read back by later versions of the program: fields are added, with a default, never renamed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::event::Event;
+use crate::kv;
+use crate::mail::{Address, Client, Envelope, MessageId, Notify, Timestamp};
+
+/// Everything that one message comes to: committed together or not at all.
+#[derive(Debug, Clone)]
+pub struct Acceptance {
+    pub id: MessageId,
+    pub received_at: Timestamp,
+    pub envelope: Envelope,
+    /// `None` for what we author ourselves (notices).
+    pub client: Option<Client>,
+    /// Our own trace fields, prepended to the body in whatever is sent on.
+    pub head: Bytes,
+    /// As received.
+    pub body: Bytes,
+    /// 128 bits over sender, recipients and octets: tells a resend (RFC 1047).
+    pub fingerprint: [u8; 16],
+    /// For the list of messages.
+    pub subject: Option<String>,
+    pub header_from: Option<String>,
+    pub outcome: MessageOutcome,
+    /// When the bytes may go; `None`: by the retention setting.
+    pub keep_until: Option<Timestamp>,
+    /// The mailbox of `store(#{ mailbox })`.
+    pub mailbox: Option<String>,
+    pub deliveries: Vec<NewDelivery>,
+    pub kv_reads: Vec<kv::Read>,
+    pub kv_writes: Vec<kv::Write>,
+    /// The message's trace so far.
+    pub events: Vec<Event>,
+}
+
+/// What the list of messages shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageOutcome {
+    /// Forwarded, turned into webhooks.
+    Accepted,
+    Stored,
+    Dropped,
+    Rejected,
+    /// The sender was told 451: no body is kept.
+    Deferred,
+    /// What we author: a notice.
+    Authored,
+}
+
+/// What `accept` came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// On disk. From here on it is ours.
+    Committed,
+    /// A key that was read has changed: run the rules again. Nothing was written.
+    Overtaken,
+}
+
+/// A delivery to be queued with its message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewDelivery {
+    pub task: Task,
+    /// The queue it stands in: `mx:example.net`, `smtp://127.0.0.1:2600`, `https://hooks.example.net`.
+    pub destination: String,
+    pub due: Timestamp,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Task {
+    Relay(RelayTask),
+    Webhook(WebhookTask),
+    /// Tell the sender what became of the message (RFC 3464), if its sender is proved.
+    Notice(NoticeTask),
+    /// Run the worker again for a recipient whose run failed.
+    Decide(DecideTask),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RelayTask {
+    pub recipient: Address,
+    /// The recipient the mail came in for.
+    pub original: Address,
+    #[serde(default)]
+    pub notify: Notify,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orcpt: Option<String>,
+    /// A `[[destination]]`; `None`: by `[relay]` or MX.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    /// Fields the worker added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WebhookTask {
+    /// The binding, whose key and settings are taken when it is sent; `None`: a URL of the script's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<String>,
+    pub url: String,
+    pub method: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    pub body: WebhookBody,
+    /// The recipient whose run asked for it.
+    pub recipient: Address,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WebhookBody {
+    /// As sent.
+    Json(String),
+    /// Made from the message when it is sent (`[[route]] action = "webhook"`).
+    Message,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NoticeTask {
+    /// failed, delayed, delivered (RFC 3464 §2.3.3).
+    pub action: String,
+    pub recipient: Address,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orcpt: Option<String>,
+    /// As in `5.1.1`.
+    pub status: String,
+    /// The remote's answer, or our own reason.
+    pub diagnostic: String,
+    /// The server that said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecideTask {
+    pub recipient: crate::mail::Recipient,
+}
+
+/// Which delivery: the message's n-th.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DeliveryKey {
+    pub message: MessageId,
+    pub n: u32,
+}
+
+/// A claimed delivery. Claims live in memory: a process that dies leaves none behind.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub key: DeliveryKey,
+    pub task: Task,
+    pub destination: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    pub queued_at: Timestamp,
+    pub due: Timestamp,
+    /// A notice of delay has gone out.
+    pub delay_noticed: bool,
+    /// The message, where it is still in memory from its acceptance.
+    pub warm: Option<Arc<Body>>,
+}
+
+/// A message's octets and what belongs to them.
+#[derive(Debug, Clone)]
+pub struct Body {
+    pub envelope: Envelope,
+    pub client: Option<Client>,
+    pub head: Bytes,
+    pub raw: Bytes,
+}
+
+/// How a claimed delivery ended this time.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    pub key: DeliveryKey,
+    pub result: Settled,
+    /// Appended to the message's trace.
+    pub events: Vec<Event>,
+    /// Queued on the same message, in the same transaction (a notice after a failure).
+    pub then: Vec<NewDelivery>,
+    /// Written in the same transaction (a worker's second run).
+    pub kv_reads: Vec<kv::Read>,
+    pub kv_writes: Vec<kv::Write>,
+    /// Accepted in the same transaction (the notice itself, as a message of ours).
+    pub author: Option<Box<Acceptance>>,
+    /// What the message has become by it (a worker's second run); `None`: what it was.
+    pub outcome: Option<MessageOutcome>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settled {
+    /// Off the queue.
+    Done,
+    /// Stays queued; counts as an attempt.
+    Later { due: Timestamp, error: String, delay_noticed: bool },
+    /// Stays queued, the attempt was never made (its destination is paused): nothing counted.
+    Postponed { due: Timestamp },
+    /// Kept for an admin to look into and send again.
+    Dead { error: String },
+}

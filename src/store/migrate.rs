@@ -1,0 +1,106 @@
+//! Opens the database: pragmas, migrations, and the refusal of what isn't ours or is newer than we are.
+//!
+//! Migrations are files of /migrations, embedded, forward-only, run by refinery.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::StoreError;
+
+mod embedded {
+    #![allow(clippy::unwrap_used, clippy::pedantic)]
+    refinery::embed_migrations!("migrations");
+}
+
+/// Marks a SQLite file as a store (PRAGMA application_id); V1 sets it.
+const APPLICATION_ID: i64 = 0x4d57_4b31;
+/// Statements kept compiled for each connection: more than there are.
+const STATEMENTS: usize = 128;
+
+/// The writer's connection. WAL with synchronous=FULL: a commit is on disk when COMMIT returns.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path).map_err(|e| cannot_open(path, &e))?;
+    // A record and its trace are about a page of this size; it counts for a new database only.
+    connection.pragma_update(None, "page_size", 8192)?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(StoreError::Unusable(format!("{} can't be kept in WAL mode (it is in {mode})", path.display())));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+/// A connection that can't write.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|e| cannot_open(path, &e))?;
+    connection.pragma_update(None, "query_only", true)?;
+    configure(&connection)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(())
+}
+
+fn cannot_open(path: &Path, error: &rusqlite::Error) -> StoreError {
+    match StoreError::from_sqlite_code(error) {
+        Some(full) => full,
+        None => StoreError::Unusable(format!("{} can't be opened: {error}", path.display())),
+    }
+}
+
+/// Brings a database to this program's schema.
+///
+/// # Errors
+/// `Unusable` where it isn't a store, or one of a newer version.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    refuse_foreign(connection, path)?;
+    let runner = embedded::migrations::runner();
+    runner.run(connection).map_err(|error| {
+        StoreError::Unusable(format!("{} can't be brought to this version's schema: {error}", path.display()))
+    })?;
+    Ok(())
+}
+
+/// Refuses a database that isn't a store or is newer; one that is empty is as good as new.
+pub(super) fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let history: i64 = connection.query_row(
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'refinery_schema_history'",
+        [],
+        |row| row.get(0),
+    )?;
+    if tables == 0 {
+        return Ok(());
+    }
+    if history == 0 || (application != APPLICATION_ID && application != 0) {
+        return Err(StoreError::Unusable(format!("{} is a SQLite database, but not a store", path.display())));
+    }
+    let found: Option<i64> =
+        connection.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?;
+    let ours = latest();
+    match found {
+        Some(version) if version > ours => Err(StoreError::Unusable(format!(
+            "the store {} has schema {version}, and this program knows up to {ours}: it was opened by a newer version. \
+             Run that version, or restore a backup from before it.",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The newest schema this program knows.
+pub(super) fn latest() -> i64 {
+    embedded::migrations::runner().get_migrations().iter().map(|m| i64::from(m.version())).max().unwrap_or(0)
+}

@@ -1,0 +1,397 @@
+//! What is kept: messages, deliveries, KV, the log. One process owns a store; 250 is promised by [`Store::accept`] alone.
+//!
+//! Callers speak in accept / claim / settle / kv / log, never in SQL, so that a second implementation can stand beside
+//! SQLite. Bodies lie in append-only segment files (`spool`), all else in SQLite (WAL, `synchronous=FULL`).
+//! One writer thread takes whatever waits, runs it as one transaction (a savepoint each), syncs segment and
+//! database once, and only then answers: group commit.
+//!
+//! **Invariant**: bytes are durable (fdatasync; for a new file its directory too) before the row that names them commits.
+//! **Invariant**: an I/O error of a sync is never retried on the same file: the segment is abandoned, the database reopened.
+
+mod acceptance;
+mod apply;
+mod backup;
+
+mod claims;
+mod directory;
+mod error;
+mod keys;
+mod listing;
+mod log;
+mod messages;
+mod migrate;
+mod queue;
+mod readers;
+mod retention;
+mod spool;
+mod tally;
+mod writer;
+
+pub use acceptance::{
+    Acceptance, Accepted, Body, DecideTask, Delivery, DeliveryKey, MessageOutcome, NewDelivery, NoticeTask, RelayTask,
+    Settled, Settlement, Task, WebhookBody, WebhookTask,
+};
+
+pub use error::StoreError;
+pub use listing::{
+    CheckReport, Finding, Gauges, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter,
+};
+pub use readers::Reader;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::clock;
+use crate::event::{Bus, Event};
+use crate::kv;
+use crate::mail::{MessageId, Timestamp};
+
+use claims::Claimed;
+use writer::{Command, Done, Shared, Unit, Work, Writer};
+
+/// Units that wait for the writer.
+const WAITING: usize = 4096;
+/// Log events that wait for the writer.
+const WAITING_LOG: usize = 4096;
+/// Reads at once, those of workers apart.
+const READS: usize = 8;
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub data_dir: PathBuf,
+    /// A segment is closed when it has grown past this many bytes.
+    pub segment_size: u64,
+    pub raw_retention: std::time::Duration,
+    pub log_retention: std::time::Duration,
+    /// Free space below which [`Store::has_room`] says no.
+    pub free_space: u64,
+}
+
+/// An open store. Cheap to clone; the last clone's drop closes it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Shared,
+    commands: mpsc::Sender<Command>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    places: Arc<Semaphore>,
+    log_places: Arc<Semaphore>,
+    reads: Semaphore,
+    lock: Mutex<Option<directory::Lock>>,
+}
+impl Store {
+    /// Opens or creates it, takes its lock, migrates it, starts its writer.
+    ///
+    /// # Errors
+    /// `Locked`, `Unusable`, `Full`, `Failed`.
+    pub fn open(options: Options, bus: Bus) -> Result<Self, StoreError> {
+        directory::prepare(&options.data_dir)?;
+        let lock = directory::Lock::take(&options.data_dir)?;
+        let (path, spool_dir) = (directory::database(&options.data_dir), directory::spool(&options.data_dir));
+        if !path.exists() {
+            directory::create(&path).map_err(|e| StoreError::io(&format!("create {}", path.display()), &e))?;
+        }
+        let mut connection = migrate::open_writer(&path)?;
+        migrate::migrate(&mut connection, &path)?;
+        directory::sync(&options.data_dir)?;
+        let next = retention::next_segment(&connection, &spool_dir)?;
+        retention::remove_orphans(&connection, &spool_dir)?;
+        let shared = Shared::new(Reader::beside(&options.data_dir, Some(bus.clone())), bus);
+        shared.tally.count(&connection)?;
+        shared.tally.spool_bytes.store(readers::spool_bytes(&spool_dir), Ordering::Relaxed);
+        shared.recent.fill(&connection, clock::now())?;
+        shared.claims.walked_to_start(queue::first_due(&connection)?);
+        let spool = spool::Spool::new(spool_dir, options.segment_size, next);
+        let writer = Writer::new(options, shared.clone(), connection, spool)?;
+        let (commands, queue) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|e| StoreError::io("start the writer", &e))?;
+        let inner = Inner {
+            shared,
+            commands,
+            writer: Mutex::new(Some(thread)),
+            places: Arc::new(Semaphore::new(WAITING)),
+            log_places: Arc::new(Semaphore::new(WAITING_LOG)),
+            reads: Semaphore::new(READS),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// One durable transaction. When this returns `Committed`, 250 may be said.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`, `Closed`: nothing was accepted.
+    pub async fn accept(&self, acceptance: Acceptance) -> Result<Accepted, StoreError> {
+        self.commit(Work::Accept(Box::new(acceptance))).await.map(accepted)
+    }
+
+    /// The message that was accepted within the last hour with this fingerprint and whose 250 may not have been read.
+    #[must_use]
+    pub fn recent(&self, fingerprint: &[u8; 16]) -> Option<MessageId> {
+        self.inner.shared.recent.get(fingerprint, clock::now())
+    }
+
+    /// The client has read the 250 (it went on speaking): a message like it is a new one.
+    pub fn acknowledged(&self, fingerprint: &[u8; 16]) {
+        self.inner.shared.recent.remove(fingerprint);
+    }
+
+    /// Due deliveries that nobody holds, oldest due first; they are the caller's until settled.
+    /// What was just accepted comes warm, and without a query.
+    ///
+    /// # Errors
+    /// `Failed`, `Closed`.
+    pub async fn claim(&self, now: Timestamp, limit: usize) -> Result<Vec<Delivery>, StoreError> {
+        let claims = &self.inner.shared.claims;
+        let (warm, wanted) = claims.take_warm(now, limit);
+        let mut claimed = Claimed::new(warm, Arc::clone(claims));
+        if wanted > 0 {
+            let (answer, found) = oneshot::channel();
+            self.inner.send(Command::Claim { now, limit: wanted, answer })?;
+            match found.await.map_err(|_| StoreError::Closed)? {
+                Ok(cold) => claimed.extend(cold.into_vec()),
+                // What is warm goes out nevertheless; the walk is tried again next time.
+                Err(error) if claimed.is_empty() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(claimed.into_vec())
+    }
+
+    /// When the next delivery that nobody holds falls due.
+    ///
+    /// # Errors
+    /// `Failed`, `Closed`.
+    pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.inner.shared.claims.next_due())
+    }
+
+    /// Resolves when something may have become due: accepted, retried by an admin, queued by a settlement.
+    pub async fn changed(&self) {
+        self.inner.shared.claims.changed().await;
+    }
+
+    /// One durable transaction for all of them; releases their claims. `Overtaken` only where `kv_reads` were given.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`, `Closed`: the claims stand.
+    pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<Accepted, StoreError> {
+        self.commit(Work::Settle(settlements)).await.map(accepted)
+    }
+
+    /// The message's octets and envelope.
+    ///
+    /// # Errors
+    /// `NotFound` where retention took them or they are damaged (which is reported as a Fault).
+    pub async fn body(&self, id: MessageId) -> Result<Body, StoreError> {
+        self.read(move |reader| reader.body(id)).await
+    }
+
+    /// Events that belong to no accepted message (refusals, faults); not waited for, dropped and counted when too many.
+    pub fn log(&self, event: Event) {
+        match Arc::clone(&self.inner.log_places).try_acquire_owned() {
+            Ok(place) => {
+                // A closed store keeps no log.
+                let _closed = self.inner.send(Command::Log(event, place));
+            }
+            Err(_) => {
+                self.inner.shared.tally.dropped_logs.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What workers read.
+    #[must_use]
+    pub fn kv(&self) -> Arc<dyn kv::View> {
+        Arc::new(self.inner.shared.reader.clone())
+    }
+
+    /// An admin's writes.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`, `Closed`.
+    pub async fn kv_write(&self, writes: Vec<kv::Write>, now: Timestamp) -> Result<(), StoreError> {
+        self.commit(Work::Keys { writes, now }).await.map(drop)
+    }
+
+    /// Newest first.
+    ///
+    /// # Errors
+    /// `Failed`, `Closed`.
+    pub async fn messages(&self, filter: MessageFilter) -> Result<Vec<MessageSummary>, StoreError> {
+        self.read(move |reader| reader.messages(&filter)).await
+    }
+
+    /// # Errors
+    /// `NotFound`, `Failed`, `Closed`.
+    pub async fn message(&self, id: MessageId) -> Result<MessageDetail, StoreError> {
+        self.read(move |reader| reader.message(id)).await
+    }
+
+    /// # Errors
+    /// `Failed`, `Closed`.
+    pub async fn queue(&self, filter: QueueFilter) -> Result<Vec<QueueEntry>, StoreError> {
+        self.read(move |reader| reader.queue(&filter)).await
+    }
+
+    /// Makes them due now; dead ones live again. How many.
+    ///
+    /// # Errors
+    /// `Failed`, `Closed`.
+    pub async fn queue_retry(&self, filter: QueueFilter, now: Timestamp) -> Result<u64, StoreError> {
+        self.act(queue::Verb::Retry, filter, now).await
+    }
+
+    /// Takes them off the queue for good, without a notice. How many.
+    ///
+    /// # Errors
+    /// `Failed`, `Closed`.
+    pub async fn queue_drop(&self, filter: QueueFilter, now: Timestamp) -> Result<u64, StoreError> {
+        self.act(queue::Verb::Discard, filter, now).await
+    }
+
+    /// Whether there is room for more mail on the disk (checked by a timer, not at each call).
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.inner.shared.tally.low.load(Ordering::Relaxed)
+    }
+
+    /// # Errors
+    /// `Failed`, `Closed`.
+    pub async fn gauges(&self) -> Result<Gauges, StoreError> {
+        let tally = Arc::clone(&self.inner.shared.tally);
+        self.read(move |reader| {
+            Ok(Gauges {
+                queued: tally.queued.load(Ordering::Relaxed).max(0).unsigned_abs(),
+                dead: tally.dead.load(Ordering::Relaxed).max(0).unsigned_abs(),
+                oldest_queued: reader.with(queue::oldest_queued)?,
+                store_bytes: tally.spool_bytes.load(Ordering::Relaxed) + reader.database_bytes(),
+            })
+        })
+        .await
+    }
+
+    /// Deletes what retention no longer keeps: expired keys, old records, whole segments. Bounded work a call; true: more is left.
+    ///
+    /// # Errors
+    /// `Failed`, `Closed`.
+    pub async fn retain(&self, now: Timestamp) -> Result<bool, StoreError> {
+        let (answer, done) = oneshot::channel();
+        self.inner.send(Command::Retain { now, answer })?;
+        done.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Copies the running store into `dir` (new or empty), consistent as of one moment.
+    ///
+    /// # Errors
+    /// `Failed`, `Full`, `Unusable` where `dir` isn't empty.
+    pub async fn backup(&self, dir: &Path) -> Result<(), StoreError> {
+        let (into, backups) = (dir.to_owned(), Arc::clone(&self.inner.shared.backups));
+        self.read(move |reader| backup::backup(reader, &backups, &into)).await
+    }
+
+    /// Commits what waits, checkpoints, releases the lock.
+    pub async fn close(&self) {
+        let (answer, done) = oneshot::channel();
+        if self.inner.send(Command::Close { answer }).is_ok() {
+            let _gone = done.await;
+        }
+        self.inner.unlock();
+    }
+
+    /// A way to read the store in `data_dir`, whoever has it open: takes no lock, starts no writer.
+    ///
+    /// # Errors
+    /// `Unusable` where there is none, or one of another version.
+    pub fn open_readonly(data_dir: &Path) -> Result<Reader, StoreError> {
+        Reader::open(data_dir)
+    }
+
+    /// Reads beside the writer, by calls that block.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        self.inner.shared.reader.clone()
+    }
+
+    /// Syncs of the disk since the start: two for a group that brings octets, one for others.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.inner.shared.tally.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Hands a unit to the writer and waits until it is committed or refused. Goes on when the caller goes away.
+    async fn commit(&self, work: Work) -> Result<Done, StoreError> {
+        let place = Arc::clone(&self.inner.places).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let (answer, done) = oneshot::channel();
+        self.inner.send(Command::Unit(Unit { work, answer, place }))?;
+        done.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn act(&self, verb: queue::Verb, mut filter: QueueFilter, now: Timestamp) -> Result<u64, StoreError> {
+        let (mut count, mut after) = (0, None);
+        loop {
+            let work = Work::Queue { verb, filter: filter.clone(), after, now };
+            let Done::Batch(done, next) = self.commit(work).await? else { return Ok(count) };
+            count += done;
+            filter.limit = filter.limit.map(|limit| limit.saturating_sub(usize::try_from(done).unwrap_or(limit)));
+            after = next;
+            if after.is_none() || filter.limit == Some(0) {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Runs what blocks where it may.
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let _turn = self.inner.reads.acquire().await.map_err(|_| StoreError::Closed)?;
+        let reader = self.reader();
+        tokio::task::spawn_blocking(move || query(&reader))
+            .await
+            .map_err(|error| StoreError::Failed(format!("a query met a fault of its own: {error}")))?
+    }
+}
+
+fn accepted(done: Done) -> Accepted {
+    match done {
+        Done::Accepted(accepted) => accepted,
+        Done::Batch(..) => Accepted::Committed,
+    }
+}
+
+impl Inner {
+    fn send(&self, command: Command) -> Result<(), StoreError> {
+        self.commands.send(command).map_err(|_| StoreError::Closed)
+    }
+
+    /// Waits for the writer's end, then lets go of the lock.
+    fn unlock(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            let _panicked = writer.join();
+        }
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let (answer, _nobody_waits) = oneshot::channel();
+        let _closed = self.send(Command::Close { answer });
+        self.unlock();
+    }
+}

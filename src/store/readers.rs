@@ -1,0 +1,237 @@
+//! Reading, beside the writer and without its lock: a pool of connections that can't write.
+//!
+//! All calls block: the server calls them where blocking is allowed, the command line as it is.
+//! Each takes a connection out of the pool for itself, so no lock is held during a query.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use super::spool::{self, Unreadable};
+use super::{
+    Body, Gauges, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter, StoreError, directory, log,
+    messages, migrate, queue,
+};
+use crate::clock;
+use crate::event::{Bus, Event, Kind};
+use crate::kv::{Entry, Page, View, ViewError};
+use crate::mail::{MessageId, Timestamp};
+
+/// Connections that wait in the pool.
+const IDLE: usize = 16;
+/// Segment files kept open.
+const OPEN_SEGMENTS: usize = 32;
+
+/// Reads a store, whoever has it open; takes no lock. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    data_dir: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    segments: Mutex<HashMap<i64, Arc<File>>>,
+    bus: Option<Bus>,
+}
+
+impl Reader {
+    /// Opens a store for reading.
+    ///
+    /// # Errors
+    /// `Unusable` where there is none, or one of another version.
+    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let path = directory::database(data_dir);
+        if !path.exists() {
+            return Err(StoreError::Unusable(format!("there is no store in {}", data_dir.display())));
+        }
+        let reader = Self::beside(data_dir, None);
+        reader.with(|connection| {
+            migrate::refuse_foreign(connection, &path)?;
+            let found: Option<i64> =
+                connection.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?;
+            if found == Some(migrate::latest()) {
+                return Ok(());
+            }
+            Err(StoreError::Unusable(format!(
+                "the store {} has an older schema; it is brought up to date when `mailworker serve` opens it",
+                path.display()
+            )))
+        })?;
+        Ok(reader)
+    }
+
+    pub(super) fn beside(data_dir: &Path, bus: Option<Bus>) -> Self {
+        let inner = Inner { data_dir: data_dir.to_owned(), idle: Mutex::default(), segments: Mutex::default(), bus };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Runs a query on a connection of its own.
+    pub(super) fn with<T>(&self, query: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let idle = lock(&self.inner.idle).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => migrate::open_reader(&directory::database(&self.inner.data_dir))?,
+        };
+        let result = query(&connection);
+        let mut pool = lock(&self.inner.idle);
+        if pool.len() < IDLE && connection.is_autocommit() {
+            pool.push(connection);
+        }
+        result
+    }
+
+    /// As of one moment.
+    pub(super) fn at_once<T>(&self, query: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.with(|connection| {
+            let transaction = connection.unchecked_transaction()?;
+            query(&transaction)
+        })
+    }
+
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.inner.data_dir
+    }
+
+    /// Newest first.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn messages(&self, filter: &MessageFilter) -> Result<Vec<MessageSummary>, StoreError> {
+        self.with(|connection| messages::list(connection, filter))
+    }
+
+    /// # Errors
+    /// `NotFound`, `Failed`.
+    pub fn message(&self, id: MessageId) -> Result<MessageDetail, StoreError> {
+        self.at_once(|connection| messages::detail(connection, id))
+    }
+
+    /// Oldest first.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn queue(&self, filter: &QueueFilter) -> Result<Vec<QueueEntry>, StoreError> {
+        self.with(|connection| queue::list(connection, filter, None, queue::lines(filter)))
+    }
+
+    /// The newest events of no accepted message.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn log(&self, limit: usize) -> Result<Vec<Event>, StoreError> {
+        self.with(|connection| log::latest(connection, limit))
+    }
+
+    /// # Errors
+    /// `NotFound` where retention took the octets or they are damaged.
+    pub fn body(&self, id: MessageId) -> Result<Body, StoreError> {
+        // Retention moves what is still needed: the row then names another place.
+        for _ in 0..3 {
+            let kept = self.with(|connection| messages::kept(connection, id))?;
+            let read = self.segment(kept.place.segment).and_then(|file| spool::read(&file, id, kept.place));
+            match read {
+                Ok((head, raw)) => return Ok(Body { envelope: kept.envelope, client: kept.client, head, raw }),
+                Err(Unreadable::Missing) => {}
+                Err(Unreadable::Io(error)) => return Err(StoreError::io("read a segment", &error)),
+                Err(Unreadable::Damaged(what)) => return Err(self.damaged(id, what)),
+            }
+        }
+        Err(self.damaged(id, "its segment is missing".to_owned()))
+    }
+
+    fn damaged(&self, id: MessageId, detail: String) -> StoreError {
+        let error = StoreError::NotFound(format!("the octets of message {id} are damaged: {detail}"));
+        if let Some(bus) = &self.inner.bus {
+            let what = "the octets of a message are damaged".to_owned();
+            bus.publish(Event::new(clock::now(), Kind::Fault { what, detail }).of(id));
+        }
+        error
+    }
+
+    fn segment(&self, number: i64) -> Result<Arc<File>, Unreadable> {
+        if let Some(file) = lock(&self.inner.segments).get(&number) {
+            return Ok(Arc::clone(file));
+        }
+        let path = directory::spool(&self.inner.data_dir).join(spool::file_name(number));
+        let file = match File::open(path) {
+            Ok(file) => Arc::new(file),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Unreadable::Missing),
+            Err(error) => return Err(Unreadable::Io(error)),
+        };
+        let mut segments = lock(&self.inner.segments);
+        if segments.len() >= OPEN_SEGMENTS {
+            segments.clear();
+        }
+        segments.insert(number, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Its file is gone: the space comes back when nobody has it open.
+    pub(super) fn close_segment(&self, number: i64) {
+        lock(&self.inner.segments).remove(&number);
+    }
+
+    /// # Errors
+    /// `Failed`.
+    pub fn gauges(&self) -> Result<Gauges, StoreError> {
+        let mut gauges = self.with(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT state, count(*), min(queued_at) FROM deliveries GROUP BY state")?;
+            let mut rows = statement.query([])?;
+            let mut gauges = Gauges::default();
+            while let Some(row) = rows.next()? {
+                let count = row.get::<_, i64>(1)?.unsigned_abs();
+                if row.get::<_, i64>(0)? == 0 {
+                    gauges.queued = count;
+                    gauges.oldest_queued = row.get::<_, Option<i64>>(2)?.map(Timestamp::from_millis);
+                } else {
+                    gauges.dead = count;
+                }
+            }
+            Ok(gauges)
+        })?;
+        gauges.store_bytes = self.database_bytes() + spool_bytes(&directory::spool(&self.inner.data_dir));
+        Ok(gauges)
+    }
+
+    pub(super) fn database_bytes(&self) -> u64 {
+        let path = directory::database(&self.inner.data_dir);
+        [path.clone(), path.with_extension("db-wal")]
+            .iter()
+            .filter_map(|path| path.metadata().ok())
+            .map(|m| m.len())
+            .sum()
+    }
+}
+
+pub(super) fn spool_bytes(spool: &Path) -> u64 {
+    let entries = std::fs::read_dir(spool).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl View for Reader {
+    fn get(&self, namespace: &str, key: &str, now: Timestamp) -> Result<Option<Entry>, ViewError> {
+        self.with(|connection| super::keys::get(connection, namespace, key, now)).map_err(|e| ViewError(e.to_string()))
+    }
+
+    fn list(
+        &self,
+        namespace: &str,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Page, ViewError> {
+        self.with(|connection| super::keys::list(connection, namespace, prefix, cursor, limit, now))
+            .map_err(|e| ViewError(e.to_string()))
+    }
+}

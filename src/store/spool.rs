@@ -1,0 +1,249 @@
+//! Octets of mail in append-only segment files, `spool/<16 hex>.seg`: deleted whole, never changed.
+//!
+//! A group's records are planned first (so that rows can name them), then written in one gathered write and synced
+//! before those rows commit. A record is a header (magic, message, lengths, CRC of the content, CRC of the header) and
+//! the content: our trace fields, then the octets as received.
+//!
+//! Each opening of a store begins a new segment, and an error abandons one for good. Nothing is ever written or synced
+//! again in a file whose dirty pages a failed sync may have dropped, and a tail torn by a crash needs no repair: no row
+//! names it, so it goes with its segment. (Cutting it off would gain a few KiB and be one more write to a file that
+//! holds accepted mail.)
+
+use std::fs::File;
+use std::io::{IoSlice, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{StoreError, directory};
+use crate::mail::MessageId;
+
+/// Its last octet is the format's version.
+const MAGIC: [u8; 4] = *b"MWR1";
+/// Magic, id, length of head, length of body, CRC of the content, CRC of all that.
+pub(super) const HEADER: usize = 4 + 16 + 4 + 4 + 4 + 4;
+
+/// Where a message's record lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub segment: i64,
+    pub start: i64,
+    pub head_size: i64,
+    pub size: i64,
+}
+
+/// The writer's side.
+#[derive(Debug)]
+pub(super) struct Spool {
+    directory: PathBuf,
+    segment_size: u64,
+    open: Option<Segment>,
+    /// What the next new file is called.
+    next: i64,
+}
+
+#[derive(Debug)]
+struct Segment {
+    number: i64,
+    file: File,
+    end: u64,
+}
+
+/// Records of one group, not yet written.
+#[derive(Debug)]
+pub(super) struct Plan {
+    segment: i64,
+    base: u64,
+    planned: u64,
+    chunks: Vec<Bytes>,
+}
+
+/// A point in a plan to go back to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    planned: u64,
+    chunks: usize,
+}
+
+impl Plan {
+    /// Appends a record; its place is what the message's row names.
+    pub(super) fn add(&mut self, id: MessageId, head: &Bytes, body: &Bytes) -> Result<Place, StoreError> {
+        let too_long = |_| StoreError::Failed("a message of 4 GiB or more".to_owned());
+        let (head_size, size) =
+            (u32::try_from(head.len()).map_err(too_long)?, u32::try_from(body.len()).map_err(too_long)?);
+        let start = self.base + self.planned;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(head);
+        crc.update(body);
+        self.chunks.push(header(id, head_size, size, crc.finalize()));
+        self.chunks.extend([head, body].into_iter().filter(|part| !part.is_empty()).cloned());
+        self.planned += HEADER as u64 + u64::from(head_size) + u64::from(size);
+        Ok(Place {
+            segment: self.segment,
+            start: i64::try_from(start).unwrap_or(i64::MAX),
+            head_size: head_size.into(),
+            size: size.into(),
+        })
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        Mark { planned: self.planned, chunks: self.chunks.len() }
+    }
+
+    pub(super) fn back_to(&mut self, mark: Mark) {
+        self.planned = mark.planned;
+        self.chunks.truncate(mark.chunks);
+    }
+}
+
+fn header(id: MessageId, head_size: u32, size: u32, crc: u32) -> Bytes {
+    let mut header = BytesMut::with_capacity(HEADER);
+    header.extend_from_slice(&MAGIC);
+    header.extend_from_slice(&id.to_bytes());
+    for number in [head_size, size, crc] {
+        header.extend_from_slice(&number.to_be_bytes());
+    }
+    let own = crc32fast::hash(&header);
+    header.extend_from_slice(&own.to_be_bytes());
+    header.freeze()
+}
+
+impl Spool {
+    /// `next`: a number that no file and no row has used.
+    pub(super) fn new(directory: PathBuf, segment_size: u64, next: i64) -> Self {
+        Self { directory, segment_size, open: None, next }
+    }
+
+    /// Where the next group's records go. The file may not be there yet.
+    pub(super) fn plan(&mut self) -> Plan {
+        if self.open.as_ref().is_some_and(|segment| segment.end >= self.segment_size) {
+            self.abandon();
+        }
+        let (segment, base) = self.open.as_ref().map_or((self.next, 0), |segment| (segment.number, segment.end));
+        Plan { segment, base, planned: 0, chunks: Vec::new() }
+    }
+
+    /// Writes and syncs what was planned; when this returns, rows may name it. How many octets.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`: the segment is abandoned, and the rows of the plan must be rolled back.
+    pub(super) fn write(&mut self, plan: &Plan) -> Result<u64, StoreError> {
+        if plan.planned == 0 {
+            return Ok(0);
+        }
+        let written = self.write_all(plan);
+        if written.is_err() {
+            self.abandon();
+        }
+        written.map(|()| plan.planned)
+    }
+
+    fn write_all(&mut self, plan: &Plan) -> Result<(), StoreError> {
+        if self.open.is_none() {
+            self.open = Some(self.create()?);
+        }
+        let Some(segment) = &mut self.open else { return Err(StoreError::Failed("no segment is open".to_owned())) };
+        if (segment.number, segment.end) != (plan.segment, plan.base) {
+            return Err(StoreError::Failed("the segment has moved under its plan".to_owned()));
+        }
+        let mut slices: Vec<IoSlice> = plan.chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        write_gathered(&mut segment.file, &mut slices)
+            .and_then(|()| segment.file.sync_data())
+            .map_err(|e| StoreError::io(&format!("write spool/{}", file_name(segment.number)), &e))?;
+        segment.end += plan.planned;
+        Ok(())
+    }
+
+    fn create(&mut self) -> Result<Segment, StoreError> {
+        let number = self.next;
+        let path = self.directory.join(file_name(number));
+        let created = directory::create(&path);
+        // Whatever became of it, this name isn't used again.
+        self.next += 1;
+        let file = created.map_err(|e| StoreError::io(&format!("create {}", path.display()), &e))?;
+        // The file's name must be durable before a row leads to it.
+        directory::sync(&self.directory)?;
+        Ok(Segment { number, file, end: 0 })
+    }
+
+    /// Never writes to or syncs the current segment again.
+    pub(super) fn abandon(&mut self) {
+        self.open = None;
+    }
+
+    /// The segment that is being written; its number may be unused as yet.
+    pub(super) fn current(&self) -> i64 {
+        self.open.as_ref().map_or(self.next, |segment| segment.number)
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+fn write_gathered(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> std::io::Result<()> {
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn file_name(segment: i64) -> String {
+    format!("{segment:016x}.seg")
+}
+
+/// The segments in a spool, in order.
+pub(super) fn segments(directory: &Path) -> Result<Vec<i64>, StoreError> {
+    let failed = |e: std::io::Error| StoreError::io(&format!("read {}", directory.display()), &e);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".seg")).filter(|stem| stem.len() == 16);
+        found.extend(number.and_then(|stem| i64::from_str_radix(stem, 16).ok()));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Why a record can't be read.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    /// Its segment isn't there.
+    Missing,
+    /// The octets aren't those that were written.
+    Damaged(String),
+    Io(std::io::Error),
+}
+
+/// Reads a record and proves it whole: head and body.
+pub(super) fn read(file: &File, id: MessageId, place: Place) -> Result<(Bytes, Bytes), Unreadable> {
+    let damaged =
+        |what: &str| Unreadable::Damaged(format!("spool/{} at {}: {what}", file_name(place.segment), place.start));
+    let (Ok(start), Ok(head_size), Ok(size)) =
+        (u64::try_from(place.start), u32::try_from(place.head_size), u32::try_from(place.size))
+    else {
+        return Err(damaged("its row holds numbers that can't be"));
+    };
+    let length = HEADER + head_size as usize + size as usize;
+    // Before the memory is taken: a damaged row must not ask for more than there is.
+    let there = file.metadata().map_err(Unreadable::Io)?.len();
+    if start.saturating_add(length as u64) > there {
+        return Err(damaged("the file ends before the record does"));
+    }
+    let mut record = BytesMut::zeroed(length);
+    file.read_exact_at(&mut record, start).map_err(Unreadable::Io)?;
+    let mut content = record.freeze();
+    let found = content.split_to(HEADER);
+    let crc = crc32fast::hash(&content);
+    if found != header(id, head_size, size, crc) {
+        return Err(damaged(if found.starts_with(&MAGIC) { "its checksum is wrong" } else { "no record begins here" }));
+    }
+    let head = content.split_to(head_size as usize);
+    Ok((head, content))
+}

@@ -1,0 +1,462 @@
+//! The one thread that writes: takes whatever waits, runs it as one transaction, syncs once, then answers (group commit).
+//!
+//! Order of a group: rows under BEGIN IMMEDIATE, a savepoint each; the surviving octets in one gathered write to the
+//! segment, fdatasync; COMMIT, which syncs the WAL; only then the answers.
+//! A segment that fails to write or sync is abandoned and the group rolled back; after a COMMIT that fails, and after a
+//! panic, the database is opened anew as well, for what its cache says of the disk is no longer known.
+//! No caller is left waiting: whatever happens, each gets an answer.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::apply::{self, Effects, Refusal, Writing};
+use super::backup::Backups;
+use super::claims::{Claimed, Claims};
+use super::readers::Reader;
+use super::retention::Retention;
+use super::spool::Spool;
+use super::tally::{Recent, Tally};
+use super::{
+    Acceptance, Accepted, Body, DeliveryKey, Options, QueueFilter, Settlement, StoreError, directory, keys, log,
+    migrate, queue,
+};
+use crate::clock;
+use crate::event::{Bus, Event, Kind};
+use crate::mail::Timestamp;
+
+/// Units in one group.
+const GROUP_UNITS: usize = 1024;
+/// Octets of mail in one group.
+const GROUP_BYTES: usize = 32 << 20;
+/// How often the disk is looked at and the log written while nothing else happens.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Something to be committed, whole or not at all.
+#[derive(Debug)]
+pub(super) enum Work {
+    Accept(Box<Acceptance>),
+    Settle(Vec<Settlement>),
+    Keys {
+        writes: Vec<crate::kv::Write>,
+        now: Timestamp,
+    },
+    /// An admin's hand on a batch of the queue, past `after`.
+    Queue {
+        verb: queue::Verb,
+        filter: QueueFilter,
+        after: Option<DeliveryKey>,
+        now: Timestamp,
+    },
+}
+
+#[derive(Debug)]
+pub(super) enum Done {
+    Accepted(Accepted),
+    /// How many, and after which of them the next batch begins.
+    Batch(u64, Option<DeliveryKey>),
+}
+
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub work: Work,
+    pub answer: oneshot::Sender<Result<Done, StoreError>>,
+    /// Its place in the bounded queue.
+    #[allow(dead_code)]
+    pub place: OwnedSemaphorePermit,
+}
+
+pub(super) enum Command {
+    Unit(Unit),
+    Log(Event, OwnedSemaphorePermit),
+    Claim { now: Timestamp, limit: usize, answer: oneshot::Sender<Result<Claimed, StoreError>> },
+    Retain { now: Timestamp, answer: oneshot::Sender<Result<bool, StoreError>> },
+    Close { answer: oneshot::Sender<()> },
+}
+
+/// What the writer shares with the callers' side.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub claims: Arc<Claims>,
+    pub tally: Arc<Tally>,
+    pub recent: Arc<Recent>,
+    pub backups: Arc<Backups>,
+    pub reader: Reader,
+    pub bus: Bus,
+}
+
+impl Shared {
+    pub(super) fn new(reader: Reader, bus: Bus) -> Self {
+        Self {
+            claims: Arc::default(),
+            tally: Arc::default(),
+            recent: Arc::default(),
+            backups: Arc::default(),
+            reader,
+            bus,
+        }
+    }
+}
+
+pub(super) struct Writer {
+    pub(super) options: Options,
+    pub(super) shared: Shared,
+    path: PathBuf,
+    /// `None` after a failure, until it is opened anew.
+    connection: Option<Connection>,
+    pub(super) spool: Spool,
+    pub(super) versions: keys::Versions,
+    pub(super) log: log::Pending,
+    pub(super) retention: Retention,
+    /// New deliveries of the group under way.
+    held: Vec<DeliveryKey>,
+    looked_at_disk: Timestamp,
+    flushed_log: Timestamp,
+}
+
+type Outcome = Result<(Done, Vec<Effects>), Refusal>;
+
+impl Writer {
+    pub(super) fn new(
+        options: Options,
+        shared: Shared,
+        connection: Connection,
+        spool: Spool,
+    ) -> Result<Self, StoreError> {
+        let versions = keys::Versions::reserve(&connection)?;
+        Ok(Self {
+            path: directory::database(&options.data_dir),
+            options,
+            shared,
+            connection: Some(connection),
+            spool,
+            versions,
+            log: log::Pending::default(),
+            retention: Retention::default(),
+            held: Vec::new(),
+            looked_at_disk: Timestamp::default(),
+            flushed_log: Timestamp::default(),
+        })
+    }
+
+    /// Serves until it is told to close, or nobody is left to ask.
+    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        self.look_at_disk();
+        let closed = loop {
+            match commands.recv_timeout(TICK) {
+                Ok(first) => {
+                    if let Some(answer) = self.serve(first, commands) {
+                        break Some(answer);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => break None,
+            }
+        };
+        self.flush_log();
+        if let Some(connection) = self.connection.take() {
+            // A clean end leaves no WAL behind; where it fails, the next opening reads the WAL.
+            let _best_effort: Result<(), _> = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        }
+        if let Some(answer) = closed {
+            let _nobody_waits = answer.send(());
+        }
+    }
+
+    /// Commits what waits as one group, then does the rest. Told to close: whom to tell when that is done.
+    fn serve(&mut self, first: Command, commands: &Receiver<Command>) -> Option<oneshot::Sender<()>> {
+        let (mut units, mut rest, mut octets) = (Vec::new(), Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(command) = next {
+            match command {
+                Command::Unit(unit) => {
+                    octets += unit.work.octets();
+                    units.push(unit);
+                }
+                Command::Log(event, _place) => self.log.push(event, &self.shared.tally),
+                other => rest.push(other),
+            }
+            if units.len() >= GROUP_UNITS || octets >= GROUP_BYTES {
+                break;
+            }
+            next = commands.try_recv().ok();
+        }
+        if !units.is_empty() {
+            self.commit(units);
+        } else if clock::now().since(self.flushed_log) >= TICK {
+            self.flush_log();
+        }
+        let mut closing = None;
+        for command in rest {
+            match command {
+                Command::Claim { now, limit, answer } => {
+                    let claimed = self.claim(now, limit);
+                    // Not received: dropped, and so released.
+                    let _gone = answer.send(claimed);
+                }
+                Command::Retain { now, answer } => {
+                    let _gone = answer.send(self.guarded(|writer| writer.retain(now)));
+                }
+                Command::Close { answer } => closing = Some(answer),
+                Command::Unit(_) | Command::Log(..) => {}
+            }
+        }
+        self.look_at_disk();
+        closing
+    }
+
+    fn tick(&mut self) {
+        self.flush_log();
+        self.look_at_disk();
+    }
+
+    fn flush_log(&mut self) {
+        self.flushed_log = clock::now();
+        if !self.log.is_empty() {
+            self.commit(Vec::new());
+        }
+    }
+
+    fn commit(&mut self, units: Vec<Unit>) {
+        let now = clock::now();
+        match self.guarded(|writer| writer.group(&units, now)) {
+            Ok(outcomes) => {
+                for (unit, outcome) in units.into_iter().zip(outcomes) {
+                    self.conclude(unit, outcome, now);
+                }
+                self.shared.claims.notify();
+            }
+            Err(error) => {
+                if matches!(error, StoreError::Full(_)) {
+                    self.set_low(true);
+                }
+                for unit in units {
+                    let _gone = unit.answer.send(Err(error.clone()));
+                }
+            }
+        }
+        self.held.clear();
+    }
+
+    /// Runs what may fail halfway; whatever goes wrong, nothing stays open and nobody's claim is lost.
+    pub(super) fn guarded<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let result = catch_unwind(AssertUnwindSafe(|| work(self)));
+        let error = match result {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error,
+            Err(_panic) => StoreError::Failed("the writer met a fault of its own".to_owned()),
+        };
+        // Closing rolls back what is open. What a failed commit or sync has left in the cache is no longer trusted,
+        // and a commit that failed may yet be found whole in the WAL: so the rows are asked again.
+        self.connection = None;
+        self.spool.abandon();
+        self.shared.claims.forget(&std::mem::take(&mut self.held));
+        self.shared.claims.start_over();
+        error.publish(&self.shared.bus);
+        Err(error)
+    }
+
+    /// The connection, opened anew where a failure has closed it.
+    pub(super) fn connection(&mut self) -> Result<&Connection, StoreError> {
+        if self.connection.is_none() {
+            let connection = migrate::open_writer(&self.path)?;
+            self.shared.tally.count(&connection)?;
+            self.connection = Some(connection);
+        }
+        self.connection.as_ref().ok_or(StoreError::Closed)
+    }
+
+    fn group(&mut self, units: &[Unit], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
+        self.connection()?;
+        let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        let mut plan = self.spool.plan();
+        let mut outcomes = Vec::with_capacity(units.len());
+        for unit in units {
+            let mark = plan.mark();
+            connection.prepare_cached("SAVEPOINT unit")?.execute([])?;
+            let mut writing = Writing { connection, plan: &mut plan, versions: &mut self.versions, now };
+            let outcome = unit.work.apply(&mut writing);
+            if let Err(refusal) = &outcome {
+                if let (Refusal::Error(error), true) = (refusal, connection.is_autocommit()) {
+                    // SQLite has rolled the whole transaction back.
+                    return Err(error.clone());
+                }
+                connection.prepare_cached("ROLLBACK TO unit")?.execute([])?;
+                plan.back_to(mark);
+            }
+            connection.prepare_cached("RELEASE unit")?.execute([])?;
+            outcomes.push(outcome);
+        }
+        let logged = self.log.insert(connection)?;
+        let effects = || outcomes.iter().flatten().flat_map(|(_, effects)| effects);
+        self.held = effects().flat_map(|effects| effects.ready.iter().map(|delivery| delivery.key)).collect();
+        self.shared.claims.hold(&self.held);
+        let written = self.spool.write(&plan)?;
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        self.log.written(logged);
+        self.shared.tally.spool_bytes.fetch_add(written, Ordering::Relaxed);
+        self.shared.tally.syncs.fetch_add(1 + u64::from(written > 0), Ordering::Relaxed);
+        Ok(outcomes)
+    }
+
+    /// What follows a commit in memory, then the answer.
+    fn conclude(&mut self, unit: Unit, outcome: Outcome, now: Timestamp) {
+        let (done, effects) = match outcome {
+            Ok(done) => done,
+            Err(Refusal::Overtaken) => {
+                let _gone = unit.answer.send(Ok(Done::Accepted(Accepted::Overtaken)));
+                return;
+            }
+            Err(Refusal::Error(error)) => {
+                let _gone = unit.answer.send(Err(error));
+                return;
+            }
+        };
+        let mut bodies = unit.work.into_bodies(&self.shared.recent, now);
+        for mut effects in effects {
+            self.shared.tally.add(effects.queued, effects.dead);
+            for (key, due) in effects.released {
+                self.shared.claims.release(key, due);
+            }
+            if !effects.dropped.is_empty() {
+                self.shared.claims.dropped(&effects.dropped);
+            }
+            for position in effects.cold {
+                self.shared.claims.cold(position);
+            }
+            let body = effects.ready.first().and_then(|first| {
+                bodies.iter_mut().find(|(id, _)| *id == first.key.message).and_then(|(_, body)| body.take())
+            });
+            if let Some(body) = body {
+                for delivery in &mut effects.ready {
+                    delivery.warm = Some(Arc::clone(&body));
+                }
+            }
+            self.shared.claims.offer(effects.ready);
+        }
+        let _gone = unit.answer.send(Ok(done));
+    }
+
+    /// Walks the index of due times for deliveries that nobody holds.
+    fn claim(&mut self, now: Timestamp, limit: usize) -> Result<Claimed, StoreError> {
+        let claims = Arc::clone(&self.shared.claims);
+        let mut found = Claimed::new(Vec::new(), Arc::clone(&claims));
+        self.guarded(|writer| {
+            let unreadable = queue::walk(writer.connection()?, &claims, now, limit, &mut found)?;
+            writer.park(&unreadable, now)
+        })?;
+        Ok(found)
+    }
+
+    /// A delivery that can't be read is shown among the dead: not lost, and no stumbling block.
+    fn park(&mut self, unreadable: &[(DeliveryKey, String)], now: Timestamp) -> Result<(), StoreError> {
+        if unreadable.is_empty() {
+            return Ok(());
+        }
+        let connection = self.connection()?;
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        let mut parked = 0;
+        for (key, why) in unreadable {
+            parked += queue::park(connection, *key, why, now)?;
+        }
+        connection.execute_batch("COMMIT")?;
+        self.shared.tally.add(-parked, parked);
+        for (key, why) in unreadable {
+            let fault = Kind::Fault { what: "a delivery can't be read and is parked".to_owned(), detail: why.clone() };
+            self.shared.bus.publish(Event::new(now, fault).of(key.message));
+        }
+        Ok(())
+    }
+
+    /// Looks at the free space, at most ten times a second.
+    fn look_at_disk(&mut self) {
+        let now = clock::now();
+        if now.since(self.looked_at_disk) < Duration::from_millis(100) && now >= self.looked_at_disk {
+            return;
+        }
+        self.looked_at_disk = now;
+        if let Ok(free) = directory::free_bytes(&self.options.data_dir) {
+            let low = free < self.options.free_space;
+            if self.set_low(low) && low {
+                let wanted_bytes = self.options.free_space;
+                self.shared.bus.publish(Event::new(now, Kind::StorageLow { free_bytes: free, wanted_bytes }));
+            }
+        }
+    }
+
+    /// Whether that is news.
+    fn set_low(&self, low: bool) -> bool {
+        self.shared.tally.low.swap(low, Ordering::Relaxed) != low
+    }
+}
+
+impl Work {
+    fn octets(&self) -> usize {
+        match self {
+            Self::Accept(acceptance) => acceptance.head.len() + acceptance.body.len(),
+            _ => 0,
+        }
+    }
+
+    fn apply(&self, writing: &mut Writing<'_>) -> Outcome {
+        match self {
+            Self::Accept(acceptance) => {
+                let effects = apply::accept(writing, acceptance)?;
+                Ok((Done::Accepted(Accepted::Committed), vec![effects]))
+            }
+            Self::Settle(settlements) => {
+                let mut all = Vec::with_capacity(settlements.len());
+                for settlement in settlements {
+                    let (effects, authored) = apply::settle(writing, settlement)?;
+                    all.push(effects);
+                    all.extend(authored);
+                }
+                Ok((Done::Accepted(Accepted::Committed), all))
+            }
+            Self::Keys { writes, now } => {
+                keys::write(writing.connection, writing.versions, writes, *now)?;
+                Ok((Done::Batch(writes.len() as u64, None), Vec::new()))
+            }
+            Self::Queue { verb, filter, after, now } => {
+                let batch = queue::act(writing.connection, *verb, filter, *after, *now)?;
+                Ok((Done::Batch(batch.count, batch.next), vec![batch.effects]))
+            }
+        }
+    }
+
+    /// The octets of what was accepted, by message, ready to be handed out with its deliveries.
+    fn into_bodies(self, recent: &Recent, now: Timestamp) -> Vec<(crate::mail::MessageId, Option<Arc<Body>>)> {
+        let body = |acceptance: Acceptance| {
+            if acceptance.outcome.promised() {
+                recent.insert(acceptance.fingerprint, acceptance.id, now);
+            }
+            let Acceptance { id, envelope, client, head, body, .. } = acceptance;
+            (id, Some(Arc::new(Body { envelope, client, head, raw: body })))
+        };
+        match self {
+            Self::Accept(acceptance) => vec![body(*acceptance)],
+            Self::Settle(settlements) => {
+                settlements.into_iter().filter_map(|settlement| settlement.author).map(|author| body(*author)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl StoreError {
+    /// Tells the admin of a fault of ours; the caller hears of it by its answer.
+    fn publish(&self, bus: &Bus) {
+        let fault = Kind::Fault { what: "the store can't write".to_owned(), detail: self.to_string() };
+        bus.publish(Event::new(clock::now(), fault));
+    }
+}

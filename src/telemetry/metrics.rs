@@ -1,0 +1,372 @@
+//! What Prometheus reads. Every label's values are a closed list here; what isn't on it is `other`.
+//!
+//! Handles are made once and kept: counting an event is an atomic addition, without a look-up by name.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{OnceLock, PoisonError, RwLock};
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::clock;
+use crate::event::{Event, Kind};
+use crate::mail::Timestamp;
+
+const PHASES: &[&str] = &["connect", "helo", "mail", "rcpt", "data", "other"];
+const CODES: &[&str] = &[
+    "421", "450", "451", "452", "500", "501", "502", "503", "504", "521", "530", "550", "551", "552", "553", "554",
+    "555", "other",
+];
+const OUTCOMES: &[&str] = &["accepted", "rejected", "deferred", "resent", "other"];
+const VERDICTS: &[&str] = &["accept", "store", "drop", "reject", "defer", "fail", "other"];
+const DELIVERIES: &[&str] = &["relay", "webhook", "notice", "decide", "other"];
+const ATTEMPTS: &[&str] = &["delivered", "later", "failed", "other"];
+const VERSIONS: &[&str] = &["TLSv1.2", "TLSv1.3", "other"];
+const NOTICES: &[&str] = &["sent", "suppressed"];
+const ONE: &[&str] = &[""];
+
+/// In seconds: from a fast disk's sync to a slow peer's patience.
+const BUCKETS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// After so many samples, those of the histograms are folded together, whether or not anybody asks for them.
+const FOLD_EVERY: u32 = 16 * 1024;
+
+/// A number that its owner knows and that is read when the metrics are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    SessionsOpen,
+    InFlightBytes,
+    StorageFreeBytes,
+}
+
+type Source = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// Counters of one name, by one or two labels.
+struct Family {
+    name: &'static str,
+    rows: (&'static str, &'static [&'static str]),
+    columns: (&'static str, &'static [&'static str]),
+    cells: Vec<OnceLock<Counter>>,
+}
+
+impl Family {
+    fn new(
+        name: &'static str,
+        rows: (&'static str, &'static [&'static str]),
+        columns: (&'static str, &'static [&'static str]),
+    ) -> Self {
+        let cells = std::iter::repeat_with(OnceLock::new).take(rows.1.len() * columns.1.len()).collect();
+        Self { name, rows, columns, cells }
+    }
+
+    fn plain(name: &'static str) -> Self {
+        Self::new(name, ("", ONE), ("", ONE))
+    }
+
+    fn by(name: &'static str, label: &'static str, values: &'static [&'static str]) -> Self {
+        Self::new(name, (label, values), ("", ONE))
+    }
+
+    fn add(&self, recorder: &PrometheusRecorder, row: &str, column: &str, count: u64) {
+        let (row, column) = (place(self.rows.1, row), place(self.columns.1, column));
+        let Some(cell) = self.cells.get(row * self.columns.1.len() + column) else { return };
+        let made = cell.get_or_init(|| {
+            let labels: Vec<metrics::Label> = [(self.rows, row), (self.columns, column)]
+                .into_iter()
+                .filter(|((label, _), _)| !label.is_empty())
+                .filter_map(|((label, values), place)| Some(metrics::Label::new(label, *values.get(place)?)))
+                .collect();
+            with_local_recorder(recorder, || counter!(self.name, labels))
+        });
+        made.increment(count);
+    }
+}
+
+/// Where a value stands in its list; the last place is for what isn't on it.
+fn place(values: &[&str], value: &str) -> usize {
+    values.iter().position(|known| *known == value).unwrap_or(values.len().saturating_sub(1))
+}
+
+struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    samples: AtomicU32,
+    levels: RwLock<Vec<(Level, Source)>>,
+
+    sessions: Family,
+    tls: Family,
+    tls_failures: Family,
+    refused: Family,
+    dropped: Family,
+    messages: Family,
+    message_bytes: Family,
+    decisions: Family,
+    script_failures: Family,
+    deliveries: Family,
+    deliveries_failed: Family,
+    notices: Family,
+    pauses: Family,
+    faults: Family,
+    reload_failures: Family,
+
+    accept_seconds: Histogram,
+    decision_seconds: Histogram,
+    delivery_seconds: Histogram,
+
+    sessions_open: Gauge,
+    in_flight_bytes: Gauge,
+    storage_free_bytes: Gauge,
+    queued: Gauge,
+    dead: Gauge,
+    oldest_queued_seconds: Gauge,
+    store_bytes: Gauge,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        // Only an empty list of buckets is refused, and this one isn't.
+        let builder = PrometheusBuilder::new().set_buckets(BUCKETS).unwrap_or_default();
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        with_local_recorder(&recorder, describe);
+        let seconds = |name: &'static str| with_local_recorder(&recorder, || histogram!(name));
+        let level = |name: &'static str| with_local_recorder(&recorder, || gauge!(name));
+        Self {
+            sessions: Family::plain("mailworker_sessions_total"),
+            tls: Family::by("mailworker_tls_sessions_total", "version", VERSIONS),
+            tls_failures: Family::plain("mailworker_tls_failures_total"),
+            refused: Family::new("mailworker_refused_total", ("phase", PHASES), ("code", CODES)),
+            dropped: Family::by("mailworker_dropped_total", "phase", PHASES),
+            messages: Family::by("mailworker_messages_total", "outcome", OUTCOMES),
+            message_bytes: Family::plain("mailworker_message_bytes_total"),
+            decisions: Family::by("mailworker_decisions_total", "verdict", VERDICTS),
+            script_failures: Family::plain("mailworker_script_failures_total"),
+            deliveries: Family::new("mailworker_deliveries_total", ("kind", DELIVERIES), ("outcome", ATTEMPTS)),
+            deliveries_failed: Family::plain("mailworker_deliveries_failed_total"),
+            notices: Family::by("mailworker_notices_total", "outcome", NOTICES),
+            pauses: Family::plain("mailworker_destination_pauses_total"),
+            faults: Family::plain("mailworker_faults_total"),
+            reload_failures: Family::plain("mailworker_reload_failures_total"),
+            accept_seconds: seconds("mailworker_accept_seconds"),
+            decision_seconds: seconds("mailworker_decision_seconds"),
+            delivery_seconds: seconds("mailworker_delivery_seconds"),
+            sessions_open: level("mailworker_sessions_open"),
+            in_flight_bytes: level("mailworker_in_flight_bytes"),
+            storage_free_bytes: level("mailworker_storage_free_bytes"),
+            queued: level("mailworker_queued_deliveries"),
+            dead: level("mailworker_dead_deliveries"),
+            oldest_queued_seconds: level("mailworker_oldest_queued_seconds"),
+            store_bytes: level("mailworker_store_bytes"),
+            samples: AtomicU32::new(0),
+            levels: RwLock::default(),
+            handle,
+            recorder,
+        }
+    }
+
+    fn add(&self, family: &Family, row: &str, column: &str) {
+        family.add(&self.recorder, row, column, 1);
+    }
+
+    fn time(&self, histogram: &Histogram, seconds: f64) {
+        histogram.record(seconds);
+        if self.samples.fetch_add(1, Ordering::Relaxed) % FOLD_EVERY == FOLD_EVERY - 1 {
+            self.handle.run_upkeep();
+        }
+    }
+
+    fn count(&self, event: &Event) {
+        match &event.kind {
+            Kind::Connected { .. } => self.add(&self.sessions, "", ""),
+            Kind::TlsStarted { version, .. } => self.add(&self.tls, version, ""),
+            Kind::TlsFailed { .. } => self.add(&self.tls_failures, "", ""),
+            Kind::Refused { phase, reply, .. } => self.add(&self.refused, phase, code(reply.code)),
+            Kind::Dropped { phase, .. } => self.add(&self.dropped, phase, ""),
+            Kind::Fault { .. } => self.add(&self.faults, "", ""),
+            Kind::ReloadFailed { .. } => self.add(&self.reload_failures, "", ""),
+            Kind::StorageLow { free_bytes, .. } => self.storage_free_bytes.set(float(*free_bytes)),
+            Kind::DestinationPaused { .. } => self.add(&self.pauses, "", ""),
+            Kind::NoticeSent { .. } => self.add(&self.notices, "sent", ""),
+            Kind::NoticeSuppressed { .. } => self.add(&self.notices, "suppressed", ""),
+            Kind::Failed { .. } => self.add(&self.deliveries_failed, "", ""),
+            Kind::Attempted(attempt) => {
+                self.add(&self.deliveries, &attempt.kind, &attempt.outcome);
+                self.time(&self.delivery_seconds, float(attempt.millis) / 1e3);
+            }
+            _ => self.count_message(event),
+        }
+    }
+
+    fn count_message(&self, event: &Event) {
+        match &event.kind {
+            Kind::Received { size, .. } => self.message_bytes.add(&self.recorder, "", "", *size),
+            Kind::Accepted { .. } => {
+                self.add(&self.messages, "accepted", "");
+                self.answered(event);
+            }
+            Kind::Rejected { .. } => self.add(&self.messages, "rejected", ""),
+            Kind::Deferred { .. } => self.add(&self.messages, "deferred", ""),
+            Kind::Resent { .. } => self.add(&self.messages, "resent", ""),
+            Kind::ScriptFailed { .. } => self.add(&self.script_failures, "", ""),
+            Kind::Decided(decision) => {
+                self.add(&self.decisions, &decision.verdict, "");
+                self.time(&self.decision_seconds, float(decision.micros) / 1e6);
+            }
+            _ => {}
+        }
+    }
+
+    /// A message's id tells when it arrived.
+    fn answered(&self, event: &Event) {
+        if let Some(id) = event.message {
+            self.time(&self.accept_seconds, event.at.since(id.timestamp()).as_secs_f64());
+        }
+    }
+}
+
+fn describe() {
+    let counters = [
+        ("mailworker_sessions_total", "Sessions begun"),
+        ("mailworker_tls_sessions_total", "TLS handshakes done, by version"),
+        ("mailworker_tls_failures_total", "TLS handshakes failed"),
+        ("mailworker_refused_total", "Connections, commands and messages refused, by phase and code"),
+        ("mailworker_dropped_total", "Sessions that ended otherwise than by QUIT, by phase"),
+        ("mailworker_messages_total", "Messages answered, by outcome"),
+        ("mailworker_message_bytes_total", "Octets of the messages received"),
+        ("mailworker_decisions_total", "Decisions for one recipient, by verdict"),
+        ("mailworker_script_failures_total", "Worker runs that failed"),
+        ("mailworker_deliveries_total", "Attempts at deliveries, by kind and outcome"),
+        ("mailworker_deliveries_failed_total", "Deliveries given up"),
+        ("mailworker_notices_total", "Delivery status notifications, sent or suppressed"),
+        ("mailworker_destination_pauses_total", "Destinations given a rest"),
+        ("mailworker_faults_total", "Our own faults"),
+        ("mailworker_reload_failures_total", "Reloads that failed"),
+    ];
+    let gauges = [
+        ("mailworker_sessions_open", "Sessions open now"),
+        ("mailworker_in_flight_bytes", "Octets of mail held in memory while it is received and decided"),
+        ("mailworker_storage_free_bytes", "Free space on the store's disk"),
+        ("mailworker_queued_deliveries", "Deliveries not yet settled"),
+        ("mailworker_dead_deliveries", "Deliveries given up and kept for an admin"),
+        ("mailworker_oldest_queued_seconds", "Age of the oldest delivery not yet settled"),
+        ("mailworker_store_bytes", "Size of the store on its disk"),
+    ];
+    let histograms = [
+        ("mailworker_accept_seconds", "From a message's last octet to its acceptance"),
+        ("mailworker_decision_seconds", "Time a worker ran for one recipient"),
+        ("mailworker_delivery_seconds", "Time of one attempt at a delivery"),
+    ];
+    for (name, text) in counters {
+        metrics::describe_counter!(name, text);
+    }
+    for (name, text) in gauges {
+        metrics::describe_gauge!(name, text);
+    }
+    for (name, text) in histograms {
+        metrics::describe_histogram!(name, text);
+    }
+}
+
+/// The code as its label's value.
+fn code(code: u16) -> &'static str {
+    let mut digits = [b'0'; 3];
+    for (digit, divisor) in digits.iter_mut().zip([100, 10, 1]) {
+        *digit += u8::try_from(code / divisor % 10).unwrap_or(0);
+    }
+    CODES.iter().find(|known| known.as_bytes() == digits).copied().unwrap_or("other")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus has floats alone, exact to 2^53")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+fn all() -> &'static Metrics {
+    static ALL: OnceLock<Metrics> = OnceLock::new();
+    ALL.get_or_init(Metrics::new)
+}
+
+/// Counts one event.
+pub(super) fn count(event: &Event) {
+    all().count(event);
+}
+
+/// Names who knows a level; it is asked each time the metrics are read. The last one named counts.
+pub fn level(level: Level, source: impl Fn() -> u64 + Send + Sync + 'static) {
+    let mut levels = all().levels.write().unwrap_or_else(PoisonError::into_inner);
+    levels.retain(|(known, _)| *known != level);
+    levels.push((level, Box::new(source)));
+}
+
+/// Takes over what the store counts.
+pub fn gauges(gauges: &crate::store::Gauges) {
+    let all = all();
+    all.queued.set(float(gauges.queued));
+    all.dead.set(float(gauges.dead));
+    all.store_bytes.set(float(gauges.store_bytes));
+    let age = |since: Timestamp| clock::now().since(since).as_secs_f64();
+    all.oldest_queued_seconds.set(gauges.oldest_queued.map_or(0.0, age));
+}
+
+/// All metrics in Prometheus' text format.
+#[must_use]
+pub fn prometheus() -> String {
+    let all = all();
+    for (level, source) in all.levels.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        let gauge = match level {
+            Level::SessionsOpen => &all.sessions_open,
+            Level::InFlightBytes => &all.in_flight_bytes,
+            Level::StorageFreeBytes => &all.storage_free_bytes,
+        };
+        gauge.set(float(source()));
+    }
+    all.handle.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::{MessageId, Reply};
+
+    fn event(kind: Kind) -> Event {
+        Event::new(Timestamp::from_millis(1_500), kind)
+    }
+
+    #[test]
+    fn events_are_counted_by_their_labels() {
+        let metrics = Metrics::new();
+        let refused = |code| Kind::Refused {
+            phase: "rcpt".to_owned(),
+            ip: "192.0.2.1".parse().unwrap(),
+            sender: None,
+            recipient: Some("victim@example.com".to_owned()),
+            reply: Reply::new(code, 7, 1, "no"),
+        };
+        metrics.count(&event(refused(550)));
+        metrics.count(&event(refused(550)));
+        metrics.count(&event(refused(597)));
+        let text = metrics.handle.render();
+        assert!(text.contains(r#"mailworker_refused_total{phase="rcpt",code="550"} 2"#), "{text}");
+        assert!(text.contains(r#"mailworker_refused_total{phase="rcpt",code="other"} 1"#), "{text}");
+        assert!(!text.contains("victim"), "{text}");
+    }
+
+    #[test]
+    fn acceptance_is_timed_from_the_arrival() {
+        let metrics = Metrics::new();
+        let accepted = Kind::Accepted { reply: Reply::new(250, 0, 0, "ok"), deliveries: 1 };
+        metrics.count(&event(accepted).of(MessageId::new(Timestamp::from_millis(1_000), 1)));
+        let text = metrics.handle.render();
+        assert!(text.contains("mailworker_accept_seconds_sum 0.5"), "{text}");
+        assert!(text.contains(r#"mailworker_messages_total{outcome="accepted"} 1"#), "{text}");
+    }
+
+    #[test]
+    fn levels_are_read_when_the_metrics_are() {
+        level(Level::InFlightBytes, || 4096);
+        assert!(prometheus().contains("mailworker_in_flight_bytes 4096"));
+        gauges(&crate::store::Gauges { queued: 3, ..Default::default() });
+        assert!(prometheus().contains("mailworker_queued_deliveries 3"));
+    }
+}

@@ -1,0 +1,209 @@
+//! The command line through the built program: help, exit codes, what it writes and what it refuses.
+//!
+//! What needs a running server stands in `tests/it`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// The program in `dir`, with nothing of the environment that bears on it.
+fn run(dir: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mailworker"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("MAILWORKER") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).current_dir(dir).stdin(Stdio::null()).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Its standard output; it must have exited with `code`.
+#[track_caller]
+fn exits(output: &Output, code: i32) -> String {
+    assert_eq!(output.status.code(), Some(code), "{}\n{}", out(output), err(output));
+    out(output)
+}
+
+fn empty() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// A configuration with a namespace, and a directory for the store.
+fn configured() -> TempDir {
+    let dir = empty();
+    let text = "hostname = \"mx.example.com\"\n\
+                [[listener]]\naddress = \"127.0.0.1:0\"\n\
+                [[domain]]\nname = \"example.com\"\npostmaster = \"admin@example.net\"\n\
+                [[kv_namespaces]]\nbinding = \"EMAILS\"\n";
+    std::fs::write(dir.path().join("mailworker.toml"), text).unwrap();
+    std::fs::create_dir_all(dir.path().join("rules")).unwrap();
+    std::fs::write(dir.path().join("rules/main.rhai"), "fn email(message, env, ctx) { message.drop(); }\n").unwrap();
+    dir
+}
+
+#[test]
+fn help_teaches_by_example_and_every_command_has_some() {
+    let dir = empty();
+    let help = exits(&run(dir.path(), &["--help"]), 0);
+    assert!(help.contains("Examples:") && help.contains("Exit codes: 0"), "{help}");
+    let commands = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names: Vec<&str> = commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.len() >= 8, "{names:?}");
+    for name in names {
+        let help = exits(&run(dir.path(), &[name, "--help"]), 0);
+        assert!(help.contains("--config <FILE>") && help.contains("--env <NAME>"), "{name}: {help}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let dir = configured();
+    let all = run(dir.path(), &["queue", "drop"]);
+    exits(&all, 2);
+    assert!(err(&all).contains("--all"), "{}", err(&all));
+    exits(&run(dir.path(), &["no-such-command"]), 2);
+    exits(&run(dir.path(), &["messages", "show", "no-id"]), 2);
+    let unbound = run(dir.path(), &["kv", "get", "EMAIL", "k"]);
+    exits(&unbound, 2);
+    assert!(err(&unbound).contains("did you mean EMAILS?"), "{}", err(&unbound));
+}
+
+#[test]
+fn no_configuration_is_78_and_says_how_to_get_one() {
+    let dir = empty();
+    let output = run(dir.path(), &["messages", "list", "--config", "missing.toml"]);
+    exits(&output, 78);
+    assert!(err(&output).contains("missing.toml"), "{}", err(&output));
+}
+
+#[test]
+fn a_wrong_configuration_is_78_with_place_and_caret() {
+    let dir = configured();
+    let path = dir.path().join("mailworker.toml");
+    let text = std::fs::read_to_string(&path).unwrap().replace("postmaster", "postmastr");
+    std::fs::write(&path, text).unwrap();
+    let output = run(dir.path(), &["queue", "list"]);
+    exits(&output, 78);
+    let said = err(&output);
+    assert!(said.contains("mailworker.toml:6:1") && said.contains("^^^^") && said.contains("postmaster"), "{said}");
+    assert!(!said.contains('\u{1b}'), "no colour but on a terminal: {said:?}");
+}
+
+#[test]
+fn colour_is_as_asked_for() {
+    let dir = empty();
+    let output = run(dir.path(), &["messages", "list", "--config", "missing.toml", "--color", "always"]);
+    assert!(err(&output).contains('\u{1b}'), "{:?}", err(&output));
+}
+
+#[test]
+fn completions_and_man_page_name_every_command() {
+    let dir = empty();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = exits(&run(dir.path(), &["completions", shell]), 0);
+        assert!(script.contains("messages") && script.contains("queue"), "{shell}");
+    }
+    let page = exits(&run(dir.path(), &["man"]), 0);
+    assert!(page.contains(".TH mailworker") && page.contains("MAILWORKER QUEUE DROP"), "{page}");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_told_and_not_made() {
+    let dir = configured();
+    for arguments in [&["messages", "list"][..], &["kv", "put", "EMAILS", "k", "v"], &["backup", "copy"]] {
+        let output = run(dir.path(), arguments);
+        exits(&output, 1);
+        assert!(err(&output).contains("there is no store"), "{}", err(&output));
+    }
+    assert!(!dir.path().join("data").exists());
+    let tail = run(dir.path(), &["tail"]);
+    exits(&tail, 1);
+    assert!(err(&tail).contains("no server runs"), "{}", err(&tail));
+}
+
+#[test]
+fn keys_are_written_and_read_without_a_server() {
+    let dir = configured();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    exits(&run(dir.path(), &["kv", "put", "EMAILS", "greeting", "hello"]), 0);
+    exits(&run(dir.path(), &["kv", "put", "EMAILS", "numbers", "[1,2]", "--ttl", "1h"]), 0);
+    assert_eq!(exits(&run(dir.path(), &["kv", "get", "EMAILS", "greeting"]), 0), "hello\n");
+    let json = exits(&run(dir.path(), &["kv", "get", "EMAILS", "numbers", "--json"]), 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["type"], &json["value"][1]), (&"json".into(), &2.into()), "{json}");
+    assert!(json["expires_at"].is_string(), "{json}");
+    assert_eq!(exits(&run(dir.path(), &["kv", "list", "EMAILS", "--prefix", "gr"]), 0), "greeting\n");
+    exits(&run(dir.path(), &["kv", "delete", "EMAILS", "greeting"]), 0);
+    exits(&run(dir.path(), &["kv", "get", "EMAILS", "greeting"]), 1);
+    exits(&run(dir.path(), &["backup", "copy"]), 0);
+    assert!(dir.path().join("copy").is_dir());
+    assert_eq!(exits(&run(dir.path(), &["queue", "retry", "--all"]), 0), "0 deliveries due now\n");
+    assert_eq!(exits(&run(dir.path(), &["messages", "list"]), 0), "no messages\n");
+}
+
+#[test]
+fn init_writes_what_check_passes_and_never_overwrites() {
+    let dir = empty();
+    let wrote = exits(&run(dir.path(), &["init", "mail"]), 0);
+    let mail = dir.path().join("mail");
+    for file in ["mailworker.toml", "mailworker.schema.json", "rules/main.rhai", "rules/lib/spam.rhai"] {
+        assert!(wrote.contains(file) && mail.join(file).is_file(), "{file}: {wrote}");
+    }
+    let good = run(&mail, &["check"]);
+    let printed = exits(&good, 0);
+    assert!(printed.contains("good") && printed.contains("mailworker.toml:"), "{printed}");
+    assert!(err(&good).contains("warning"), "the webhook goes unsigned: {}", err(&good));
+
+    std::fs::write(mail.join("rules/main.rhai"), "mine").unwrap();
+    std::fs::remove_file(mail.join("mailworker.toml")).unwrap();
+    let again = run(dir.path(), &["init", "mail"]);
+    exits(&again, 1);
+    assert!(err(&again).contains("rules/main.rhai"), "{}", err(&again));
+    assert_eq!(std::fs::read_to_string(mail.join("rules/main.rhai")).unwrap(), "mine");
+    assert!(!mail.join("mailworker.toml").exists(), "nothing was written");
+}
+
+#[test]
+fn check_tells_programs_too() {
+    let dir = configured();
+    let good: serde_json::Value = serde_json::from_str(&exits(&run(dir.path(), &["check", "--json"]), 0)).unwrap();
+    assert_eq!(good["ok"], true);
+    assert!(good["origins"].as_array().unwrap().iter().any(|origin| origin["key"] == "hostname"), "{good}");
+    std::fs::write(dir.path().join("rules/main.rhai"), "fn email(message, env, ctx) {\n  let x = ;\n}\n").unwrap();
+    let broken: serde_json::Value = serde_json::from_str(&exits(&run(dir.path(), &["check", "--json"]), 78)).unwrap();
+    assert_eq!((&broken["ok"], &broken["findings"][0]["line"]), (&false.into(), &2.into()), "{broken}");
+    let words = run(dir.path(), &["check"]);
+    exits(&words, 78);
+    assert!(err(&words).contains("rules/main.rhai:2:") && err(&words).contains('^'), "{}", err(&words));
+}
+
+#[test]
+fn the_demonstration_shows_what_became_of_each_message() {
+    let dir = empty();
+    let shown = exits(&run(dir.path(), &["dev", "--demo"]), 0);
+    let parts = [
+        ("support", "team@example.net"),
+        ("sales", "sales@example.net"),
+        ("general address", "office@example.net"),
+        ("no rule names", "office@example.net"),
+        ("spam", "550 5."),
+        ("isn't ours", "550 5.7.1"),
+    ];
+    for ((what, became), number) in parts.iter().zip(1..) {
+        let story = shown.split("\n\n").find(|story| story.starts_with(&format!("{number}. "))).unwrap_or_default();
+        assert!(story.contains(became), "{number} {what}: {shown}");
+    }
+    assert!(shown.contains("rules/main.rhai:") && shown.contains(", signed,"), "{shown}");
+    assert!(shown.contains("done: 6 messages"), "{shown}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing behind");
+}

@@ -1,0 +1,17 @@
+//! The built executable from outside: one file for each capability, all over the harness.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
+
+mod harness;
+
+mod decide;
+mod deliver;
+mod durability;
+mod example;
+mod limits;
+mod observe;
+mod receive;
+mod refuse;
+mod reload;
+mod stop;
+mod store;
+mod tls;

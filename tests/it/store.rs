@@ -1,0 +1,93 @@
+//! One process owns a store; it can be copied while it is used, and proved sound.
+
+use std::process::Stdio;
+
+use crate::harness::{Setup, SmtpSink, mail};
+
+#[test]
+fn a_second_server_on_one_store_is_refused() {
+    let server = Setup::new().start();
+    let second = server.command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&[second.stdout, second.stderr].concat()).into_owned();
+    assert!(!second.status.success(), "{said}");
+    assert!(said.contains("another process") || said.contains("in use") || said.contains("locked"), "{said}");
+    server.client().command("NOOP").expect(250);
+}
+
+#[test]
+fn a_backup_of_a_running_store_is_a_store() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let message = mail("backed-up", "x");
+    server.send("ann@example.org", &["support@example.com"], &message).expect(250);
+    server.settled();
+    let id = server.newest()["id"].as_str().unwrap().to_owned();
+    server.stdout(&["backup", "copy"]);
+    server.send("ann@example.org", &["support@example.com"], &mail("afterwards", "x")).expect(250);
+    server.settled();
+
+    let old = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
+    let copied = old.replace("data_dir = \"data\"", "data_dir = \"copy\"");
+    assert_ne!(old, copied);
+    let elsewhere = Setup::new();
+    let config = elsewhere.dir.path().join("mailworker.toml");
+    std::fs::rename(server.path().join("copy"), elsewhere.dir.path().join("copy")).unwrap();
+    let elsewhere = elsewhere.file("mailworker.toml", &copied);
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(crate::harness::server::PROGRAM);
+        command.args(arguments).arg("--config").arg(&config).output().unwrap()
+    };
+    let check = run(&["store", "check"]);
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&[check.stdout, check.stderr].concat()));
+    let raw = run(&["messages", "raw", &id]);
+    assert!(raw.stdout.ends_with(&message), "{}", String::from_utf8_lossy(&[raw.stdout, raw.stderr].concat()));
+    let list = run(&["messages", "list", "--json"]);
+    assert!(!String::from_utf8_lossy(&list.stdout).contains("afterwards"), "as of one moment");
+    drop(elsewhere);
+}
+
+#[test]
+fn a_damaged_store_is_told() {
+    let server = {
+        let mut server = Setup::new().rules("fn email(message, env, ctx) { }").start();
+        server.send("ann@example.org", &["support@example.com"], &mail("soon-damaged", "x")).expect(250);
+        assert!(server.stop().success());
+        server
+    };
+    let sound = server.cli(&["store", "check"]);
+    assert!(sound.status.success(), "{}", String::from_utf8_lossy(&[sound.stdout, sound.stderr].concat()));
+    let segment = segments(&server.path().join("data")).pop().expect("a segment file");
+    let mut octets = std::fs::read(&segment).unwrap();
+    let found = octets.windows(12).position(|window| window == b"soon-damaged").expect("the message's octets");
+    octets[found] ^= 0xff;
+    std::fs::write(&segment, octets).unwrap();
+    let check = server.cli(&["store", "check"]);
+    let said = String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned();
+    assert_eq!(check.status.code(), Some(1), "{said}");
+}
+
+/// All files below `dir` that aren't the database's.
+fn segments(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(segments(&path));
+        } else if std::fs::read(&path).unwrap().windows(12).any(|window| window == b"soon-damaged")
+            && !std::fs::read(&path).unwrap().starts_with(b"SQLite format 3")
+            && !path.to_string_lossy().ends_with("-wal")
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The disk's reserve: below it MAIL is refused, before anything is lost.
+#[test]
+fn a_disk_below_its_reserve_refuses_at_mail() {
+    let server = Setup::new().toml("[limits]\nfree_space = \"1000 TiB\"").start();
+    let mut client = server.client();
+    client.command("MAIL FROM:<ann@example.org>").expect_status(452, "4.3.1");
+    client.command("NOOP").expect(250);
+}

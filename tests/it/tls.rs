@@ -1,0 +1,83 @@
+//! TLS: offered, demanded, from the first octet, with the certificate that is on disk now.
+
+use crate::harness::{Certificate, Client, Setup, SmtpSink, mail};
+
+#[test]
+fn starttls_encrypts_and_the_state_begins_anew() {
+    let sink = SmtpSink::start();
+    let certificate = Certificate::for_name("mx.example.com");
+    let server = Setup::relaying_to(&sink).certificate(&certificate).start();
+    let mut client = server.client();
+    assert!(client.offers.iter().any(|offer| offer == "STARTTLS"), "{:?}", client.offers);
+    client.command("STARTTLS now").expect(501);
+    client.command("MAIL FROM:<forgotten@example.org>").expect(250);
+    client.start_tls(&certificate, "mx.example.com");
+    assert!(!client.offers.iter().any(|offer| offer == "STARTTLS"), "{:?}", client.offers);
+    client.command("RCPT TO:<support@example.com>").expect(503);
+    client.send("ann@example.org", &["support@example.com"], &mail("encrypted", "x")).expect(250);
+    let text = sink.wait_one().text();
+    assert!(text.contains("with ESMTPS id") && text.contains("TLS"), "{text}");
+}
+
+/// RFC 3207 §4.2 and the command injections of 2021: what stood behind STARTTLS in the clear is never run.
+#[test]
+fn commands_injected_before_the_handshake_are_dropped() {
+    let certificate = Certificate::for_name("mx.example.com");
+    let server = Setup::new().certificate(&certificate).start();
+    let mut client = server.client();
+    client.raw(b"STARTTLS\r\nMAIL FROM:<evil@example.org>\r\nRCPT TO:<support@example.com>\r\n");
+    client.reply().expect(220);
+    client.shake_hands(&certificate, "mx.example.com");
+    client.ehlo();
+    client.command("DATA").expect(503);
+    client.command("MAIL FROM:<ann@example.org>").expect(250);
+}
+
+#[test]
+fn tls_from_the_first_octet_and_tls_demanded() {
+    let sink = SmtpSink::start();
+    let certificate = Certificate::for_name("mx.example.com");
+    let listeners = "[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"implicit\"\n\
+                     [[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"required\"";
+    let server = Setup::relaying_to(&sink).certificate(&certificate).toml(listeners).start();
+    let mut implicit = Client::greeted_in_tls(server.listeners[0], &certificate, "mx.example.com");
+    implicit.send("ann@example.org", &["support@example.com"], &mail("implicit", "x")).expect(250);
+
+    let mut required = Client::greeted(server.listeners[1]);
+    required.command("MAIL FROM:<ann@example.org>").expect_status(530, "5.7.0");
+    required.start_tls(&certificate, "mx.example.com");
+    required.send("ann@example.org", &["support@example.com"], &mail("required", "x")).expect(250);
+    sink.wait(2);
+}
+
+#[test]
+fn a_new_certificate_serves_the_next_session() {
+    let old = Certificate::for_name("mx.example.com");
+    let server = Setup::new().certificate(&old).start();
+    let mut before = server.client();
+    before.start_tls(&old, "mx.example.com");
+
+    let new = Certificate::for_name("mx.example.com");
+    let mark = server.log.mark();
+    server.write_certificate(&new);
+    // Each of the two files may be seen by itself; the last word is the new pair.
+    server.wait_event(mark, "reloaded", |_| true);
+    server.wait_until("the new certificate is served", || {
+        let mut client = server.client();
+        client.command("STARTTLS").expect(220);
+        client.try_shake_hands(&new, "mx.example.com").is_ok().then_some(())
+    });
+    before.command("NOOP").expect(250);
+}
+
+#[test]
+fn a_handshake_that_fails_is_told_and_harms_nobody() {
+    let certificate = Certificate::for_name("mx.example.com");
+    let server = Setup::new().certificate(&certificate).start();
+    let mark = server.log.mark();
+    let mut client = server.client();
+    client.command("STARTTLS").expect(220);
+    client.raw(b"this is no TLS at all\r\n\r\n");
+    server.wait_event(mark, "tls_failed", |_| true);
+    server.client().start_tls(&certificate, "mx.example.com");
+}

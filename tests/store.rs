@@ -1,0 +1,8 @@
+//! The store by its public face: what it promises, also after a crash, damage, a full queue or a second process.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+#[path = "store/harness.rs"]
+mod harness;
+
+#[path = "store/accepting.rs"]
+mod accepting;
