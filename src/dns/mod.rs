@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mail_auth::MessageAuthenticator;
 use mail_auth::hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
+use mail_auth::hickory_resolver::lookup::Lookup;
 use mail_auth::hickory_resolver::net::NetError;
 use mail_auth::hickory_resolver::proto::rr::{Name, RData};
 use mail_auth::hickory_resolver::system_conf::read_system_conf;
@@ -104,7 +105,7 @@ impl Dns {
         let name = absolute(domain)?;
         let answer = self.ask(domain, self.authenticator.0.mx_lookup(name)).await?;
         let mut found = Vec::new();
-        for record in answer.iter().flat_map(|lookup| lookup.answers()).take(MAX_RECORDS) {
+        for record in answer.iter().flat_map(Lookup::answers).take(MAX_RECORDS) {
             if let RData::MX(mx) = &record.data {
                 found.push(Mx { preference: mx.preference, host: plain(&mx.exchange) });
             }
@@ -128,7 +129,7 @@ impl Dns {
             self.ask(host, self.authenticator.0.ipv4_lookup(name)),
         );
         let mut found = Vec::new();
-        for record in [&v6, &v4].into_iter().flatten().flatten().flat_map(|lookup| lookup.answers()).take(MAX_RECORDS) {
+        for record in [&v6, &v4].into_iter().flatten().flatten().flat_map(Lookup::answers).take(MAX_RECORDS) {
             match &record.data {
                 RData::AAAA(address) => found.push(IpAddr::V6(address.0)),
                 RData::A(address) => found.push(IpAddr::V4(address.0)),
@@ -137,9 +138,9 @@ impl Dns {
         }
         if found.is_empty() {
             // A failure that may pass weighs more than an absence: the other kind may hold the address.
-            for error in [v6.err(), v4.err()].into_iter().flatten() {
-                return Err(error);
-            }
+            let errors = [v6.err(), v4.err()].into_iter().flatten();
+            let weightiest = errors.max_by_key(|error| matches!(error, LookupError::Temporary { .. }));
+            return weightiest.map_or(Ok(found), Err);
         }
         Ok(found)
     }
@@ -154,7 +155,7 @@ impl Dns {
         }
         let answer = self.ask(name, self.authenticator.0.txt_lookup(absolute(name)?)).await?;
         let mut found = Vec::new();
-        for record in answer.iter().flat_map(|lookup| lookup.answers()).take(MAX_RECORDS) {
+        for record in answer.iter().flat_map(Lookup::answers).take(MAX_RECORDS) {
             if let RData::TXT(txt) = &record.data {
                 let octets: Vec<u8> = txt.txt_data.iter().flat_map(|part| part.iter().copied()).collect();
                 found.push(String::from_utf8_lossy(&octets).into_owned());
@@ -190,7 +191,7 @@ impl Dns {
             Err(LookupError::NoSuchName(_)) => return Ok(Vec::new()),
             other => other?,
         };
-        let records = answer.iter().flat_map(|lookup| lookup.answers()).take(MAX_RECORDS);
+        let records = answer.iter().flat_map(Lookup::answers).take(MAX_RECORDS);
         Ok(records
             .filter_map(|record| if let RData::PTR(name) = &record.data { Some(plain(&name.0)) } else { None })
             .collect())

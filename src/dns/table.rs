@@ -89,53 +89,53 @@ impl Table {
     }
 
     pub(crate) fn texts(&self) -> Texts {
-        let mut shelf = Shelf::new(Txt::Error(Error::Dns(DnsError::RecordNotFound(ResponseCode::NXDomain))));
+        let mut filled = Shelf::new(Txt::Error(Error::Dns(DnsError::RecordNotFound(ResponseCode::NXDomain))));
         for (name, texts) in &self.txt {
             if let Some(record) = texts.iter().find_map(|text| parsed(name, text.as_bytes())) {
-                shelf.put(&fqdn(name), record);
+                filled.put(&fqdn(name), record);
             }
         }
         for (name, reason) in &self.failing {
-            shelf.put(&fqdn(name), Txt::Error(Error::Dns(DnsError::Resolver(reason.clone()))));
+            filled.put(&fqdn(name), Txt::Error(Error::Dns(DnsError::Resolver(reason.clone()))));
         }
-        shelf
+        filled
     }
 
     pub(crate) fn exchanges(&self) -> Exchanges {
-        let mut shelf = Shelf::new(records(Vec::new()));
+        let mut filled = Shelf::new(records(Vec::new()));
         for (name, found) in &self.mx {
             let exchanges = found
                 .iter()
                 .map(|mx| MX { exchanges: Box::new([fqdn(&mx.host).into_boxed_str()]), preference: mx.preference });
-            shelf.put(&fqdn(name), records(exchanges.collect()));
+            filled.put(&fqdn(name), records(exchanges.collect()));
         }
-        shelf
+        filled
     }
 
     pub(crate) fn addresses4(&self) -> Addresses4 {
-        let mut shelf = Shelf::new(records(Vec::new()));
+        let mut filled = Shelf::new(records(Vec::new()));
         for (name, found) in &self.addresses {
             let addresses = found.iter().filter_map(|ip| if let IpAddr::V4(v4) = ip { Some(*v4) } else { None });
-            shelf.put(&fqdn(name), records(addresses.collect()));
+            filled.put(&fqdn(name), records(addresses.collect()));
         }
-        shelf
+        filled
     }
 
     pub(crate) fn addresses6(&self) -> Addresses6 {
-        let mut shelf = Shelf::new(records(Vec::new()));
+        let mut filled = Shelf::new(records(Vec::new()));
         for (name, found) in &self.addresses {
             let addresses = found.iter().filter_map(|ip| if let IpAddr::V6(v6) = ip { Some(*v6) } else { None });
-            shelf.put(&fqdn(name), records(addresses.collect()));
+            filled.put(&fqdn(name), records(addresses.collect()));
         }
-        shelf
+        filled
     }
 
     pub(crate) fn pointers(&self) -> Pointers {
-        let mut shelf = Shelf::new(records(Vec::new()));
+        let mut filled = Shelf::new(records(Vec::new()));
         for (ip, names) in &self.names {
-            shelf.found.insert(*ip, records(names.iter().map(|name| fqdn(name).into_boxed_str()).collect()));
+            filled.found.insert(*ip, records(names.iter().map(|name| fqdn(name).into_boxed_str()).collect()));
         }
-        shelf
+        filled
     }
 }
 
