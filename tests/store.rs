@@ -6,3 +6,5 @@ mod harness;
 
 #[path = "store/accepting.rs"]
 mod accepting;
+#[path = "store/claiming.rs"]
+mod claiming;
