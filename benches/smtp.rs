@@ -57,13 +57,14 @@ fn drive(session: &mut Session, octets: &[u8]) -> usize {
 
 /// Text in lines of 76, some of which begin with a dot.
 fn text(octets: usize) -> Vec<u8> {
-    let lines = [b"..".iter().chain(&[b'x'; 74]).copied().collect::<Vec<u8>>(), vec![b'y'; 76]];
+    let stuffed = [b"..".as_slice(), &b"x".repeat(74)].concat();
+    let plain = b"y".repeat(76);
     let mut text = Vec::with_capacity(octets + 80);
     for number in 0_usize.. {
         if text.len() >= octets {
             break;
         }
-        text.extend_from_slice(&lines[usize::from(number % 20 != 0)]);
+        text.extend_from_slice(if number % 20 == 0 { &stuffed } else { &plain });
         text.extend_from_slice(b"\r\n");
     }
     text

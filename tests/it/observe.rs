@@ -17,7 +17,7 @@ fn metrics_count_what_happened() {
                  else { message.forward(\"team@example.net\") } }";
     let server = Setup::relaying_to(&sink).rules(rules).start();
     for subject in ["good", "bad", "good"] {
-        server.send("ann@example.org", &["support@example.com"], &mail(subject, subject)).code;
+        server.send("ann@example.org", &["support@example.com"], &mail(subject, subject));
     }
     server.settled();
     for (name, labels, expected) in [

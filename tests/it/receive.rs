@@ -27,7 +27,7 @@ fn odd_octets_stay_as_they_are() {
     let server = Setup::relaying_to(&sink).start();
     let mut message = b"Subject: =?utf-8?q?caf=C3=A9?= \t\r\nX-Odd:\r\n\tfolded  \r\nX-Latin: caf\xe9\r\n\r\n".to_vec();
     message.extend_from_slice(b".\r\n..\r\n.leading dot\r\ntrailing blanks  \t\r\n\r\n\x80\xfe\xff\x01\x7f\r\n");
-    message.extend_from_slice(&[b'x'; 20_000]);
+    message.extend_from_slice(&b"x".repeat(20_000));
     message.extend_from_slice(b"\r\nthe end\r\n");
 
     let mut client = server.client();

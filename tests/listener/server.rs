@@ -84,7 +84,7 @@ pub struct Server {
 pub fn config(tls: TlsMode) -> Config {
     let address = ListenAddress::Socket(SocketAddr::from(([127, 0, 0, 1], 0)));
     let mut config = Config::default();
-    config.hostname = "mx.example.com".to_owned();
+    config.hostname = "mx.example.com".into();
     config.listeners = vec![Listener { address, tls, proxy_protocol: Vec::new() }];
     config
 }

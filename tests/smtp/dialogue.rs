@@ -141,13 +141,13 @@ impl Run<'_> {
                     "RCPT TO:<b@example.com>\r\n"
                 ));
             }
-            _ => match line.strip_prefix("@ refuse ") {
-                Some(words) => self.session.refuse_body(reply(words)),
-                None => {
+            _ => {
+                let Some(words) = line.strip_prefix("@ refuse ") else {
                     assert!(line.starts_with("@ settings "), "no directive: {line}");
                     return;
-                }
-            },
+                };
+                self.session.refuse_body(reply(words));
+            }
         }
         self.turn();
     }
@@ -162,10 +162,9 @@ impl Run<'_> {
                 let _ = writeln!(self.transcript, "S: {line}");
             }
             match action {
-                Action::Read { .. } => return,
-                Action::Flush => {}
                 // The handshake is the peer's next step, after all that it sent along in the clear.
-                Action::StartTls => return,
+                Action::Read { .. } | Action::StartTls => return,
+                Action::Flush => {}
                 Action::Close(why) => {
                     if !self.closed {
                         self.closed = true;

@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    pub certificate: String,
+    pub chain: String,
     pub key: String,
     pub der: CertificateDer<'static>,
 }
@@ -15,12 +15,12 @@ pub struct Certificate {
 impl Certificate {
     pub fn for_name(name: &str) -> Self {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-        Self { certificate: made.cert.pem(), key: made.signing_key.serialize_pem(), der: made.cert.der().clone() }
+        Self { chain: made.cert.pem(), key: made.signing_key.serialize_pem(), der: made.cert.der().clone() }
     }
 
     /// Writes `cert.pem` and `key.pem`, each in one step; the key first, so that the change of the pair ends with the certificate.
     pub fn write(&self, dir: &Path) {
-        for (name, text) in [("key.pem", &self.key), ("cert.pem", &self.certificate)] {
+        for (name, text) in [("key.pem", &self.key), ("cert.pem", &self.chain)] {
             super::setup::write_file(&dir.join(name), text.as_bytes());
         }
     }

@@ -301,11 +301,11 @@ impl Connection {
         match verb {
             "EHLO" | "LHLO" => {
                 let starttls = (self.kind.tls.is_some() && !self.tls).then_some("STARTTLS");
-                let offers: Vec<&str> = self.kind.extensions.iter().copied().chain(starttls).collect();
-                let mut lines = vec!["sink.example.net"];
-                lines.extend(offers);
-                let last = lines.pop().unwrap_or_default();
-                lines.iter().map(|line| format!("250-{line}\r\n")).collect::<String>() + &format!("250 {last}")
+                let name = std::iter::once("sink.example.net");
+                let offers: Vec<&str> = name.chain(self.kind.extensions.iter().copied()).chain(starttls).collect();
+                let (last, first) = offers.split_last().unwrap();
+                let more: Vec<String> = first.iter().map(|line| format!("250-{line}\r\n")).collect();
+                format!("{}250 {last}", more.concat())
             }
             "HELO" => "250 sink.example.net".to_owned(),
             "DATA" => "354 go on".to_owned(),
