@@ -4,12 +4,13 @@
 //! sessions finish or are told 421, attempts settle, the store closes. Input: [`Options`]. Output: a running [`App`].
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::admin::api::Listening;
@@ -35,7 +36,7 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// Closed when it has grown past this: small enough to be deleted soon, large enough to be few.
 const SEGMENT_SIZE: u64 = 64 * 1024 * 1024;
 /// How often the store looks for what retention no longer keeps.
-const RETENTION_EVERY: Duration = Duration::from_secs(60);
+const RETENTION_EVERY: Duration = Duration::from_mins(1);
 /// How often the gauges are read.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
 
@@ -108,16 +109,13 @@ impl App {
         let readiness = Readiness::default();
         readiness.hold(LISTENERS, "not bound yet");
         let http_listener = bind_http(&config).await?;
-        let listeners = Listeners::start(
-            &config.listeners,
-            listener::Parts {
-                answerer,
-                bus: bus.clone(),
-                budget: Budget::new(config.limits.in_flight),
-                tls: Arc::clone(&tls),
-            },
-        )
-        .map_err(|error| StartError::Listen(error.to_string()))?;
+        let parts = listener::Parts {
+            answerer,
+            bus: bus.clone(),
+            budget: Budget::new(config.limits.in_flight),
+            tls: Arc::clone(&tls),
+        };
+        let listeners = Listeners::start(&config.listeners, parts).map_err(|e| StartError::Listen(e.to_string()))?;
         readiness.clear(LISTENERS);
         let watcher = Watcher::start(Watched {
             source: options.source,
@@ -137,10 +135,7 @@ impl App {
             let health = Health { store: store.clone(), readiness, metrics: telemetry::prometheus };
             chores.push(tokio::spawn(admin::serve_http(listener, health, stopped(stopping.clone()))));
         }
-        let socket = admin::bind_control(&config.data_dir).map_err(|error| {
-            let path = admin::control_path(&config.data_dir);
-            StartError::Listen(format!("the control socket {} can't be bound: {error}", path.display()))
-        })?;
+        let socket = bind_control(&config.data_dir)?;
         let control = Control { store: store.clone(), bus: bus.clone(), listeners: listening(&listeners) };
         chores.push(tokio::spawn(admin::serve_control(socket, control, stopped(stopping))));
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -221,6 +216,13 @@ async fn bind_http(config: &Config) -> Result<Option<TcpListener>, StartError> {
         ))
     })?;
     Ok(Some(listener))
+}
+
+fn bind_control(data_dir: &Path) -> Result<UnixListener, StartError> {
+    admin::bind_control(data_dir).map_err(|error| {
+        let path = admin::control_path(data_dir);
+        StartError::Listen(format!("the control socket {} can't be bound: {error}", path.display()))
+    })
 }
 
 fn listening(listeners: &Listeners) -> Vec<Listening> {

@@ -74,7 +74,7 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
     };
     let (release, mut warnings) = Release::compile(&sources, &mains, bindings(&config))?;
     warnings.splice(0..0, loaded.warnings);
-    let tls = TlsState::load(&config).map_err(|error| vec![finding("", error.to_string())])?;
+    let tls = TlsState::load(&config).map_err(|error| vec![finding("", error)])?;
     let mut watched = loaded.watched;
     watched.extend(folders);
     if let Some(files) = &config.tls {
@@ -127,7 +127,7 @@ fn read_rules(base: &Path, mains: &[String]) -> Result<Sources, Vec<Diagnostic>>
         }
         folders.push(absolute.clone());
         if let Err(finding) = read_folder(&absolute, &folder.to_string_lossy(), 0, &mut sources) {
-            findings.push(finding);
+            findings.push(*finding);
         }
     }
     for main in mains {
@@ -146,10 +146,11 @@ fn read_folder(
     name: &str,
     depth: usize,
     sources: &mut BTreeMap<String, String>,
-) -> Result<(), Diagnostic> {
-    let trouble = |path: &str, error: &dyn std::fmt::Display| finding(path, format!("can't be read: {error}"));
+) -> Result<(), Box<Diagnostic>> {
+    let trouble =
+        |path: &str, error: &dyn std::fmt::Display| Box::new(finding(path, format!("can't be read: {error}")));
     if depth > MAX_DEPTH {
-        return Err(finding(name, format!("folders are nested deeper than {MAX_DEPTH}")));
+        return Err(Box::new(finding(name, format!("folders are nested deeper than {MAX_DEPTH}"))));
     }
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     for entry in entries {
@@ -165,7 +166,7 @@ fn read_folder(
         } else if entry.path().extension().is_some_and(|extension| extension == "rhai") {
             if metadata.len() > MAX_FILE || sources.len() >= MAX_FILES {
                 let limits = format!("more than {MAX_FILES} files or {MAX_FILE} bytes in one");
-                return Err(finding(&path, limits));
+                return Err(Box::new(finding(&path, limits)));
             }
             let text = std::fs::read_to_string(entry.path()).map_err(|error| trouble(&path, &error))?;
             sources.insert(path, text);

@@ -27,7 +27,7 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
     let special = matches!(
         (a, b, c),
-        (0 | 10 | 127, ..)                  // this network, private, loopback
+        (0 | 10 | 127 | 224..=255, ..)      // this network, private, loopback; multicast, reserved, broadcast
             | (100, 64..=127, _)            // shared by carriers (RFC 6598)
             | (169, 254, _)                 // link-local, where clouds keep their metadata
             | (172, 16..=31, _)
@@ -35,9 +35,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
             | (192, 0, 0 | 2)               // protocol assignments, documentation
             | (192, 88, 99)                 // 6to4 relays
             | (198, 18 | 19, _)             // benchmarks
-            | (198, 51, 100)
+            | (198, 51, 100)                // documentation, and the next
             | (203, 0, 113)
-            | (224..=255, ..) // multicast, reserved, broadcast
     );
     !special
 }
@@ -52,8 +51,7 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     let global_unicast = (first & 0xe000) == 0x2000;
     let special = matches!(
         (first, second, third),
-        (0x2001, 0x0000..=0x01ff, _)        // protocol assignments: Teredo, ORCHID, benchmarks (RFC 2928)
-            | (0x2001, 0x0db8, _)           // documentation
+        (0x2001, 0x0000..=0x01ff | 0x0db8, _) // protocol assignments (Teredo, ORCHID, RFC 2928); documentation
             | (0x3fff, 0x0000..=0x0fff, _) // documentation (RFC 9637)
     );
     global_unicast && !special
@@ -65,8 +63,7 @@ fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match (first, second) {
         (0x2002, _) => Some(v4(second, third)),
-        (0x0064, 0xff9b) if [third, fourth, fifth, sixth] == [0; 4] => Some(v4(seventh, eighth)),
-        (0, 0) if [third, fourth, fifth, sixth] == [0; 4] => Some(v4(seventh, eighth)),
+        (0x0064, 0xff9b) | (0, 0) if [third, fourth, fifth, sixth] == [0; 4] => Some(v4(seventh, eighth)),
         _ => None,
     }
 }

@@ -34,7 +34,7 @@ pub fn relay(
     if age >= expire {
         return Next::Expired;
     }
-    let last = waits.last().copied().unwrap_or(Duration::from_secs(60));
+    let last = waits.last().copied().unwrap_or(Duration::from_mins(1));
     let wait = wait(waits, attempts).unwrap_or(last);
     let jittered = jitter(wait, chance);
     Next::At(now.plus(jittered.min(expire.saturating_sub(age))))
@@ -50,7 +50,7 @@ pub fn webhook(waits: &[Duration], attempts: u32, now: Timestamp, chance: f64) -
 #[must_use]
 pub fn pause(first: Duration, failures: u32, chance: f64) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(10));
-    jitter(doubled.min(Duration::from_secs(600).max(first)), chance)
+    jitter(doubled.min(Duration::from_mins(10).max(first)), chance)
 }
 
 /// `wait` spread by a tenth to either side.
@@ -68,8 +68,8 @@ fn wait(waits: &[Duration], attempts: u32) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
-    const DAY: Duration = Duration::from_secs(86_400);
+    const MINUTE: Duration = Duration::from_mins(1);
+    const DAY: Duration = Duration::from_hours(24);
     const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
     fn due(next: Next) -> Duration {
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn one_last_attempt_falls_on_the_expiry_and_then_no_more() {
-        let queued = NOW.minus(DAY - MINUTE);
+        let queued = NOW.minus(DAY).plus(MINUTE);
         assert_eq!(due(relay(&[10 * MINUTE], DAY, 9, queued, NOW, 0.5)), MINUTE);
         assert_eq!(relay(&[10 * MINUTE], DAY, 9, NOW.minus(DAY), NOW, 0.5), Next::Expired);
     }

@@ -14,7 +14,7 @@ use crate::smtp::Answer;
 use crate::store::{DecideTask, MessageOutcome, NewDelivery, NoticeTask, Task};
 
 /// How long after a failed run the worker is tried again for that recipient.
-const DECIDE_AGAIN: Duration = Duration::from_secs(60);
+const DECIDE_AGAIN: Duration = Duration::from_mins(1);
 
 /// What one message comes to.
 pub struct Combined {
@@ -120,6 +120,7 @@ impl Combined {
 }
 
 /// The sender read 250 for the whole, so it must hear of this recipient in another way.
+#[must_use]
 pub fn notice(recipient: &crate::mail::Recipient, reply: &Reply, now: Timestamp) -> NewDelivery {
     let task = Task::Notice(NoticeTask {
         action: "failed".into(),

@@ -8,6 +8,7 @@ use super::decide::Case;
 use crate::mail::{Client, Envelope, Reply};
 
 /// Our trace field, to stand before all that was received (RFC 5321 §4.4).
+#[must_use]
 pub fn received(case: &Case) -> Vec<u8> {
     let client = &case.facts.client;
     let mut field = String::with_capacity(320);
@@ -49,6 +50,7 @@ fn printable(text: &str) -> String {
 }
 
 /// Too many hops: the message goes in circles (RFC 5321 §6.3).
+#[must_use]
 pub fn refusal(case: &Case) -> Option<Reply> {
     let hops = case.message.count_header("Received");
     let limit = case.snapshot.config.limits.hops;
@@ -56,6 +58,7 @@ pub fn refusal(case: &Case) -> Option<Reply> {
 }
 
 /// 128 bits that tell a resend from a new message: over sender, recipients and octets (RFC 1047).
+#[must_use]
 pub fn fingerprint(envelope: &Envelope, raw: &[u8]) -> [u8; 16] {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     context.update(envelope.sender.as_ref().map_or("", |sender| sender.as_str()).as_bytes());

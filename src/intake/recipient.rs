@@ -61,12 +61,11 @@ impl Intake {
             now: clock::now(),
         };
         let notes = call.session.notes.clone();
-        match self.run_rcpt(visit, call).await {
-            Some(outcome) => self.rcpt_answer(visit, config, address, outcome),
-            None => {
-                visit.notes = notes;
-                Answer::Reply(Reply::new(451, 3, 0, "Something failed here, try again later"))
-            }
+        if let Some(outcome) = self.run_rcpt(visit, call).await {
+            self.rcpt_answer(visit, config, address, outcome)
+        } else {
+            visit.notes = notes;
+            Answer::Reply(Reply::new(451, 3, 0, "Something failed here, try again later"))
         }
     }
 

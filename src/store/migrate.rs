@@ -13,12 +13,12 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
-/// Marks a SQLite file as a store (PRAGMA application_id); V1 sets it.
+/// Marks a SQLite file as a store (`PRAGMA application_id`); V1 sets it.
 const APPLICATION_ID: i64 = 0x4d57_4b31;
 /// Statements kept compiled for each connection: more than there are.
 const STATEMENTS: usize = 128;
 
-/// The writer's connection. WAL with synchronous=FULL: a commit is on disk when COMMIT returns.
+/// The writer's connection. WAL with `synchronous=FULL`: a commit is on disk when COMMIT returns.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path).map_err(|e| cannot_open(path, &e))?;
     // A record and its trace are about a page of this size; it counts for a new database only.

@@ -174,8 +174,8 @@ impl Store {
     ///
     /// # Errors
     /// `Failed`, `Closed`.
-    pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.inner.shared.claims.next_due())
+    pub fn next_due(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + use<> {
+        std::future::ready(Ok(self.inner.shared.claims.next_due()))
     }
 
     /// Resolves when something may have become due: accepted, retried by an admin, queued by a settlement.
@@ -342,7 +342,7 @@ impl Store {
     async fn act(&self, verb: queue::Verb, mut filter: QueueFilter, now: Timestamp) -> Result<u64, StoreError> {
         let (mut count, mut after) = (0, None);
         loop {
-            let work = Work::Queue { verb, filter: filter.clone(), after, now };
+            let work = Work::Queue { verb, filter: Box::new(filter.clone()), after, now };
             let Done::Batch(done, next) = self.commit(work).await? else { return Ok(count) };
             count += done;
             filter.limit = filter.limit.map(|limit| limit.saturating_sub(usize::try_from(done).unwrap_or(limit)));

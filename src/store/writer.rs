@@ -50,7 +50,7 @@ pub(super) enum Work {
     /// An admin's hand on a batch of the queue, past `after`.
     Queue {
         verb: queue::Verb,
-        filter: QueueFilter,
+        filter: Box<QueueFilter>,
         after: Option<DeliveryKey>,
         now: Timestamp,
     },

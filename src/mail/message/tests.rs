@@ -1,5 +1,7 @@
 //! Header scan and MIME, on good and on hostile messages.
 
+use std::fmt::Write as _;
+
 use super::*;
 
 fn message(text: &str) -> Message {
@@ -84,7 +86,7 @@ fn bounces_lists_and_automatic_mail_are_known_by_their_fields() {
 fn a_thousand_nested_multiparts_are_one_attachment_beyond_the_bound() {
     let mut text = String::new();
     for level in 0..1000 {
-        text.push_str(&format!("Content-Type: multipart/mixed; boundary=b{level}\n\n--b{level}\n"));
+        writeln!(text, "Content-Type: multipart/mixed; boundary=b{level}\n\n--b{level}").unwrap();
     }
     text.push_str("\ndeep\n");
     let message = message(&text);
@@ -105,7 +107,7 @@ fn ten_thousand_parts_are_bounded() {
 #[test]
 fn a_mebibyte_of_header_is_read_in_linear_time() {
     let mut text = "a:\n".repeat(1024 * 1024 / 3);
-    text.push_str(&format!("Subject: {}\n\n", "=?utf-8?q?".repeat(100_000)));
+    writeln!(text, "Subject: {}\n", "=?utf-8?q?".repeat(100_000)).unwrap();
     let message = message(&text);
     assert_eq!(message.headers().count(), MAX_FIELDS);
     let message = Message::new(Bytes::from(format!(
