@@ -11,6 +11,7 @@ pub mod payload;
 pub mod relay;
 pub mod retry;
 pub mod route;
+pub mod webhook;
 
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -60,6 +60,11 @@ impl Message {
         self.fields().iter().map(|field| (self.name(field), self.slice(&field.value)))
     }
 
+    /// The header fields in order: name, value unfolded and decoded (RFC 2047), value as received.
+    pub fn decoded_headers(&self) -> impl Iterator<Item = (&str, String, &[u8])> {
+        self.headers().map(|(name, value)| (name, fields::text(value), value))
+    }
+
     /// The values of every field of that name, as received; names are compared without case.
     pub fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.headers().filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -164,6 +169,12 @@ impl Message {
     pub fn text(&self) -> Option<String> {
         let content = self.content();
         content.text(&self.raw).or_else(|| content.html(&self.raw).map(|html| fields::html_to_text(&html)))
+    }
+
+    /// Whether there is a plain text, so that [`Message::text`] isn't made from the HTML.
+    #[must_use]
+    pub fn has_plain_text(&self) -> bool {
+        self.content().has_text()
     }
 
     #[must_use]

@@ -1,1 +1,42 @@
-//! What a webhook made from a message carries.
+//! What a webhook made from a message carries: one module for each format, each with the same `payload` function.
+//!
+//! Pure: octets in, octets out. A message is hostile: every text, list and attachment has a bound, and what was left
+//! out is said to be. Input: [`Source`]. Output: [`Payload`], signed and sent as it is by `webhook`.
+
+pub mod standard;
+
+use bytes::Bytes;
+
+use crate::mail::{Address, MessageId, Timestamp};
+use crate::store::Body;
+
+/// What a payload is made from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The `webhook-id`: the same for each try.
+    pub id: String,
+    pub message: MessageId,
+    /// From 1.
+    pub attempt: u32,
+    /// The recipient it is made for.
+    pub recipient: Address,
+    /// The separator of subaddresses in its domain.
+    pub subaddress: String,
+    pub body: Body,
+    pub now: Timestamp,
+}
+
+/// How much of the message is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    Full,
+    /// Without the content of attachments: for an endpoint that said 413.
+    Thin,
+}
+
+/// A request's body, as it is sent.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    pub content_type: &'static str,
+    pub body: Bytes,
+}

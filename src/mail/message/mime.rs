@@ -56,6 +56,10 @@ impl Content {
         (!texts.is_empty()).then(|| texts.join("\n"))
     }
 
+    pub(super) fn has_text(&self) -> bool {
+        !self.texts.is_empty()
+    }
+
     pub(super) fn html(&self, raw: &Bytes) -> Option<String> {
         self.html.as_ref().map(|part| part.text(raw))
     }

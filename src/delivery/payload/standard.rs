@@ -1,0 +1,312 @@
+//! Our own format, `email.received`: the whole of a message as JSON, in names that stay.
+//!
+//! Envelope and session as the server saw them; header fields in order with their repetitions; texts decoded to UTF-8;
+//! attachments with their content in Base64. Bounds: see the constants; `truncated` says what was left out.
+//! Additions keep `schema`; a field never changes its meaning.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
+use serde::Serialize;
+
+use super::{Payload, Size, Source};
+use crate::mail::message::{Mailbox, Part};
+use crate::mail::{Address, BodyKind, Client, Envelope, Message, Notify, Ret};
+
+/// Octets of each of the two texts.
+const MAX_TEXT: usize = 1 << 20;
+/// Header fields, and octets of all of them.
+const MAX_FIELDS: usize = 1_000;
+const MAX_HEADER: usize = 256 * 1024;
+/// Octets of all attachments, decoded.
+const MAX_ATTACHED: usize = 32 << 20;
+/// Octets of a file's name.
+const MAX_NAME: usize = 200;
+
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    timestamp: String,
+    id: &'a str,
+    schema: u32,
+    data: Received<'a>,
+}
+
+/// The names are JSON's.
+#[allow(clippy::struct_field_names)]
+#[derive(Serialize)]
+struct Received<'a> {
+    message_id: String,
+    rfc_message_id: Option<String>,
+    attempt: u32,
+    received_at: String,
+    envelope: Addressed<'a>,
+    session: Option<Session<'a>>,
+    headers: Vec<Field<'a>>,
+    from: Vec<Mailbox>,
+    to: Vec<Mailbox>,
+    cc: Vec<Mailbox>,
+    reply_to: Vec<Mailbox>,
+    subject: Option<String>,
+    date: Option<String>,
+    in_reply_to: Option<String>,
+    references: Vec<String>,
+    list: List,
+    auto_submitted: bool,
+    is_bounce: bool,
+    text: Option<String>,
+    html: Option<String>,
+    text_from_html: bool,
+    truncated: Truncated,
+    attachments: Vec<Attachment<'a>>,
+    raw: Raw,
+}
+
+#[derive(Serialize)]
+struct Addressed<'a> {
+    mail_from: Option<&'a str>,
+    rcpt_to: &'a str,
+    recipients: Vec<&'a str>,
+    original_recipient: Option<&'a str>,
+    subaddress: Subaddress<'a>,
+    smtputf8: bool,
+    body_8bit: bool,
+    size: usize,
+    dsn: Dsn<'a>,
+}
+
+#[derive(Serialize)]
+struct Subaddress<'a> {
+    user: &'a str,
+    tag: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Dsn<'a> {
+    ret: Option<Ret>,
+    envid: Option<&'a str>,
+    notify: Notify,
+    orcpt: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Session<'a> {
+    remote_ip: std::net::IpAddr,
+    remote_port: u16,
+    helo: Option<&'a str>,
+    ptr: Option<&'a str>,
+    tls: Option<Secured<'a>>,
+    listener: &'a str,
+}
+
+#[derive(Serialize)]
+struct Secured<'a> {
+    version: &'a str,
+    cipher: &'a str,
+}
+
+#[derive(Serialize)]
+struct Field<'a> {
+    name: &'a str,
+    /// Unfolded and decoded (RFC 2047).
+    value: String,
+    /// As received.
+    raw: String,
+}
+
+#[derive(Serialize)]
+struct List {
+    id: Option<String>,
+    unsubscribe: Option<String>,
+}
+
+#[derive(Serialize, Default)]
+struct Truncated {
+    headers: bool,
+    text: bool,
+    html: bool,
+    attachments: bool,
+}
+
+#[derive(Serialize)]
+struct Attachment<'a> {
+    /// Its place in the message, from 1.
+    id: usize,
+    /// As the sender named it: never a path to be trusted.
+    filename: Option<&'a str>,
+    safe_filename: String,
+    content_type: &'a str,
+    size: usize,
+    sha256: String,
+    disposition: &'static str,
+    content_id: Option<&'a str>,
+    inline: bool,
+    /// Base64; absent in a payload made smaller, and past the bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+}
+
+/// The octets as received, by which `mailworker messages` knows them.
+#[derive(Serialize)]
+struct Raw {
+    size: usize,
+    sha256: String,
+}
+
+/// The message as JSON.
+#[must_use]
+pub fn payload(source: &Source, size: Size) -> Payload {
+    let message = Message::new(source.body.raw.clone());
+    let mut truncated = Truncated::default();
+    let headers = fields(&message, &mut truncated);
+    let (text, html, text_from_html) = texts(&message, &mut truncated);
+    let attachments = attachments(&message, size, &mut truncated);
+    let event = Event {
+        kind: "email.received",
+        timestamp: source.now.to_string(),
+        id: &source.id,
+        schema: 1,
+        data: Received {
+            message_id: source.message.to_string(),
+            rfc_message_id: message.message_id(),
+            attempt: source.attempt,
+            received_at: source.message.timestamp().to_string(),
+            envelope: addressed(source),
+            session: source.body.client.as_ref().map(session),
+            headers,
+            from: message.addresses("From"),
+            to: message.addresses("To"),
+            cc: message.addresses("Cc"),
+            reply_to: message.addresses("Reply-To"),
+            subject: message.subject(),
+            date: message.date().map(|date| date.to_string()),
+            in_reply_to: message.ids("In-Reply-To").into_iter().next(),
+            references: message.ids("References"),
+            list: List { id: message.header("List-Id"), unsubscribe: message.header("List-Unsubscribe") },
+            auto_submitted: message.is_auto(),
+            is_bounce: message.is_bounce() || source.body.envelope.sender.is_none(),
+            text,
+            html,
+            text_from_html,
+            truncated,
+            attachments,
+            raw: Raw { size: message.raw().len(), sha256: sha256(message.raw()) },
+        },
+    };
+    // Strings, numbers and lists of them: there is nothing that JSON can't say.
+    let body = serde_json::to_vec(&event).unwrap_or_default();
+    Payload { content_type: "application/json", body: body.into() }
+}
+
+fn addressed(source: &Source) -> Addressed<'_> {
+    let envelope: &Envelope = &source.body.envelope;
+    let recipient = envelope.recipients.iter().find(|one| one.address == source.recipient);
+    let address = &source.recipient;
+    Addressed {
+        mail_from: envelope.sender.as_ref().map(Address::as_str),
+        rcpt_to: address.as_str(),
+        recipients: envelope.recipients.iter().map(|one| one.address.as_str()).collect(),
+        original_recipient: recipient.and_then(|one| one.original.as_ref()).map(Address::as_str),
+        subaddress: Subaddress { user: address.base(&source.subaddress), tag: address.tag(&source.subaddress) },
+        smtputf8: envelope.smtputf8,
+        body_8bit: envelope.body == BodyKind::EightBit,
+        size: source.body.raw.len(),
+        dsn: Dsn {
+            ret: envelope.ret,
+            envid: envelope.envid.as_deref(),
+            notify: recipient.map(|one| one.notify).unwrap_or_default(),
+            orcpt: recipient.and_then(|one| one.orcpt.as_deref()),
+        },
+    }
+}
+
+fn session(client: &Client) -> Session<'_> {
+    Session {
+        remote_ip: client.ip,
+        remote_port: client.port,
+        helo: client.helo.as_deref(),
+        ptr: client.ptr.as_deref(),
+        tls: client.tls.as_ref().map(|tls| Secured { version: &tls.version, cipher: &tls.cipher }),
+        listener: &client.listener,
+    }
+}
+
+fn fields<'a>(message: &'a Message, truncated: &mut Truncated) -> Vec<Field<'a>> {
+    let mut fields = Vec::new();
+    let mut room = MAX_HEADER;
+    for (name, value, raw) in message.decoded_headers() {
+        match room.checked_sub(name.len() + raw.len()) {
+            Some(rest) if fields.len() < MAX_FIELDS => room = rest,
+            _ => {
+                truncated.headers = true;
+                break;
+            }
+        }
+        fields.push(Field { name, value, raw: String::from_utf8_lossy(raw).into_owned() });
+    }
+    fields
+}
+
+/// Text, HTML, and whether the text was made from the HTML.
+fn texts(message: &Message, truncated: &mut Truncated) -> (Option<String>, Option<String>, bool) {
+    let (text, html) = (message.text(), message.html());
+    let made = text.is_some() && !message.has_plain_text();
+    let cut = |text: Option<String>, is_cut: &mut bool| {
+        text.map(|mut text| {
+            *is_cut = text.len() > MAX_TEXT;
+            text.truncate(text.floor_char_boundary(MAX_TEXT));
+            text
+        })
+    };
+    (cut(text, &mut truncated.text), cut(html, &mut truncated.html), made)
+}
+
+fn attachments<'a>(message: &'a Message, size: Size, truncated: &mut Truncated) -> Vec<Attachment<'a>> {
+    truncated.attachments = message.content().cut;
+    let mut room = if size == Size::Thin { 0 } else { MAX_ATTACHED };
+    let mut attachment = |(id, part): (usize, &'a Part)| {
+        let content = part.content(message.raw());
+        let fits = size == Size::Full && content.len() <= room;
+        if fits {
+            room -= content.len();
+        } else {
+            truncated.attachments = true;
+        }
+        Attachment {
+            id,
+            filename: part.filename.as_deref(),
+            safe_filename: safe_name(part.filename.as_deref(), id),
+            content_type: &part.content_type,
+            size: content.len(),
+            sha256: sha256(&content),
+            disposition: if part.inline { "inline" } else { "attachment" },
+            content_id: part.content_id.as_deref(),
+            inline: part.inline,
+            content: fits.then(|| STANDARD.encode(&content)),
+        }
+    };
+    (1..).zip(message.attachments()).map(&mut attachment).collect()
+}
+
+/// A name that names a file in one directory, on every system: no path, no control characters, no leading dot.
+fn safe_name(filename: Option<&str>, id: usize) -> String {
+    let last = filename.unwrap_or_default().rsplit(['/', '\\']).next().unwrap_or_default();
+    let kept: String =
+        last.chars().map(|c| if c.is_control() || "<>:\"|?*\u{202e}".contains(c) { '_' } else { c }).collect();
+    let mut name = kept.trim_matches(|c: char| c == '.' || c.is_whitespace()).to_owned();
+    name.truncate(name.floor_char_boundary(MAX_NAME));
+    if name.is_empty() { format!("attachment-{id}") } else { name }
+}
+
+fn sha256(octets: &[u8]) -> String {
+    use std::fmt::Write as _;
+    digest(&SHA256, octets).as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _infallible = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+#[path = "standard_tests.rs"]
+mod tests;
