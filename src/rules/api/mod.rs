@@ -3,19 +3,32 @@
 //! A script's calls stage effects in its [`run::Run`]; nothing here does anything. Addresses are plain strings to a
 //! script (see [`address`]), so that they compare, concatenate and `switch` as such.
 
+pub mod actions;
 pub mod address;
+pub mod answer;
 pub mod attachment;
+pub mod context;
+pub mod env;
 pub mod headers;
+pub mod kv;
+pub mod log;
 pub mod message;
 pub mod octets;
+pub mod options;
 pub mod run;
 pub mod session;
+pub mod value;
 
 /// Registers everything with the engine.
 pub fn register(engine: &mut rhai::Engine) {
+    actions::register(engine);
     address::register(engine);
     attachment::register(engine);
+    context::register(engine);
+    env::register(engine);
     headers::register(engine);
+    kv::register(engine);
+    log::register(engine);
     message::register(engine);
     octets::register(engine);
     session::register(engine);

@@ -1,45 +1,94 @@
 //! One run of a handler: what it has asked for so far. Shared by everything the script was handed, dropped with it.
 //!
 //! Does nothing: effects, writes, reads and log lines are staged, and become an outcome only when the script has
-//! returned. Bounded: actions and log lines are counted.
+//! returned. Bounded: actions, reads and log lines are counted. What goes beyond the budget, and a store that can't
+//! answer, are errors that a script's `try` doesn't catch.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rhai::{EvalAltResult, NativeCallContext, Position};
+use rhai::{Dynamic, EvalAltResult, Map, NativeCallContext, Position};
+use serde_json::Value as Json;
 
-use crate::mail::Timestamp;
+use super::env::Environment;
+use super::kv::Staging;
+use super::value;
+use crate::mail::{Address, Reply, Timestamp};
+use crate::rules::KvView;
 use crate::rules::outcome::{Effect, LogLine, Place};
 
 /// Lines that one run may log, and octets of each.
 const MAX_LINES: usize = 100;
 const MAX_LINE: usize = 4096;
+/// Octets of `session.notes` as JSON: they go on with the session.
+const MAX_NOTES: usize = 64 * 1024;
 
 /// What an API function returns to the engine.
 pub type ScriptResult<T> = Result<T, Box<EvalAltResult>>;
 
+/// The handlers of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handler {
+    RcptTo,
+    Email,
+}
+
 /// The state of one run.
-#[derive(Debug)]
 pub struct Run {
     pub main: String,
+    pub handler: Handler,
     /// The recipient's domain's separator; empty: no subaddresses.
     pub subaddress: String,
     pub now: Timestamp,
-    max_actions: usize,
+    pub environment: Arc<Environment>,
+    pub kv: KvView,
     state: Mutex<State>,
 }
 
 /// What was asked for so far.
 #[derive(Debug, Default)]
 pub struct State {
+    pub reject: Option<(Reply, Place)>,
+    pub defer: Option<(Reply, Place)>,
+    pub drop: Option<Place>,
+    pub redirect: Option<(Address, Place)>,
     pub effects: Vec<(Effect, Place)>,
+    pub kv: Staging,
     pub log: Vec<LogLine>,
+    pub notes: Map,
+}
+
+/// What a run is started with.
+pub struct Start<'a> {
+    pub main: &'a str,
+    pub handler: Handler,
+    pub subaddress: &'a str,
+    pub now: Timestamp,
+    pub environment: &'a Arc<Environment>,
+    pub kv: &'a KvView,
+    pub notes: &'a BTreeMap<String, Json>,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run").field("main", &self.main).field("handler", &self.handler).finish_non_exhaustive()
+    }
 }
 
 impl Run {
     #[must_use]
-    pub fn new(main: String, subaddress: String, now: Timestamp, max_actions: usize) -> Self {
-        Self { main, subaddress, now, max_actions, state: Mutex::default() }
+    pub fn new(start: &Start<'_>) -> Self {
+        let notes = start.notes.iter().map(|(name, json)| (name.as_str().into(), value::from_json(json))).collect();
+        Self {
+            main: start.main.to_owned(),
+            handler: start.handler,
+            subaddress: start.subaddress.to_owned(),
+            now: start.now,
+            environment: Arc::clone(start.environment),
+            kv: Arc::clone(start.kv),
+            state: Mutex::new(State { notes, ..State::default() }),
+        }
     }
 
     /// The state; locked for as long as the guard lives.
@@ -50,18 +99,7 @@ impl Run {
     /// The place of a call, in the file that the calling function stands in.
     #[must_use]
     pub fn place(&self, context: &NativeCallContext) -> Place {
-        self.place_at(context.call_source(), context.call_position())
-    }
-
-    /// A place in `source`; the main script's where there is none.
-    #[must_use]
-    pub fn place_at(&self, source: Option<&str>, position: Position) -> Place {
-        let number = |n: Option<usize>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-        Place {
-            file: source.unwrap_or(&self.main).to_owned(),
-            line: number(position.line()),
-            column: number(position.position()),
-        }
+        place_at(context.call_source().unwrap_or(&self.main), context.call_position())
     }
 
     /// Stages one effect.
@@ -69,13 +107,29 @@ impl Run {
     /// # Errors
     /// The budget's actions are used up.
     pub fn stage(&self, context: &NativeCallContext, effect: Effect) -> ScriptResult<()> {
+        self.count_action(context)?;
         let at = self.place(context);
-        let mut state = self.state();
-        if state.effects.len() >= self.max_actions {
-            return Err(refuse(context, format!("more than {} actions in one run", self.max_actions)));
-        }
-        state.effects.push((effect, at));
+        self.state().effects.push((effect, at));
         Ok(())
+    }
+
+    /// Room for one more effect or write.
+    ///
+    /// # Errors
+    /// The budget's actions are used up.
+    pub fn count_action(&self, context: &NativeCallContext) -> ScriptResult<()> {
+        let most = self.environment.actions;
+        let state = self.state();
+        if state.effects.len() + state.kv.writes.len() < most {
+            return Ok(());
+        }
+        Err(self.overrun(context, format!("more than {most} actions in one run (forward, webhook, store, put, …)")))
+    }
+
+    /// An error that no `try` catches: the run ends here.
+    #[must_use]
+    pub fn overrun(&self, context: &NativeCallContext, text: String) -> Box<EvalAltResult> {
+        Box::new(EvalAltResult::ErrorSystem(String::new(), Box::new(Fatal { at: self.place(context), text })))
     }
 
     /// Keeps a line of the log; of very many the rest is left out, and said so.
@@ -92,6 +146,34 @@ impl Run {
         };
         state.log.push(LogLine { at, text });
     }
+
+    /// Replaces `session.notes`.
+    ///
+    /// # Errors
+    /// What in them has no JSON, or that they are too large.
+    pub fn set_notes(&self, notes: Map) -> Result<(), String> {
+        let json = value::to_json(&Dynamic::from_map(notes.clone())).map_err(|why| format!("session.notes: {why}"))?;
+        if json.to_string().len() > MAX_NOTES {
+            return Err(format!("session.notes: larger than {MAX_NOTES} octets of JSON"));
+        }
+        self.state().notes = notes;
+        Ok(())
+    }
+}
+
+/// A place in `file`; 0 where it isn't known.
+#[must_use]
+pub fn place_at(file: &str, position: Position) -> Place {
+    let number = |n: Option<usize>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    Place { file: file.to_owned(), line: number(position.line()), column: number(position.position()) }
+}
+
+/// What ends a run whatever the script says.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Fatal {
+    pub at: Place,
+    pub text: String,
 }
 
 /// An error of the script at the place of this call.
@@ -104,7 +186,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Run>>> = const { RefCell::new(None) };
 }
 
-/// The run of this thread, for what is handed no view: getters of strings, `print`, the clock.
+/// The run of this thread, for what is handed no view: getters of strings, `print`.
 #[must_use]
 pub fn current() -> Option<Arc<Run>> {
     CURRENT.with(|current| current.borrow().clone())

@@ -1,0 +1,151 @@
+//! `ctx`: webhooks, the log, the time, what is deployed.
+//!
+//! A webhook is staged with its body as it will be sent. Its target is a `[[webhook]]` by name or an http(s) URL;
+//! whether that URL may be reached is the egress policy's to say, when it is sent.
+//! Standards: RFC 9110 §5.1 and §5.5 (field names and values).
+
+use std::sync::Arc;
+
+use rhai::{Dynamic, Engine, ImmutableString, Map, NativeCallContext};
+
+use super::actions::near_webhook;
+use super::options::Options;
+use super::run::{Run, ScriptResult, refuse};
+use super::value::{article, to_json};
+use crate::rules::outcome::{Effect, WebhookTarget};
+
+/// Octets of a payload, of a URL, of a header field; fields.
+const MAX_PAYLOAD: usize = 1024 * 1024;
+const MAX_URL: usize = 2048;
+const MAX_FIELD: usize = 4096;
+const MAX_FIELDS: usize = 50;
+const METHODS: &[&str] = &["POST", "PUT", "PATCH"];
+/// Fields that delivery makes itself, or that belong to the connection.
+const PROTECTED: &[&str] = &[
+    "host",
+    "content-length",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+    "proxy-authorization",
+    "proxy-connection",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+];
+
+/// `ctx` of one run. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ContextView {
+    run: Arc<Run>,
+}
+
+impl ContextView {
+    #[must_use]
+    pub fn new(run: Arc<Run>) -> Self {
+        Self { run }
+    }
+}
+
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<ContextView>("ctx");
+    engine.register_get("env_name", |ctx: &mut ContextView| ctx.run.environment.env_name.clone());
+    engine.register_get("version", |ctx: &mut ContextView| ctx.run.environment.version.clone());
+    engine.register_fn("now", |ctx: &mut ContextView| ctx.run.now.as_millis());
+    engine.register_fn("log", |context: NativeCallContext, ctx: &mut ContextView, text: Dynamic| {
+        ctx.run.log(ctx.run.place(&context), &text.to_string());
+    });
+    engine.register_fn(
+        "webhook",
+        |context: NativeCallContext, ctx: &mut ContextView, target: Dynamic, payload: Dynamic| {
+            webhook(context, ctx, target, payload, Map::new())
+        },
+    );
+    engine.register_fn("webhook", webhook);
+}
+
+fn webhook(
+    context: NativeCallContext,
+    ctx: &mut ContextView,
+    target: Dynamic,
+    payload: Dynamic,
+    options: Map,
+) -> ScriptResult<()> {
+    let effect = staged(&ctx.run, &target, &payload, options);
+    let effect = effect.map_err(|why| refuse(&context, format!("webhook: {why}")))?;
+    ctx.run.stage(&context, effect)
+}
+
+fn staged(run: &Run, target: &Dynamic, payload: &Dynamic, options: Map) -> Result<Effect, String> {
+    let target = match target.as_immutable_string_ref() {
+        Ok(text) => target_of(run, &text)?,
+        Err(_) => return Err(format!("the target is a webhook's name or a URL, not {}", article(target.type_name()))),
+    };
+    let body = to_json(payload).map_err(|why| format!("payload: {why}"))?.to_string();
+    if body.len() > MAX_PAYLOAD {
+        return Err(format!("a payload is at most {MAX_PAYLOAD} octets of JSON, this has {}", body.len()));
+    }
+    let mut options = Options::new(options, &["headers", "method"])?;
+    let method = options.text("method")?.unwrap_or_else(|| "POST".to_owned()).to_ascii_uppercase();
+    if !METHODS.contains(&method.as_str()) {
+        return Err(format!("the method is one of {}, not {method:?}", METHODS.join(", ")));
+    }
+    let headers: Map = options.map("headers")?.unwrap_or_default();
+    if headers.len() > MAX_FIELDS {
+        return Err(format!("at most {MAX_FIELDS} headers, these are {}", headers.len()));
+    }
+    let headers = headers.into_iter().map(|(name, value)| field(name.as_str(), &value)).collect::<Result<_, _>>()?;
+    Ok(Effect::Webhook { target, method, headers, body })
+}
+
+fn target_of(run: &Run, text: &ImmutableString) -> Result<WebhookTarget, String> {
+    let environment = &run.environment;
+    if environment.webhooks.iter().any(|name| *name == text.as_str()) {
+        return Ok(WebhookTarget::Binding(text.to_string()));
+    }
+    let shown: String = text.chars().take(100).collect();
+    if !text.contains("://") {
+        if environment.destinations.iter().any(|name| *name == text.as_str()) {
+            return Err(format!("{shown:?} is a destination: use message.forward"));
+        }
+        let webhooks = environment.webhooks.join(", ");
+        let help = match near_webhook(run, text) {
+            Some(near) => format!("did you mean {near}?"),
+            None if webhooks.is_empty() => "give an http(s) URL, or name one by [[webhook]]".to_owned(),
+            None => format!("webhooks: {webhooks}; or give an http(s) URL"),
+        };
+        return Err(format!("no webhook {shown:?} ({help})"));
+    }
+    let url = url::Url::parse(text).map_err(|why| format!("{shown:?} is no URL: {why}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(format!("{shown:?} is no http(s) URL"));
+    }
+    if text.len() > MAX_URL {
+        return Err(format!("a URL is at most {MAX_URL} octets, this has {}", text.len()));
+    }
+    Ok(WebhookTarget::Url(text.to_string()))
+}
+
+fn field(name: &str, value: &Dynamic) -> Result<(String, String), String> {
+    let token = |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet);
+    if name.is_empty() || name.len() > 100 || !name.bytes().all(token) {
+        return Err(format!("{name:?} is no name of a header"));
+    }
+    if PROTECTED.iter().any(|protected| protected.eq_ignore_ascii_case(name)) {
+        return Err(format!("the header {name} is protected: delivery makes it"));
+    }
+    let text = match value.as_immutable_string_ref() {
+        Ok(text) => text.to_string(),
+        Err(_) if value.is_int() || value.is_float() || value.is_bool() => value.to_string(),
+        Err(_) => return Err(format!("the header {name} is a string, not {}", article(value.type_name()))),
+    };
+    if text.len() > MAX_FIELD || !text.bytes().all(|octet| octet == b'\t' || (octet >= b' ' && octet != 0x7f)) {
+        return Err(format!("the header {name} has a control character, or more than {MAX_FIELD} octets"));
+    }
+    Ok((name.to_owned(), text))
+}
