@@ -1,12 +1,10 @@
-//! Which way a delivery goes: its next hop, and the name of the queue it stands in. Pure.
+//! Which way a delivery goes. Pure.
 //!
-//! Named by [`relay_destination`] and [`webhook_destination`] when a delivery is queued; looked up again by
-//! [`next_hop`] at each attempt, so that a changed configuration holds for what already waits.
+//! Looked up at each attempt, so that a changed configuration holds for what already waits.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::{Config, Scheme, Smarthost};
-use crate::mail::Address;
 use crate::store::RelayTask;
 
 use super::{Failure, Side};
@@ -20,39 +18,6 @@ pub enum NextHop {
     Domain(String),
     /// A recipient at an address literal (RFC 5321 §4.1.3).
     Literal(IpAddr),
-}
-
-/// The queue in which a message for `recipient` stands; `via` is a `[[destination]]`.
-#[must_use]
-pub fn relay_destination(config: &Config, recipient: &Address, via: Option<&str>) -> String {
-    let named = via.and_then(|name| config.destinations.iter().find(|destination| destination.name == name));
-    match named.map(|destination| &destination.smarthost).or(config.relay.smarthost.as_ref()) {
-        Some(smarthost) => smarthost_name(smarthost),
-        None => format!("mx:{}", recipient.domain_key()),
-    }
-}
-
-/// The queue in which a call of `url` stands: scheme and authority, without a login.
-#[must_use]
-pub fn webhook_destination(url: &url::Url) -> String {
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
-}
-
-/// As in the configuration, without its login.
-#[must_use]
-pub fn smarthost_name(smarthost: &Smarthost) -> String {
-    let scheme = match smarthost.scheme {
-        Scheme::Smtp => "smtp",
-        Scheme::SmtpStarttls => "smtp+starttls",
-        Scheme::Smtps => "smtps",
-        Scheme::Lmtp => "lmtp",
-    };
-    if smarthost.host.contains(':') {
-        format!("{scheme}://[{}]:{}", smarthost.host, smarthost.port)
-    } else {
-        format!("{scheme}://{}:{}", smarthost.host, smarthost.port)
-    }
 }
 
 /// Where `task` goes now.

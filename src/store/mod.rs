@@ -251,7 +251,15 @@ impl Store {
     /// # Errors
     /// `Failed`, `Closed`.
     pub async fn queue_retry(&self, filter: QueueFilter, now: Timestamp) -> Result<u64, StoreError> {
+        // Before the rows are due, so that whoever claims them knows it.
+        self.inner.shared.tally.retries.fetch_add(1, Ordering::Relaxed);
         self.act(queue::Verb::Retry, filter, now).await
+    }
+
+    /// Changes when an admin wants something tried now: destinations that rest are to be tried then.
+    #[must_use]
+    pub fn retries(&self) -> u64 {
+        self.inner.shared.tally.retries.load(Ordering::Relaxed)
     }
 
     /// Takes them off the queue for good, without a notice. How many.

@@ -27,6 +27,8 @@ pub(super) struct Tally {
     pub low: AtomicBool,
     /// Syncs of segments and commits, for the benchmark.
     pub syncs: AtomicU64,
+    /// An admin's «now».
+    pub retries: AtomicU64,
     /// Log events that were too many.
     pub dropped_logs: AtomicU64,
 }

@@ -1,38 +1,149 @@
-//! Claims what is due, gives each destination its share, and settles what came of it.
+//! Claims what is due, gives each destination its share of the attempts, and settles what came of them.
+//!
+//! One task claims and places ([`owner`]); each destination has lanes, tasks that attempt one batch after the other over
+//! one connection ([`lane`]); one task settles ([`settler`]). A destination that is in trouble rests, one that is slow
+//! fills its own share alone: nobody else waits for it. What is held is settled or, where the process dies, due again.
+//! Never: an attempt without a claim, an outcome believed before it is stored, a queue without a bound.
+//! Standards: RFC 5321 §4.5.4.1 (retries by destination). Input: [`Parts`]. Output: settlements, events.
 
+mod attempt;
+mod destination;
+mod lane;
+mod owner;
+mod settle;
+mod settler;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::Parts;
+use super::relay::tls::Tls;
+use super::webhook::Webhooks;
+use super::{Failure, Parts, Side};
+use crate::store::{Delivery, Settlement};
+
+/// Deliveries held at once: placed with a destination, under way or about to be settled.
+const MAX_HELD: usize = 4096;
+/// Octets of messages that were read back from the store and are under way; what is warm is the store's to bound.
+const MAX_COLD_KIB: u32 = 64 * 1024;
 
 /// The running dispatcher.
 #[derive(Debug)]
 pub struct Dispatcher {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    phase: watch::Sender<Phase>,
+    settler: JoinHandle<()>,
+}
+
+/// Where it stands between start and stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Nothing is begun any more.
+    Draining,
+    /// What is under way is let go, to be due again at the next start.
+    Over,
+}
+
+/// What its tasks share.
+struct Shared {
+    parts: Parts,
+    tls: Result<Tls, Failure>,
+    webhooks: Result<Webhooks, Failure>,
+    phase: watch::Receiver<Phase>,
+    /// Bounds the attempts under way (`[limits] deliveries`).
+    attempts: Semaphore,
+    /// Bounds the octets read back from the store, in KiB.
+    cold: Semaphore,
+    held: AtomicUsize,
+    /// Room has come up: something was settled or taken off a destination's queue.
+    freed: Notify,
+    /// The way to the settler; emptied when nothing is claimed any more, so that the settler ends with the last lane.
+    ended: RwLock<Option<mpsc::Sender<Settlement>>>,
 }
 
 impl Dispatcher {
     /// Starts it on the current runtime.
     #[must_use]
     pub fn start(parts: Parts) -> Self {
-        let (stop, mut stopped) = watch::channel(false);
-        let task = tokio::spawn(async move {
-            let _parts = parts;
-            let _stop = stopped.wait_for(|stop| *stop).await;
+        let (phase, watched) = watch::channel(Phase::Running);
+        // Each held delivery ends once, so this queue never blocks.
+        let (ended, ends) = mpsc::channel(MAX_HELD);
+        let unusable = |what: &str, why: String| Failure::later(Side::Ours, "4.3.0", format!("{what}: {why}"));
+        let shared = Arc::new(Shared {
+            attempts: Semaphore::new(parts.config.load().limits.deliveries.max(1)),
+            cold: Semaphore::new(MAX_COLD_KIB as usize),
+            tls: Tls::new(parts.roots.clone()).map_err(|error| unusable("TLS", error.to_string())),
+            webhooks: Webhooks::new(Arc::clone(&parts.dns), parts.roots.clone())
+                .map_err(|error| unusable("webhooks", error.to_string())),
+            parts,
+            phase: watched,
+            held: AtomicUsize::new(0),
+            freed: Notify::new(),
+            ended: RwLock::new(Some(ended)),
         });
-        Self { stop, task }
+        let settler = tokio::spawn(settler::run(Arc::clone(&shared), ends));
+        // Ends by itself when the phase changes; the settler outlives it.
+        let _owner = tokio::spawn(owner::run(shared));
+        Self { phase, settler }
     }
 
     /// Claims nothing more and lets what is under way settle, for at most `deadline`. What hasn't settled then is
     /// due again at the next start.
     pub async fn drain(self, deadline: Duration) {
-        self.stop.send_replace(true);
-        let mut task = self.task;
-        if tokio::time::timeout(deadline, &mut task).await.is_err() {
-            task.abort();
+        self.phase.send_replace(Phase::Draining);
+        let mut settler = self.settler;
+        if tokio::time::timeout(deadline, &mut settler).await.is_err() {
+            self.phase.send_replace(Phase::Over);
+            if tokio::time::timeout(Duration::from_secs(1), &mut settler).await.is_err() {
+                settler.abort();
+            }
         }
     }
 }
+
+impl Shared {
+    fn running(&self) -> bool {
+        *self.phase.borrow() == Phase::Running
+    }
+
+    /// Resolves when nothing is to be begun any more.
+    async fn draining(&self) {
+        let mut phase = self.phase.clone();
+        let _dispatcher_is_gone = phase.wait_for(|phase| *phase != Phase::Running).await;
+    }
+
+    /// Resolves when what is under way is to be let go.
+    async fn over(&self) {
+        let mut phase = self.phase.clone();
+        let _dispatcher_is_gone = phase.wait_for(|phase| *phase == Phase::Over).await;
+    }
+
+    /// How many more may be claimed.
+    fn room(&self) -> usize {
+        MAX_HELD.saturating_sub(self.held.load(Ordering::Relaxed))
+    }
+
+    fn hold(&self, count: usize) {
+        self.held.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn release(&self, count: usize) {
+        self.held.fetch_sub(count, Ordering::Relaxed);
+        self.freed.notify_one();
+    }
+
+    /// Another end of the way to the settler; none once the stop has begun.
+    fn way_to_settler(&self) -> Option<mpsc::Sender<Settlement>> {
+        self.ended.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn close(&self) {
+        self.ended.write().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Deliveries that one attempt carries: of one message, to one next hop.
+type Batch = Vec<Delivery>;

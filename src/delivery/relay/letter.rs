@@ -6,6 +6,8 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use mail_builder::headers::Header as _;
+use mail_builder::headers::text::Text;
 use memchr::memmem;
 
 use crate::mail::address::domain_key;
@@ -34,6 +36,24 @@ pub struct Content {
     pub added: Vec<u8>,
     pub head: Bytes,
     pub raw: Bytes,
+}
+
+/// A worker's fields, as they stand before the message: ASCII as it is, all else in encoded words (RFC 2047).
+#[must_use]
+pub fn added(fields: &[(String, String)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in fields {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        // No address is ever encoded (RFC 2047 §5): with SMTPUTF8 it stands as it is (RFC 6532 §3.2).
+        if value.is_ascii() || name.eq_ignore_ascii_case("Delivered-To") {
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        } else {
+            Text::new(value.as_str()).write_header(&mut out, name.len() + 2);
+        }
+    }
+    out
 }
 
 impl Content {
@@ -253,6 +273,14 @@ mod tests {
             let ended = format!("{raw}\r\n");
             proptest::prop_assert!(plain == raw || plain == ended);
         });
+    }
+
+    #[test]
+    fn a_workers_fields_stand_as_they_are_or_in_encoded_words() {
+        let fields = [("X-Team".to_owned(), "sales".to_owned()), ("X-Name".to_owned(), "Bücher".to_owned())];
+        let out = String::from_utf8(added(&fields)).unwrap();
+        assert!(out.starts_with("X-Team: sales\r\nX-Name: =?utf-8?"), "{out}");
+        assert!(out.ends_with("?=\r\n") && out.is_ascii(), "{out}");
     }
 
     fn letter(sender: &str, recipient: &str) -> Letter {
