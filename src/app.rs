@@ -25,8 +25,9 @@ use crate::intake::{self, Current, Intake};
 use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
 use crate::mail::{MessageId, Recipient, Reply};
 use crate::reload::{self, Adjust, Source, Watched, Watcher};
-use crate::smtp::{Answer, Closed, Question};
+use crate::smtp::{Answer, Question};
 use crate::store::{self, Store, StoreError};
+use crate::telemetry::Level;
 use crate::{clock, telemetry};
 
 /// How many events a slow reader of the bus may lag behind.
@@ -105,6 +106,7 @@ impl App {
             roots: None,
         });
         let tls = Arc::new(ArcSwap::from_pointee(built.tls));
+        let budget = Budget::new(config.limits.in_flight);
         let (stop, stopping) = watch::channel(false);
         let readiness = Readiness::default();
         readiness.hold(LISTENERS, "not bound yet");
@@ -117,27 +119,25 @@ impl App {
         };
         let listeners = Listeners::start(&config.listeners, parts).map_err(|e| StartError::Listen(e.to_string()))?;
         readiness.clear(LISTENERS);
+        levels(&listeners, &budget, &config);
         let watcher = Watcher::start(Watched {
             source: options.source,
             adjust: options.adjust,
             current: current.clone(),
             tls,
             bus: bus.clone(),
-            swapped: Arc::new(move |fresh| delivery_config.store(Arc::clone(fresh))),
+            swapped: Arc::new({
+                let budget = Arc::clone(&budget);
+                move |fresh| {
+                    budget.set_limit(fresh.limits.in_flight);
+                    delivery_config.store(Arc::clone(fresh));
+                }
+            }),
             files: built.watched,
         });
         let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let mut chores = vec![
-            tokio::spawn(retention(store.clone(), bus.clone(), stopping.clone())),
-            tokio::spawn(gauges(store.clone(), stopping.clone())),
-        ];
-        if let Some(listener) = http_listener {
-            let health = Health { store: store.clone(), readiness, metrics: telemetry::prometheus };
-            chores.push(tokio::spawn(admin::serve_http(listener, health, stopped(stopping.clone()))));
-        }
-        let socket = bind_control(&config.data_dir)?;
-        let control = Control { store: store.clone(), bus: bus.clone(), listeners: listening(&listeners) };
-        chores.push(tokio::spawn(admin::serve_control(socket, control, stopped(stopping))));
+        let ground = Ground { store: &store, bus: &bus, config: &config, stopping };
+        let chores = ground.chores(http_listener, readiness, listening(&listeners))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         bus.publish(Event::new(clock::now(), Kind::Started { version }));
         Ok(Self { store, bus, current, listeners, dispatcher, watcher, http, warnings: built.warnings, stop, chores })
@@ -197,7 +197,41 @@ impl App {
     }
 }
 
-fn store_options(config: &Config) -> store::Options {
+/// What the tasks beside the mail stand on.
+struct Ground<'a> {
+    store: &'a Store,
+    bus: &'a Bus,
+    config: &'a Config,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Ground<'_> {
+    /// Retention, gauges, HTTP, the control socket: each ends when the stop says so.
+    fn chores(
+        self,
+        http: Option<TcpListener>,
+        readiness: Readiness,
+        listeners: Vec<Listening>,
+    ) -> Result<Vec<tokio::task::JoinHandle<()>>, StartError> {
+        let (store, bus, stopping) = (self.store.clone(), self.bus.clone(), self.stopping);
+        let mut chores = vec![
+            tokio::spawn(retention(store.clone(), bus.clone(), stopping.clone())),
+            tokio::spawn(gauges(store.clone(), stopping.clone())),
+        ];
+        if let Some(listener) = http {
+            let health = Health { store: store.clone(), readiness, metrics: telemetry::prometheus };
+            chores.push(tokio::spawn(admin::serve_http(listener, health, stopped(stopping.clone()))));
+        }
+        let socket = bind_control(&self.config.data_dir)?;
+        let control = Control { store, bus, listeners };
+        chores.push(tokio::spawn(admin::serve_control(socket, control, stopped(stopping))));
+        Ok(chores)
+    }
+}
+
+/// As the configuration has it.
+#[must_use]
+pub fn store_options(config: &Config) -> store::Options {
     store::Options {
         data_dir: config.data_dir.clone(),
         segment_size: SEGMENT_SIZE,
@@ -241,6 +275,14 @@ fn tls_word(mode: TlsMode) -> &'static str {
         TlsMode::Required => "required",
         TlsMode::Implicit => "implicit",
     }
+}
+
+/// What the metrics read when they are asked for.
+fn levels(listeners: &Listeners, budget: &Arc<Budget>, config: &Config) {
+    let (gate, budget, data_dir) = (listeners.gate(), Arc::clone(budget), config.data_dir.clone());
+    telemetry::level(Level::SessionsOpen, move || gate.open() as u64);
+    telemetry::level(Level::InFlightBytes, move || budget.used());
+    telemetry::level(Level::StorageFreeBytes, move || store::free_bytes(&data_dir).unwrap_or_default());
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {
@@ -303,16 +345,19 @@ impl Answerer for Answering {
 
     fn answer<'a>(&'a self, visit: &'a mut Visit, question: Question) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
-            let client = visit.client.clone();
+            let (client, acknowledged) = (visit.client.clone(), visit.acknowledged);
             let Some(own) = visit.own_mut::<intake::Visit>() else {
                 return Answer::Reply(Reply::new(451, 3, 0, "Something failed here, try again later"));
             };
+            if acknowledged {
+                self.intake.acknowledged(own);
+            }
             self.intake.answer(own, &client, question).await
         })
     }
 
-    fn closed(&self, visit: &mut Visit, end: &End) {
-        if let (End::Closed(Closed::Quit), Some(own)) = (end, visit.own_mut::<intake::Visit>()) {
+    fn closed(&self, visit: &mut Visit, _end: &End) {
+        if let (true, Some(own)) = (visit.acknowledged, visit.own_mut::<intake::Visit>()) {
             self.intake.acknowledged(own);
         }
     }

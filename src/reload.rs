@@ -231,16 +231,16 @@ impl Drop for Watcher {
 }
 
 async fn watch(watched: Watched, nudge: tokio::sync::mpsc::Sender<()>, mut receiver: tokio::sync::mpsc::Receiver<()>) {
-    let mut files = watched.files.clone();
+    let mut guard = notifier(&watched.files, nudge.clone(), &watched.bus);
     loop {
-        let _guard = notifier(&files, nudge.clone(), &watched.bus);
         if receiver.recv().await.is_none() {
             return;
         }
         // Until it has been quiet for a while.
         while let Ok(Some(())) = tokio::time::timeout(QUIET, receiver.recv()).await {}
-        if let Some(fresh) = reload(&watched).await {
-            files = fresh;
+        if let Some(files) = reload(&watched).await {
+            // The old one watches until the new one does.
+            guard = notifier(&files, nudge.clone(), &watched.bus).or(guard);
         }
     }
 }
@@ -297,6 +297,10 @@ async fn reload(watched: &Watched) -> Option<Vec<PathBuf>> {
         Ok(Err(findings)) => findings,
         Err(panic) => vec![finding("", panic.to_string())],
     };
+    // A rule that doesn't compile mustn't keep a renewed certificate out.
+    if let Ok(renewed) = TlsState::load(&watched.current.load().config) {
+        watched.tls.store(Arc::new(renewed));
+    }
     let rendered: Vec<String> = findings.iter().map(|finding| crate::diagnostic::render(finding, false)).collect();
     watched.bus.publish(Event::new(clock::now(), Kind::ReloadFailed { what, error: rendered.join("\n") }));
     None

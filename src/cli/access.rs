@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::event::Bus;
 use crate::kv;
-use crate::store::{self, QueueFilter, Reader, Store};
+use crate::store::{QueueFilter, Reader, Store};
 
 /// Who makes a change.
 pub enum Writer {
@@ -35,7 +35,7 @@ impl Writer {
             return Ok(Self::Server(server));
         }
         exists(config)?;
-        Ok(Self::Own(Store::open(options(config), Bus::new(16))?))
+        Ok(Self::Own(Store::open(crate::app::store_options(config), Bus::new(16))?))
     }
 
     pub async fn queue_retry(&self, filter: QueueFilter) -> Result<u64, Failure> {
@@ -73,17 +73,6 @@ impl Writer {
         if let Self::Own(store) = self {
             store.close().await;
         }
-    }
-}
-
-/// As the server opens it, but for what only the server does: appending much.
-fn options(config: &Config) -> store::Options {
-    store::Options {
-        data_dir: config.data_dir.clone(),
-        segment_size: 64 << 20,
-        raw_retention: config.retention.raw,
-        log_retention: config.retention.log,
-        free_space: config.limits.free_space,
     }
 }
 

@@ -58,13 +58,19 @@ pub fn decide_all(case: &Case, kv: &KvView, run: u32) -> Vec<Judged> {
     }
     let overlay = Arc::new(Overlay::new(Arc::clone(kv)));
     let view: KvView = overlay.clone();
-    let judge = |recipient| {
+    let mut all: Vec<Judged> = Vec::with_capacity(case.envelope.recipients.len());
+    for recipient in &case.envelope.recipients {
+        if let Some(first) = all.iter().find(|judged| judged.recipient.address == recipient.address) {
+            let again = first.again(case, recipient);
+            all.push(again);
+            continue;
+        }
         let mut judged = decide(case, recipient, &view, run);
         judged.reads = overlay.settle_reads(std::mem::take(&mut judged.reads));
         overlay.add(&judged.writes);
-        judged
-    };
-    case.envelope.recipients.iter().map(judge).collect()
+        all.push(judged);
+    }
+    all
 }
 
 /// One recipient.
@@ -118,6 +124,18 @@ impl Judged {
             mailbox: None,
             events: Vec::new(),
         }
+    }
+
+    /// The same recipient once more: the same answer, and nothing is done twice.
+    fn again(&self, case: &Case, recipient: &Recipient) -> Self {
+        let mut again = Self { fate: self.fate.clone(), outcome: self.outcome, ..Self::of(recipient) };
+        let verdict = match self.fate {
+            Fate::Accept => "accept",
+            Fate::Reject(_) => "reject",
+            Fate::Defer(_) => "defer",
+        };
+        again.decided(case, "the same recipient before", verdict, None, Vec::new());
+        again
     }
 
     fn decided(&mut self, case: &Case, by: &str, verdict: &str, at: Option<String>, effects: Vec<String>) {

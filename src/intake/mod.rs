@@ -86,7 +86,6 @@ impl Intake {
 
     /// What to say. Runs to its end once begun: a message must not be half accepted.
     pub async fn answer(&self, visit: &mut Visit, client: &Client, question: Question) -> Answer {
-        self.acknowledged(visit);
         match question {
             Question::Connect | Question::Helo { .. } => Answer::Accept,
             Question::MailFrom { envelope, size } => self.mail_from(visit, client, *envelope, size),

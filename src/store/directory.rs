@@ -91,7 +91,10 @@ fn network_name(magic: u32) -> Option<&'static str> {
 }
 
 /// Octets free to us on the store's disk.
-pub(super) fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
+///
+/// # Errors
+/// The file system doesn't say.
+pub fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
     let found = rustix::fs::statvfs(data_dir)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

@@ -32,6 +32,7 @@ pub use acceptance::{
     Settled, Settlement, Task, WebhookBody, WebhookTask,
 };
 
+pub use directory::free_bytes;
 pub use error::StoreError;
 pub use listing::{
     CheckReport, Finding, Gauges, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter,

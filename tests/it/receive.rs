@@ -276,3 +276,14 @@ fn several_listeners_take_mail() {
     }
     sink.wait(2);
 }
+
+/// RCPT said twice for one mailbox: two answers, one copy.
+#[test]
+fn a_recipient_that_is_named_twice_gets_one_copy() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let twice = ["support@example.com", "support@example.com"];
+    server.send("ann@example.org", &twice, &mail("once", "x")).expect(250);
+    server.settled();
+    assert_eq!(sink.wait_one().recipients().len(), 1);
+}
