@@ -7,6 +7,7 @@
 
 pub mod dispatcher;
 pub mod egress;
+pub mod notice;
 pub mod payload;
 pub mod relay;
 pub mod retry;
