@@ -65,6 +65,18 @@ impl Message {
         self.headers().map(|(name, value)| (name, fields::text(value), value))
     }
 
+    /// The field at that place of the order, as received; `None` beyond the last.
+    #[must_use]
+    pub fn field(&self, at: usize) -> Option<(&str, &[u8])> {
+        self.fields().get(at).map(|field| (self.name(field), self.slice(&field.value)))
+    }
+
+    /// A value as it is meant: unfolded, encoded words decoded (RFC 2047).
+    #[must_use]
+    pub fn decode(value: &[u8]) -> String {
+        fields::text(value)
+    }
+
     /// The values of every field of that name, as received; names are compared without case.
     pub fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.headers().filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)

@@ -11,7 +11,7 @@ pub mod time;
 
 pub use address::Address;
 pub use id::MessageId;
-pub use message::Message;
+pub use message::{Mailbox, Message, Part};
 pub use reply::Reply;
 pub use time::Timestamp;
 

@@ -2,6 +2,8 @@
 //!
 //! Bound: of one value at most [`MAX_VALUE`] octets are read.
 
+use std::borrow::Cow;
+
 use mail_parser::parsers::MessageStream;
 use mail_parser::{Address, HeaderValue};
 use serde::Serialize;
@@ -39,7 +41,7 @@ impl ContentType {
 /// Unfolded, encoded words decoded, octets that are no UTF-8 replaced.
 pub(super) fn text(value: &[u8]) -> String {
     if is_plain(value) {
-        return String::from_utf8_lossy(value.trim_ascii()).into_owned();
+        return utf8(value.trim_ascii()).into_owned();
     }
     let value = ended(value);
     let parsed = MessageStream::new(&value).parse_unstructured();
@@ -68,7 +70,7 @@ pub(super) fn ids(value: &[u8]) -> Vec<String> {
     let value = ended(value);
     match MessageStream::new(&value).parse_id() {
         HeaderValue::Text(id) => vec![id.into_owned()],
-        HeaderValue::TextList(ids) => ids.into_iter().map(std::borrow::Cow::into_owned).collect(),
+        HeaderValue::TextList(ids) => ids.into_iter().map(Cow::into_owned).collect(),
         _ => Vec::new(),
     }
 }
@@ -103,7 +105,17 @@ pub(super) fn html_to_text(html: &str) -> String {
 
 /// The parsers of fields stop at a line end, and find nothing without one.
 fn ended(value: &[u8]) -> Vec<u8> {
-    let mut ended = value.get(..MAX_VALUE).unwrap_or(value).to_vec();
+    let mut ended = utf8(value.get(..MAX_VALUE).unwrap_or(value)).into_owned().into_bytes();
     ended.extend_from_slice(b"\r\n");
     ended
+}
+
+/// Octets beyond ASCII are UTF-8 (RFC 6532 §3.2) or, where they can't be, what old mailers send without a word.
+fn utf8(value: &[u8]) -> Cow<'_, str> {
+    let is_other = |error: std::str::Utf8Error| error.error_len().is_some();
+    let old = mail_parser::decoders::charsets::map::charset_decoder(b"windows-1252");
+    match old.filter(|_| std::str::from_utf8(value).is_err_and(is_other)) {
+        Some(decode) => Cow::Owned(decode(value)),
+        None => String::from_utf8_lossy(value),
+    }
 }

@@ -72,7 +72,7 @@ impl Part {
         let body = raw.get(self.body.clone()).map(|_| raw.slice(self.body.clone())).unwrap_or_default();
         let decoded = match self.encoding {
             Encoding::Identity => None,
-            Encoding::Base64 => mail_parser::decoders::base64::base64_decode(&body),
+            Encoding::Base64 => base64(&body),
             Encoding::QuotedPrintable => mail_parser::decoders::quoted_printable::quoted_printable_decode(&body),
         };
         decoded.map_or(body, Bytes::from)
@@ -81,17 +81,39 @@ impl Part {
     /// The content as text, by its charset; without one, UTF-8 with what isn't replaced.
     #[must_use]
     pub fn text(&self, raw: &Bytes) -> String {
-        let content = self.content(raw);
+        self.decode(&self.content(raw))
+    }
+
+    /// This content of the part's as text.
+    #[must_use]
+    pub fn decode(&self, content: &[u8]) -> String {
         let decode = self
             .charset
             .as_ref()
             .filter(|charset| !charset.eq_ignore_ascii_case("utf-8"))
             .and_then(|charset| mail_parser::decoders::charsets::map::charset_decoder(charset.as_bytes()));
         match decode {
-            Some(decode) => decode(&content),
-            None => String::from_utf8_lossy(&content).into_owned(),
+            Some(decode) => decode(content),
+            None => String::from_utf8_lossy(content).into_owned(),
         }
     }
+}
+
+/// Lines that hold anything else are passed over (RFC 2045 §6.8), as the footer that a list puts below; a body without
+/// one line of base64 is none.
+fn base64(body: &[u8]) -> Option<Vec<u8>> {
+    let decode = mail_parser::decoders::base64::base64_decode;
+    decode(body).or_else(|| {
+        let belongs = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'+' | b'/' | b'=');
+        let good = lines(body)
+            .filter_map(|line| body.get(line).map(<[u8]>::trim_ascii))
+            .filter(|line| line.iter().all(belongs))
+            .fold(Vec::new(), |mut good, line| {
+                good.extend_from_slice(line);
+                good
+            });
+        decode(&good).filter(|decoded| !decoded.is_empty())
+    })
 }
 
 /// A part found and not yet looked into.
