@@ -10,6 +10,7 @@ use std::time::Duration;
 use rhai::{Array, Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 use serde_json::Value as Json;
 
+use super::bounds::Bounds;
 use super::options::Options;
 use super::run::{Handler, Run, ScriptResult, State, refuse};
 use super::value;
@@ -138,13 +139,13 @@ fn check_key(context: &NativeCallContext, key: &str) -> ScriptResult<()> {
 
 fn get(context: NativeCallContext, kv: &mut KvNamespace, key: ImmutableString) -> ScriptResult<Dynamic> {
     let entry = kv.entry(&context, &key)?;
-    Ok(entry.map_or(Dynamic::UNIT, |entry| value::from_kv(&entry.value)))
+    Ok(entry.map_or(Dynamic::UNIT, |entry| value::from_kv(&entry.value, Bounds::of(&context))))
 }
 
 fn get_with_metadata(context: NativeCallContext, kv: &mut KvNamespace, key: ImmutableString) -> ScriptResult<Map> {
     let entry = kv.entry(&context, &key)?;
     let metadata = entry.as_ref().and_then(|entry| entry.metadata.as_ref()).map_or(Dynamic::UNIT, value::from_json);
-    let value = entry.map_or(Dynamic::UNIT, |entry| value::from_kv(&entry.value));
+    let value = entry.map_or(Dynamic::UNIT, |entry| value::from_kv(&entry.value, Bounds::of(&context)));
     Ok(Map::from([("value".into(), value), ("metadata".into(), metadata)]))
 }
 

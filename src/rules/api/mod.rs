@@ -7,6 +7,7 @@ pub mod actions;
 pub mod address;
 pub mod answer;
 pub mod attachment;
+pub mod bounds;
 pub mod context;
 pub mod env;
 pub mod headers;

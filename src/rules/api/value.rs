@@ -6,6 +6,9 @@
 use rhai::{Array, Blob, Dynamic, Map};
 use serde_json::Value as Json;
 
+use super::attachment::AttachmentView;
+use super::bounds::Bounds;
+use super::octets::Octets;
 use crate::kv;
 
 /// Arrays and maps inside each other.
@@ -50,8 +53,11 @@ fn convert(value: &Dynamic, depth: usize) -> Result<Json, String> {
         let entry = |(name, item): (_, &Dynamic)| Ok((name_of(name), convert(item, depth + 1)?));
         return map.iter().map(entry).collect::<Result<_, String>>().map(Json::Object);
     }
-    if value.is_blob() {
-        return Err("a blob has no JSON: use its to_base64(), or put it by itself".to_owned());
+    if Octets::from_dynamic(value).is_some() {
+        return Err("blobs and octets have no JSON: use to_base64(), or put them by themselves".to_owned());
+    }
+    if let Some(attachment) = value.read_lock::<AttachmentView>() {
+        return convert(&Dynamic::from_map(attachment.to_map()), depth + 1);
     }
     Err(format!("{} has no JSON: use strings, numbers, booleans, arrays and maps", article(value.type_name())))
 }
@@ -105,17 +111,17 @@ pub fn to_kv(value: &Dynamic) -> Result<kv::Value, String> {
     if let Ok(text) = value.as_immutable_string_ref() {
         return Ok(kv::Value::Text(text.to_string()));
     }
-    if let Ok(octets) = value.as_blob_ref() {
-        return Ok(kv::Value::Blob(octets.clone()));
+    if let Some(octets) = Octets::from_dynamic(value) {
+        return Ok(kv::Value::Blob(octets.bytes().to_vec()));
     }
     to_json(value).map(kv::Value::Json)
 }
 
-/// What a script gets, of the type it was put.
-#[must_use]
-pub fn from_kv(value: &kv::Value) -> Dynamic {
+/// What a script gets, of the type it was put; a blob that is longer than an array may be comes as octets.
+pub fn from_kv(value: &kv::Value, bounds: Bounds) -> Dynamic {
     match value {
         kv::Value::Text(text) => Dynamic::from(text.clone()),
+        kv::Value::Blob(octets) if octets.len() > bounds.array => Dynamic::from(Octets::new(octets.clone().into())),
         kv::Value::Blob(octets) => Dynamic::from_blob(Blob::from(octets.as_slice())),
         kv::Value::Json(json) => from_json(json),
     }
