@@ -111,12 +111,7 @@ impl App {
         let readiness = Readiness::default();
         readiness.hold(LISTENERS, "not bound yet");
         let http_listener = bind_http(&config).await?;
-        let parts = listener::Parts {
-            answerer,
-            bus: bus.clone(),
-            budget: Budget::new(config.limits.in_flight),
-            tls: Arc::clone(&tls),
-        };
+        let parts = listener::Parts { answerer, bus: bus.clone(), budget: Arc::clone(&budget), tls: Arc::clone(&tls) };
         let listeners = Listeners::start(&config.listeners, parts).map_err(|e| StartError::Listen(e.to_string()))?;
         readiness.clear(LISTENERS);
         levels(&listeners, &budget, &config);

@@ -92,15 +92,19 @@ impl Dispatcher {
 
     /// Claims nothing more and lets what is under way settle, for at most `deadline`. What hasn't settled then is
     /// due again at the next start.
-    pub async fn drain(self, deadline: Duration) {
+    pub async fn drain(mut self, deadline: Duration) {
         self.phase.send_replace(Phase::Draining);
-        let mut settler = self.settler;
-        if tokio::time::timeout(deadline, &mut settler).await.is_err() {
+        if tokio::time::timeout(deadline, &mut self.settler).await.is_err() {
             self.phase.send_replace(Phase::Over);
-            if tokio::time::timeout(Duration::from_secs(1), &mut settler).await.is_err() {
-                settler.abort();
-            }
+            let _late = tokio::time::timeout(Duration::from_secs(1), &mut self.settler).await;
         }
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        self.phase.send_replace(Phase::Over);
+        self.settler.abort();
     }
 }
 

@@ -319,3 +319,6 @@ fn target(task: &Task) -> String {
         Task::Decide(task) => task.recipient.address.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;
