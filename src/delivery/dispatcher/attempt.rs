@@ -8,16 +8,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::SemaphorePermit;
 
-use super::settle::{Judge, Relayed};
+use super::settle::{self, Judge, Relayed};
 use super::{Batch, Shared};
 use crate::clock;
 use crate::config::Config;
+use crate::delivery::notice::{self, Prepared};
 use crate::delivery::relay::Relay;
 use crate::delivery::relay::connection::Connection;
 use crate::delivery::relay::letter::{Content, Letter, Rcpt, added};
 use crate::delivery::webhook::Try;
 use crate::delivery::{Failure, Side, route};
-use crate::store::{Body, DecideTask, Delivery, RelayTask, Settlement, StoreError, Task, WebhookBody, WebhookTask};
+use crate::store::{
+    Body, DecideTask, Delivery, NoticeTask, RelayTask, Settlement, StoreError, Task, WebhookBody, WebhookTask,
+};
 
 /// What came of it.
 pub(super) struct Attempt {
@@ -65,10 +68,7 @@ pub(super) async fn attempt(
     match (&first.task, body) {
         (Task::Relay(_), Some(body)) => scene.relay(&batch, &body, connection).await,
         (Task::Webhook(task), body) => scene.webhook(first, task, body.as_deref()).await,
-        (Task::Notice(_), Some(_)) => {
-            let failure = Failure::later(Side::Ours, "4.3.5", "notices can't be made yet");
-            vec![scene.judge().unsent(first, &failure)].into()
-        }
+        (Task::Notice(task), Some(body)) => scene.notice(first, task, &body).await,
         (Task::Decide(task), Some(body)) => scene.decide(first, task, body).await,
         (_, None) => scene.without_body(&batch, &StoreError::NotFound("its octets were not read".into())),
     }
@@ -159,6 +159,18 @@ impl<'a> Scene<'a> {
             _ => None,
         };
         Attempt { settlements: vec![self.judge().hooked(delivery, sent)], connection: None, trouble }
+    }
+
+    async fn notice(&self, delivery: &Delivery, task: &NoticeTask, body: &Body) -> Attempt {
+        let (dns, message) = (&self.shared.parts.dns, delivery.key.message);
+        let prepared = notice::prepare(&self.config, dns, message, task, body, clock::now()).await;
+        let judge = self.judge();
+        let settlement = match prepared {
+            Prepared::Send(notice) => settle::noticed(delivery, body, notice, judge.now),
+            Prepared::Suppressed { why } => settle::suppressed(delivery, body, why, judge.now),
+            Prepared::Later { why } => judge.unsent(delivery, &Failure::later(Side::Network, "4.4.3", why)),
+        };
+        vec![settlement].into()
     }
 
     async fn decide(&self, delivery: &Delivery, task: &DecideTask, body: Arc<Body>) -> Attempt {
