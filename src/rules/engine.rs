@@ -1,6 +1,30 @@
-//! The Rhai engine, its limits, and one run of a handler.
+//! The Rhai engine and its limits: built once for each release and shared by every run.
+//!
+//! A script has no file, process, clock or randomness: of Rhai's packages the one that tells the time is left out, and
+//! what sleeps or evaluates text is refused. Operations, wall clock, sizes and depth are bounded by the [`Budget`];
+//! the rest (variables, modules, nesting of expressions) by constants here.
 
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
+
+use rhai::packages::{
+    BasicArrayPackage, BasicBlobPackage, BasicMapPackage, BasicMathPackage, BitFieldPackage, CorePackage, LogicPackage,
+    MoreStringPackage, Package,
+};
+use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Scope};
+
+use super::RunClock;
+use super::api;
+use super::api::run::refuse;
+
+/// Variables that one function may have at a time.
+const MAX_VARIABLES: usize = 200;
+const MAX_MODULES: usize = 100;
+const MAX_FUNCTIONS: usize = 1000;
+/// Expressions inside each other: the parser and the evaluation recurse by them.
+const MAX_EXPRESSION: usize = 48;
+/// Operations between two looks at the clock.
+const LOOK: u64 = 128;
 
 /// What one run may use.
 #[derive(Debug, Clone)]
@@ -26,4 +50,88 @@ impl Default for Budget {
             actions: 100,
         }
     }
+}
+
+/// The engine with everything registered and every limit set; it resolves no module yet.
+pub(super) fn build(budget: &Budget) -> Engine {
+    let mut engine = Engine::new_raw();
+    engine.register_global_module(CorePackage::new().as_shared_module());
+    engine.register_global_module(BitFieldPackage::new().as_shared_module());
+    engine.register_global_module(LogicPackage::new().as_shared_module());
+    engine.register_global_module(BasicMathPackage::new().as_shared_module());
+    engine.register_global_module(BasicArrayPackage::new().as_shared_module());
+    engine.register_global_module(BasicBlobPackage::new().as_shared_module());
+    engine.register_global_module(BasicMapPackage::new().as_shared_module());
+    engine.register_global_module(MoreStringPackage::new().as_shared_module());
+    engine.disable_symbol("eval");
+    engine.register_fn("sleep", |context: NativeCallContext, _: i64| no_sleep(&context));
+    engine.register_fn("sleep", |context: NativeCallContext, _: f64| no_sleep(&context));
+    api::register(&mut engine);
+
+    engine
+        .set_strict_variables(true)
+        .set_fail_on_invalid_map_property(false)
+        .set_max_operations(budget.operations)
+        .set_max_string_size(budget.string_size)
+        .set_max_array_size(budget.array_size)
+        .set_max_map_size(budget.map_size)
+        .set_max_call_levels(budget.call_depth)
+        .set_max_expr_depths(MAX_EXPRESSION, MAX_EXPRESSION)
+        .set_max_variables(MAX_VARIABLES)
+        .set_max_functions(MAX_FUNCTIONS)
+        .set_max_modules(MAX_MODULES);
+    let limit = budget.wall_clock;
+    engine.on_progress(move |operations| METER.with(|meter| meter.tick(operations, limit)));
+    engine
+}
+
+fn no_sleep(context: &NativeCallContext) -> Result<(), Box<EvalAltResult>> {
+    Err(refuse(context, "sleep isn't offered: a run decides at once"))
+}
+
+/// What every script may name without declaring it: seconds.
+pub(super) fn constants() -> Scope<'static> {
+    let mut scope = Scope::new();
+    scope.push_constant("SECOND", 1_i64);
+    scope.push_constant("MINUTE", 60_i64);
+    scope.push_constant("HOUR", 3_600_i64);
+    scope.push_constant("DAY", 86_400_i64);
+    scope
+}
+
+/// What the run of this thread has used.
+#[derive(Default)]
+struct Meter {
+    operations: Cell<u64>,
+    /// By the clock; meaningless without one.
+    until: Cell<Duration>,
+    clock: RefCell<Option<RunClock>>,
+}
+
+impl Meter {
+    /// Called for every operation; what it returns ends the run.
+    fn tick(&self, operations: u64, limit: Duration) -> Option<Dynamic> {
+        self.operations.set(operations);
+        if !operations.is_multiple_of(LOOK) {
+            return None;
+        }
+        let clock = self.clock.borrow();
+        let late = clock.as_ref().is_some_and(|clock| clock.read() > self.until.get());
+        late.then(|| Dynamic::from(format!("more than {} of time", humantime::format_duration(limit))))
+    }
+}
+
+thread_local! {
+    static METER: Meter = Meter::default();
+}
+
+/// Runs `script` with the meter at zero; returns what it returns, and the operations it took.
+pub(super) fn metered<T>(clock: Option<&RunClock>, budget: &Budget, script: impl FnOnce() -> T) -> (T, u64) {
+    METER.with(|meter| {
+        meter.operations.set(0);
+        meter.until.set(clock.map_or(Duration::ZERO, |clock| clock.read().saturating_add(budget.wall_clock)));
+        meter.clock.replace(clock.cloned());
+    });
+    let result = script();
+    (result, METER.with(|meter| meter.operations.get()))
 }

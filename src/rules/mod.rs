@@ -5,9 +5,13 @@
 //! rhai is confined to this module. The contract with admins is `rules/README.md`.
 
 pub mod api;
+mod check;
 pub mod engine;
+mod failure;
+mod modules;
 pub mod outcome;
 pub mod release;
+mod worker;
 
 use std::sync::Arc;
 

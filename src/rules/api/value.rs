@@ -67,6 +67,7 @@ fn name_of(name: impl AsRef<str>) -> String {
 }
 
 /// The name of a type as a script's author knows it.
+#[must_use]
 pub fn article(type_name: &str) -> String {
     let short = type_name.rsplit("::").next().unwrap_or(type_name);
     match short {
@@ -86,7 +87,6 @@ pub fn article(type_name: &str) -> String {
 }
 
 /// JSON as a script's value. Integers beyond 63 bits become floating-point numbers.
-#[must_use]
 pub fn from_json(value: &Json) -> Dynamic {
     match value {
         Json::Null => Dynamic::UNIT,

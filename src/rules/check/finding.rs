@@ -1,0 +1,109 @@
+//! What was found, with file, line, caret and what to do.
+
+use std::collections::BTreeMap;
+
+use rhai::{LexError, ParseError, ParseErrorType, Position};
+
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::rules::outcome::Place;
+
+/// Findings beyond these are left out.
+const MOST: usize = 200;
+
+pub struct Findings<'a> {
+    sources: &'a BTreeMap<String, String>,
+    found: Vec<Diagnostic>,
+}
+
+impl<'a> Findings<'a> {
+    pub fn new(sources: &'a BTreeMap<String, String>) -> Self {
+        Self { sources, found: Vec::new() }
+    }
+
+    pub fn any_error(&self) -> bool {
+        self.found.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    /// By file and place.
+    pub fn sorted(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        self.found.dedup();
+        self.found
+    }
+
+    pub fn error(&mut self, file: &str, at: Position, width: usize, message: String, help: Option<String>) {
+        self.push(Severity::Error, file, at, width, message, help);
+    }
+
+    pub fn push(
+        &mut self,
+        severity: Severity,
+        file: &str,
+        at: Position,
+        width: usize,
+        message: String,
+        help: Option<String>,
+    ) {
+        if self.found.len() >= MOST {
+            return;
+        }
+        let line = at.line().unwrap_or(0);
+        let source_line = line.checked_sub(1).and_then(|before| self.sources.get(file)?.lines().nth(before));
+        self.found.push(Diagnostic {
+            severity,
+            file: file.to_owned(),
+            line,
+            column: if line == 0 { 0 } else { at.position().unwrap_or(1) },
+            width: width.max(1),
+            message,
+            help,
+            source_line: source_line.map(ToOwned::to_owned),
+        });
+    }
+
+    pub fn whole_file(&mut self, file: &str, message: &str) {
+        self.error(file, Position::NONE, 1, message.to_owned(), None);
+    }
+
+    /// An error that evaluation met.
+    pub fn at_place(&mut self, place: &Place, message: String) {
+        let line = u16::try_from(place.line).unwrap_or(u16::MAX);
+        let column = u16::try_from(place.column).unwrap_or(u16::MAX);
+        let at = if line == 0 { Position::NONE } else { Position::new(line, column) };
+        self.error(&place.file, at, 1, message, None);
+    }
+
+    /// The one error that parsing a file ends with.
+    pub fn syntax(&mut self, file: &str, error: &ParseError) {
+        let (message, help, width) = match error.err_type() {
+            ParseErrorType::VariableUndefined(name) => {
+                (format!("no variable {name}"), self.undefined(file, name), name.len())
+            }
+            ParseErrorType::ModuleUndefined(name) => {
+                let help = format!("import it at the top of the file: import \"lib/{name}\" as {name};");
+                (format!("no module is imported as {name}"), Some(help), name.len())
+            }
+            ParseErrorType::ExprTooDeep => {
+                ("expressions are nested too deeply".to_owned(), Some("give parts of it names with let".to_owned()), 1)
+            }
+            ParseErrorType::BadInput(LexError::ImproperSymbol(word, _)) if word == "eval" => {
+                ("eval is not offered: a worker's source is all there is".to_owned(), None, word.len())
+            }
+            other => (other.to_string(), None, 1),
+        };
+        self.error(file, error.position(), width, message, help);
+    }
+
+    /// A constant of the file is known inside functions by another name.
+    fn undefined(&self, file: &str, name: &str) -> Option<String> {
+        let text = self.sources.get(file)?;
+        let declares = |line: &str| {
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+            words.next() == Some("const") && words.next() == Some(name)
+        };
+        if text.lines().any(|line| declares(line.trim_start().trim_start_matches("export ").trim_start())) {
+            return Some(format!("inside a function, the file's constants are global::{name}"));
+        }
+        None
+    }
+}

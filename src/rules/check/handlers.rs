@@ -1,0 +1,42 @@
+//! Whether a main script is a worker: it has a handler, and each has the parameters that it will be given.
+
+use rhai::{AST, Position};
+
+use super::finding::Findings;
+use crate::rules::worker::HANDLERS;
+
+/// Handlers of the contract that this version doesn't call, with the number of their parameters.
+const LATER: &[(&str, usize)] =
+    &[("connect", 2), ("helo", 2), ("mail_from", 3), ("delivered", 3), ("failed", 3), ("scheduled", 3)];
+
+pub fn check(file: &str, script: &AST, findings: &mut Findings) {
+    let mut any = false;
+    for (name, parameters) in HANDLERS {
+        let of_name: Vec<_> = script.iter_fn_def().filter(|function| function.name.as_str() == *name).collect();
+        if of_name.iter().any(|function| function.params.len() == parameters.len()) {
+            any = true;
+        } else if let Some(function) = of_name.first() {
+            any = true;
+            let count = match function.params.len() {
+                1 => "1 parameter".to_owned(),
+                count => format!("{count} parameters"),
+            };
+            let message = format!("the handler {name} has {count} in place of {}", parameters.len());
+            let help = format!("write fn {name}({})", parameters.join(", "));
+            findings.error(file, function.body.start_position(), 1, message, Some(help));
+        }
+    }
+    for function in script.iter_fn_def() {
+        if LATER.contains(&(function.name.as_str(), function.params.len())) {
+            any = true;
+            let message = format!("the handler {} is not offered by this version", function.name);
+            let offered: Vec<&str> = HANDLERS.iter().map(|(name, _)| *name).collect();
+            let help = format!("offered: {}", offered.join(", "));
+            findings.error(file, function.body.start_position(), 1, message, Some(help));
+        }
+    }
+    if !any {
+        let help = "a worker has at least one: fn email(message, env, ctx) { … }".to_owned();
+        findings.error(file, Position::NONE, 1, "the script has no handler".to_owned(), Some(help));
+    }
+}

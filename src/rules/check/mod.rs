@@ -1,0 +1,166 @@
+//! From sources to a release, or to everything that is wrong with them.
+//!
+//! Every file is parsed, so that every file's error is told at once; then imports, handlers and names are looked at
+//! in what could be parsed; at last modules are evaluated, dependencies first, and each main's top level once.
+
+mod finding;
+mod handlers;
+mod imports;
+mod members;
+mod names;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rhai::{AST, Dynamic, Engine, EvalAltResult, Module, Scope};
+
+use self::finding::Findings;
+use super::api::env::Environment;
+use super::engine::{Budget, build, constants, metered};
+use super::failure::describe;
+use super::modules::Modules;
+use super::worker::Worker;
+use super::{Bindings, Release, RunClock};
+use crate::diagnostic::{Diagnostic, Severity};
+
+/// Files by name, as far as they could be parsed.
+type Scripts = BTreeMap<String, AST>;
+
+/// Compiles; see [`Release::compile`].
+pub(super) fn compile(
+    sources: &BTreeMap<String, String>,
+    mains: &[String],
+    bindings: Bindings,
+) -> Result<(Release, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let budget = bindings.budget.clone().unwrap_or_default();
+    let environment = Arc::new(Environment::new(&bindings, version(sources)));
+    let mut engine = build(&budget);
+    let modules = Modules::default();
+    engine.set_module_resolver(modules.clone());
+
+    let mut findings = Findings::new(sources);
+    let scripts = parse(&engine, sources, &mut findings);
+    let graph = imports::graph(&scripts, sources, &mut findings);
+    let order = imports::order(&graph, &mut findings);
+    let members = members::Members::of(&engine);
+    for (file, script) in &scripts {
+        let is_main = mains.contains(file);
+        names::check(
+            file,
+            script,
+            is_main,
+            &names::Known { environment: &environment, members: &members, graph: &graph, scripts: &scripts },
+            &mut findings,
+        );
+    }
+    for main in mains {
+        match scripts.get(main) {
+            Some(script) => handlers::check(main, script, &mut findings),
+            None if !sources.contains_key(main) => findings.whole_file(main, "no such file among the rules"),
+            None => {}
+        }
+    }
+    let clock = bindings.clock;
+    if !findings.any_error() {
+        let evaluation = Evaluation { engine: &engine, budget: &budget, clock: clock.as_ref(), modules: &modules };
+        evaluation.modules(&order, &scripts, &graph, &mut findings);
+        evaluation.mains(mains, &scripts, &mut findings);
+    }
+    let findings = findings.sorted();
+    if findings.iter().any(|finding| finding.severity == Severity::Error) {
+        return Err(findings);
+    }
+    let worker = |main: &String| scripts.get(main).map(|script| (main.clone(), Worker::new(main, script)));
+    let workers = mains.iter().filter_map(worker).filter(|(_, worker)| !worker.is_empty()).collect();
+    Ok((Release { engine, budget, clock, environment, workers }, findings))
+}
+
+/// Sixteen hexadecimal digits that change with any source.
+fn version(sources: &BTreeMap<String, String>) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for (path, text) in sources {
+        for part in [path, text] {
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+    }
+    context.finish().as_ref().iter().take(8).fold(String::new(), |hex, octet| format!("{hex}{octet:02x}"))
+}
+
+fn parse(engine: &Engine, sources: &BTreeMap<String, String>, findings: &mut Findings) -> Scripts {
+    let scope = constants();
+    let mut scripts = Scripts::new();
+    for (file, text) in sources {
+        let parsed = catch_unwind(AssertUnwindSafe(|| engine.compile_with_scope(&scope, text)));
+        match parsed {
+            Ok(Ok(mut script)) => {
+                script.set_source(file.as_str());
+                scripts.insert(file.clone(), script);
+            }
+            Ok(Err(error)) => findings.syntax(file, &error),
+            Err(_panic) => findings.whole_file(file, "the parser gave up on this file: please report it"),
+        }
+    }
+    scripts
+}
+
+/// Runs what stands outside functions, within the budget of a run.
+struct Evaluation<'a> {
+    engine: &'a Engine,
+    budget: &'a Budget,
+    clock: Option<&'a RunClock>,
+    modules: &'a Modules,
+}
+
+impl Evaluation<'_> {
+    /// Dependencies first; a module is evaluated once, whoever imports it.
+    fn modules(&self, order: &[String], scripts: &Scripts, graph: &imports::Graph, findings: &mut Findings) {
+        let mut compiled: BTreeMap<&str, Arc<Module>> = BTreeMap::new();
+        for file in order {
+            let Some(script) = scripts.get(file) else { continue };
+            for import in graph.get(file).into_iter().flatten() {
+                if let Some(module) = compiled.get(import.file.as_str()) {
+                    self.modules.add(file, &import.path, Arc::clone(module));
+                }
+            }
+            if !graph.values().flatten().any(|import| import.file == *file) {
+                continue;
+            }
+            let module = self.guarded(file, findings, || Module::eval_ast_as_new(Scope::new(), script, self.engine));
+            if let Some(module) = module {
+                compiled.insert(file, Arc::new(module));
+            }
+        }
+    }
+
+    /// Once, to see whether it can be run.
+    fn mains(&self, mains: &[String], scripts: &Scripts, findings: &mut Findings) {
+        for (main, script) in mains.iter().filter_map(|main| Some((main, scripts.get(main)?))) {
+            let top = script.clone_statements_only();
+            let top = AST::new_with_source(top.statements().to_vec(), script.shared_lib().clone(), main.as_str());
+            self.guarded(main, findings, || self.engine.eval_ast::<Dynamic>(&top));
+        }
+    }
+
+    fn guarded<T>(
+        &self,
+        file: &str,
+        findings: &mut Findings,
+        script: impl FnOnce() -> Result<T, Box<EvalAltResult>>,
+    ) -> Option<T> {
+        let script = || catch_unwind(AssertUnwindSafe(script));
+        match metered(self.clock, self.budget, script).0 {
+            Ok(Ok(value)) => Some(value),
+            Ok(Err(error)) => {
+                let (place, text) = describe(&error, file, rhai::Position::NONE, self.budget);
+                findings.at_place(&place, text);
+                None
+            }
+            Err(_panic) => {
+                findings.whole_file(file, "its top level made the engine panic: please report it");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! A case: message, script and bindings from text, and the outcome as text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mailworker::diagnostic::Diagnostic;
+use mailworker::kv::{Entry, Key, Page, Read, Value, View, ViewError, Write};
+use mailworker::mail::{Address, Client, Message, MessageId, Timestamp, Tls};
+use mailworker::rules::engine::Budget;
+use mailworker::rules::outcome::{ForwardTo, LogLine, Place, WebhookTarget};
+use mailworker::rules::{
+    Bindings, Effect, EmailCall, KvView, Outcome, RcptCall, RcptOutcome, RcptVerdict, Release, RunClock, SessionFacts,
+    Verdict,
+};
+
+/// 2026-11-24T09:15:02.123Z
+pub const NOW: i64 = 1_795_511_702_123;
+const MAIN: &str = "rules/main.rhai";
+const MESSAGE: &str =
+    "From: Alice <alice@example.org>\r\nTo: support@example.com\r\nSubject: Printer\r\n\r\nIt burns.\r\n";
+
+/// One case as read.
+#[derive(Default)]
+pub struct Case {
+    pub name: String,
+    /// Comments, settings and sections before the outcome, as written.
+    pub head: Vec<String>,
+    pub expected: Vec<String>,
+    settings: Vec<(String, String)>,
+    sections: BTreeMap<String, String>,
+}
+
+/// The cases of one file.
+pub fn read(text: &str) -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    let mut section = String::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("== ") {
+            cases.push(Case { name: name.to_owned(), ..Case::default() });
+            section.clear();
+            continue;
+        }
+        let Some(case) = cases.last_mut() else { continue };
+        if let Some(name) = line.strip_prefix("--- ") {
+            name.clone_into(&mut section);
+            if name != "outcome" {
+                case.sections.entry(name.to_owned()).or_default();
+            }
+        } else if section == "outcome" {
+            case.expected.push(line.to_owned());
+            continue;
+        } else if !section.is_empty() {
+            let text = case.sections.entry(section.clone()).or_default();
+            text.push_str(line);
+            text.push('\n');
+        } else if let Some((name, value)) =
+            line.strip_prefix("@ ").map(|line| line.split_once(' ').unwrap_or((line, "")))
+        {
+            case.settings.push((name.to_owned(), value.to_owned()));
+        }
+        if section != "outcome" {
+            case.head.push(line.to_owned());
+        }
+    }
+    for case in &mut cases {
+        while case.expected.last().is_some_and(String::is_empty) {
+            case.expected.pop();
+        }
+    }
+    cases
+}
+
+/// The file with the outcomes as they are.
+pub fn write(cases: &[(Case, Vec<String>)]) -> String {
+    let mut text = String::new();
+    for (case, outcome) in cases {
+        let _ = writeln!(text, "== {}", case.name);
+        for line in &case.head {
+            let _ = writeln!(text, "{line}");
+        }
+        let _ = writeln!(text, "--- outcome");
+        for line in outcome {
+            let _ = writeln!(text, "{line}");
+        }
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text + "\n"
+}
+
+impl Case {
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> + 'a {
+        self.settings.iter().filter(move |(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    fn one(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+
+    fn names(&self, name: &str) -> Vec<String> {
+        self.all(name).flat_map(str::split_whitespace).map(ToOwned::to_owned).collect()
+    }
+
+    fn sources(&self) -> BTreeMap<String, String> {
+        let mut sources = BTreeMap::new();
+        if self.one("example").is_some() {
+            for path in [MAIN, "rules/lib/spam.rhai"] {
+                let file = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+                sources.insert(path.to_owned(), std::fs::read_to_string(file).unwrap());
+            }
+        }
+        for (section, text) in &self.sections {
+            match section.as_str() {
+                "message" => {}
+                "email" => {
+                    sources.insert(MAIN.to_owned(), format!("fn email(message, env, ctx) {{\n{text}}}\n"));
+                }
+                "rcpt_to" => {
+                    sources.insert(MAIN.to_owned(), format!("fn rcpt_to(session, rcpt, env) {{\n{text}}}\n"));
+                }
+                path => {
+                    sources.insert(path.to_owned(), text.clone());
+                }
+            }
+        }
+        sources
+    }
+
+    fn bindings(&self) -> Bindings {
+        let mut budget = Budget::default();
+        let mut clock = None;
+        for (name, value) in self.all("budget").flat_map(str::split_whitespace).filter_map(|pair| pair.split_once('='))
+        {
+            let number: usize = value.parse().unwrap();
+            match name {
+                "operations" => budget.operations = number as u64,
+                "string_size" => budget.string_size = number,
+                "array_size" => budget.array_size = number,
+                "map_size" => budget.map_size = number,
+                "call_depth" => budget.call_depth = number,
+                "actions" => budget.actions = number,
+                // Each look at the clock finds a second gone.
+                "seconds" => {
+                    budget.wall_clock = Duration::from_secs(number as u64);
+                    let looks = Mutex::new(0);
+                    clock = Some(RunClock::new(move || {
+                        let mut looks = looks.lock().unwrap();
+                        *looks += 1;
+                        Duration::from_secs(*looks)
+                    }));
+                }
+                other => panic!("no budget {other}"),
+            }
+        }
+        let vars = self.all("vars").flat_map(|json| {
+            let vars: BTreeMap<String, serde_json::Value> = serde_json::from_str(json).unwrap();
+            vars
+        });
+        Bindings {
+            env_name: self.one("env").unwrap_or_default().to_owned(),
+            vars: vars.collect(),
+            kv_namespaces: self.names("kv"),
+            webhooks: self.names("webhook"),
+            destinations: self.names("destination"),
+            budget: Some(budget),
+            clock,
+        }
+    }
+
+    fn facts(&self) -> SessionFacts {
+        let tls = Tls { version: "TLSv1.3".into(), cipher: "TLS13_AES_256_GCM_SHA384".into(), sni: None };
+        SessionFacts {
+            client: Client {
+                ip: "192.0.2.7".parse().unwrap(),
+                port: 4025,
+                listener: "127.0.0.1:25".to_owned(),
+                helo: Some("mail.example.org".to_owned()),
+                esmtp: true,
+                tls: (self.one("tls") != Some("off")).then_some(tls),
+                ptr: self.one("ptr").map(ToOwned::to_owned),
+            },
+            sender: match self.one("from") {
+                Some("<>") => None,
+                from => Some(Address::parse(from.unwrap_or("alice@example.org")).unwrap()),
+            },
+            notes: self.one("notes").map(|json| serde_json::from_str(json).unwrap()).unwrap_or_default(),
+        }
+    }
+
+    fn kv(&self) -> Stored {
+        let keys = self.all("stored").enumerate().map(|(at, line)| {
+            let mut words = line.splitn(3, ' ');
+            let (namespace, key) = (words.next().unwrap(), words.next().unwrap());
+            let json: serde_json::Value = serde_json::from_str(words.next().unwrap()).unwrap();
+            let value = match json {
+                serde_json::Value::String(text) => Value::Text(text),
+                other => match other.get("$blob").and_then(serde_json::Value::as_str) {
+                    Some(blob) => Value::Blob(blob.as_bytes().to_vec()),
+                    None => Value::Json(other),
+                },
+            };
+            let metadata = key.starts_with("meta").then(|| serde_json::json!({"kept": true}));
+            let entry = Entry { value, metadata, expires_at: None, version: at as u64 + 1 };
+            ((namespace.to_owned(), key.to_owned()), entry)
+        });
+        Stored { keys: keys.collect(), broken: self.one("broken").is_some() }
+    }
+
+    /// What comes of it, line by line.
+    pub fn run(&self) -> Vec<String> {
+        let compiled = Release::compile(
+            &self.sources(),
+            &self.names("main").into_iter().chain([MAIN.to_owned()]).collect::<Vec<_>>(),
+            self.bindings(),
+        );
+        let (release, warnings) = match compiled {
+            Ok(compiled) => compiled,
+            Err(findings) => return findings.iter().map(shown_finding).collect(),
+        };
+        let mut lines: Vec<String> = warnings.iter().map(shown_finding).collect();
+        let kv: KvView = Arc::new(self.kv());
+        let recipient = Address::parse(self.one("to").unwrap_or("support+urgent@example.com")).unwrap();
+        let subaddress = self.one("subaddress").unwrap_or("+").to_owned();
+        let now = Timestamp::from_millis(NOW);
+        if self.one("handler") == Some("rcpt_to") || self.sections.contains_key("rcpt_to") {
+            let call = RcptCall { main: MAIN.to_owned(), session: self.facts(), recipient, subaddress, now };
+            show_rcpt(&mut lines, &release.rcpt_to(&call, &kv));
+            return lines;
+        }
+        let raw = self.sections.get("message").map_or(MESSAGE.to_owned(), |text| text.replace('\n', "\r\n"));
+        let call = EmailCall {
+            main: MAIN.to_owned(),
+            id: MessageId::new(now, 7),
+            received_at: now,
+            recipient,
+            subaddress,
+            session: Arc::new(self.facts()),
+            message: Arc::new(Message::new(raw.into())),
+            now,
+        };
+        show(&mut lines, &release.email(&call, &kv));
+        lines
+    }
+}
+
+fn shown_finding(finding: &Diagnostic) -> String {
+    format!(
+        "{}: {finding}",
+        if finding.severity == mailworker::diagnostic::Severity::Error { "error" } else { "warning" }
+    )
+}
+
+fn show(lines: &mut Vec<String>, outcome: &Outcome) {
+    lines.push(match &outcome.verdict {
+        Verdict::Accept => "accept".to_owned(),
+        Verdict::Undecided => "undecided".to_owned(),
+        Verdict::Drop { at } => format!("drop, {at}"),
+        Verdict::Reject { reply, at } => format!("reject {}, {at}", shown_reply(reply)),
+        Verdict::Defer { reply, at } => format!("defer {}, {at}", shown_reply(reply)),
+        Verdict::Failed { error } => format!("failed {error}"),
+    });
+    lines.extend(outcome.effects.iter().map(shown_effect));
+    lines.extend(outcome.reads.iter().map(shown_read));
+    lines.extend(outcome.writes.iter().map(shown_write));
+    lines.extend(outcome.log.iter().map(shown_line));
+}
+
+fn show_rcpt(lines: &mut Vec<String>, outcome: &RcptOutcome) {
+    lines.push(match &outcome.verdict {
+        RcptVerdict::Accept => "accept".to_owned(),
+        RcptVerdict::Reject { reply, at } => format!("reject {}, {at}", shown_reply(reply)),
+        RcptVerdict::Defer { reply, at } => format!("defer {}, {at}", shown_reply(reply)),
+        RcptVerdict::Redirect { to, at } => format!("redirect to {to}, {at}"),
+        RcptVerdict::Failed { error } => format!("failed {error}"),
+    });
+    if !outcome.notes.is_empty() {
+        lines.push(format!("notes {}", serde_json::to_string(&outcome.notes).unwrap()));
+    }
+    lines.extend(outcome.log.iter().map(shown_line));
+}
+
+fn shown_reply(reply: &mailworker::mail::Reply) -> String {
+    format!("{} {} {}", reply.code, reply.enhanced().unwrap_or_default(), reply.text)
+}
+
+fn shown_line(line: &LogLine) -> String {
+    format!("log {}: {}", line.at, line.text)
+}
+
+fn shown_effect((effect, at): &(Effect, Place)) -> String {
+    let fields =
+        |headers: &[(String, String)]| headers.iter().fold(String::new(), |text, (n, v)| format!("{text} [{n}: {v}]"));
+    match effect {
+        Effect::Forward { to: ForwardTo::Address(to), headers } => format!("forward to {to}{}, {at}", fields(headers)),
+        Effect::Forward { to: ForwardTo::Destination(to), headers } => {
+            format!("forward by destination {to}{}, {at}", fields(headers))
+        }
+        Effect::Webhook { target, method, headers, body } => {
+            let target = match target {
+                WebhookTarget::Binding(name) => format!("binding {name}"),
+                WebhookTarget::Url(url) => format!("url {url}"),
+            };
+            format!("webhook {method} {target}{} {body}, {at}", fields(headers))
+        }
+        Effect::Store { mailbox, retention_secs } => {
+            format!("store mailbox={mailbox:?} retention={retention_secs:?}, {at}")
+        }
+    }
+}
+
+fn shown_read(read: &Read) -> String {
+    match read {
+        Read::Key { namespace, key, version: Some(version) } => format!("read {namespace} {key}: version {version}"),
+        Read::Key { namespace, key, version: None } => format!("read {namespace} {key}: absent"),
+        Read::List { namespace, prefix, cursor, limit, seen } => {
+            format!("read {namespace} list prefix={prefix:?} cursor={cursor:?} limit={limit}: {seen:?}")
+        }
+    }
+}
+
+fn shown_write(write: &Write) -> String {
+    match write {
+        Write::Put { namespace, key, value, metadata, expires_at } => {
+            let value = match value {
+                Value::Text(text) => format!("text {text:?}"),
+                Value::Blob(octets) => format!("blob of {} octets", octets.len()),
+                Value::Json(json) => format!("json {json}"),
+            };
+            let metadata = metadata.as_ref().map(|json| format!(", metadata {json}")).unwrap_or_default();
+            let expires = expires_at.map(|at| format!(", expires {at}")).unwrap_or_default();
+            format!("write {namespace} put {key} {value}{metadata}{expires}")
+        }
+        Write::Delete { namespace, key } => format!("write {namespace} delete {key}"),
+        Write::Increment { namespace, key, by } => format!("write {namespace} increment {key} by {by}"),
+    }
+}
+
+/// What is committed, as a case has it.
+pub struct Stored {
+    keys: BTreeMap<(String, String), Entry>,
+    broken: bool,
+}
+
+impl View for Stored {
+    fn get(&self, namespace: &str, key: &str, _: Timestamp) -> Result<Option<Entry>, ViewError> {
+        if self.broken {
+            return Err(ViewError("the disk is gone".to_owned()));
+        }
+        Ok(self.keys.get(&(namespace.to_owned(), key.to_owned())).cloned())
+    }
+
+    fn list(
+        &self,
+        namespace: &str,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+        _: Timestamp,
+    ) -> Result<Page, ViewError> {
+        if self.broken {
+            return Err(ViewError("the disk is gone".to_owned()));
+        }
+        let matching = self.keys.iter().filter(|((of, key), _)| {
+            of == namespace && key.starts_with(prefix) && cursor.is_none_or(|cursor| key.as_str() > cursor)
+        });
+        let mut keys: Vec<Key> = matching
+            .map(|((_, key), entry)| Key {
+                name: key.clone(),
+                metadata: entry.metadata.clone(),
+                expires_at: entry.expires_at,
+                version: entry.version,
+            })
+            .collect();
+        let more = keys.len() > limit;
+        keys.truncate(limit);
+        let cursor = more.then(|| keys.last().unwrap().name.clone());
+        Ok(Page { keys, cursor })
+    }
+}
