@@ -6,5 +6,7 @@ mod harness;
 
 #[path = "store/accepting.rs"]
 mod accepting;
+#[path = "store/checking.rs"]
+mod checking;
 #[path = "store/claiming.rs"]
 mod claiming;

@@ -85,6 +85,9 @@ pub enum Command {
     Tail(Tail),
     /// Copy the store, whether a server runs on it or not
     Backup(Backup),
+    /// Prove the store sound, and mend it
+    #[command(subcommand)]
+    Store(Store),
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  mailworker completions bash > ~/.local/share/bash-completion/completions/mailworker"
@@ -380,10 +383,18 @@ pub struct Backup {
 
 #[derive(Debug, Subcommand)]
 pub enum Store {
-    /// Prove the store sound: every record's bytes there and whole, indexes right, no orphans
-    #[command(after_help = "Examples:\n  mailworker store check\n  mailworker store check --repair")]
+    /// Prove the store sound: every message's octets there and whole, rows readable, indexes right
+    #[command(after_help = "\
+Reads all of the store and changes nothing; beside a running server it leaves out what is being written.
+With --repair, what is damaged is put into quarantine/ below data_dir and nothing is deleted; copy data_dir first.
+Exits with 1 where something is found; with --repair, where something is left that can't be mended.
+
+Examples:
+  mailworker store check
+  mailworker store check --json
+  mailworker store check --repair")]
     Check {
-        /// Repair what can be; no server may run on the store
+        /// Mend what can be mended; no server may run on the store
         #[arg(long)]
         repair: bool,
         #[command(flatten)]

@@ -110,6 +110,7 @@ fn run(arguments: Arguments) -> Done {
         Command::Kv(verb) => runtime()?.block_on(kv::run(common, verb)),
         Command::Tail(options) => runtime()?.block_on(tail::run(common, &options)),
         Command::Backup(options) => runtime()?.block_on(store::backup(common, &options)),
+        Command::Store(args::Store::Check { repair, machine }) => store::check(common, repair, machine),
     }
 }
 

@@ -33,18 +33,34 @@ pub(super) fn spool(data_dir: &Path) -> PathBuf {
 
 /// Makes what isn't there yet and closes it to others.
 pub(super) fn prepare(data_dir: &Path) -> Result<(), StoreError> {
-    for directory in [data_dir.to_owned(), spool(data_dir)] {
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(|e| unusable(&directory, &e))?;
-        let permissions = fs::metadata(&directory).map_err(|e| unusable(&directory, &e))?.permissions();
-        if permissions.mode() & 0o077 != 0 {
-            fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).map_err(|e| unusable(&directory, &e))?;
+    prepare_one(data_dir)?;
+    prepare_one(&spool(data_dir))?;
+    refuse_network(data_dir)
+}
+
+/// Makes a directory and those above it, closes it to others, and makes the entries that lead to it durable.
+pub(super) fn prepare_one(directory: &Path) -> Result<(), StoreError> {
+    let above = |path: &Path| path.parent().map(|parent| parent.join("."));
+    let mut leading = vec![above(directory)];
+    let mut missing = directory.parent();
+    while let Some(path) = missing.filter(|path| !path.as_os_str().is_empty() && !path.exists()) {
+        leading.push(above(path));
+        missing = path.parent();
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|e| unusable(directory, &e))?;
+    let permissions = fs::metadata(directory).map_err(|e| unusable(directory, &e))?.permissions();
+    if permissions.mode() & 0o077 != 0 {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(|e| unusable(directory, &e))?;
+    }
+    for path in leading.iter().flatten() {
+        match File::open(path) {
+            Ok(_) => sync(path)?,
+            // Not ours to read, so not made by us either.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(unusable(path, &error)),
         }
     }
-    if let Some(parent) = data_dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        sync(parent)?;
-    }
-    sync(data_dir)?;
-    refuse_network(data_dir)
+    sync(directory)
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> StoreError {

@@ -54,7 +54,7 @@ pub(super) fn get(
     key: &str,
     now: Timestamp,
 ) -> Result<Option<Entry>, StoreError> {
-    let entry = connection.prepare_cached(GET)?.query_row([namespace, key], |row| Ok(entry(row))).optional()?;
+    let entry = connection.prepare_cached(GET)?.query_row([namespace, key], |row| Ok(entry(row, 0))).optional()?;
     match entry {
         Some(entry) => {
             let entry =
@@ -69,19 +69,20 @@ fn lives(expires_at: Option<i64>, now: Timestamp) -> bool {
     expires_at.is_none_or(|at| at > now.as_millis())
 }
 
-fn entry(row: &Row<'_>) -> Result<Entry, Box<dyn std::error::Error>> {
-    let octets: Vec<u8> = row.get(4)?;
-    let value = match row.get::<_, i64>(0)? {
+/// From the columns of [`GET`], which begin at `first`.
+pub(super) fn entry(row: &Row<'_>, first: usize) -> Result<Entry, Box<dyn std::error::Error>> {
+    let octets: Vec<u8> = row.get(first + 4)?;
+    let value = match row.get::<_, i64>(first)? {
         TEXT => Value::Text(String::from_utf8(octets)?),
         BLOB => Value::Blob(octets),
         _ => Value::Json(serde_json::from_slice(&octets)?),
     };
-    let metadata: Option<String> = row.get(1)?;
+    let metadata: Option<String> = row.get(first + 1)?;
     Ok(Entry {
         value,
         metadata: metadata.map(|text| serde_json::from_str(&text)).transpose()?,
-        expires_at: row.get::<_, Option<i64>>(2)?.map(Timestamp::from_millis),
-        version: row.get::<_, i64>(3)?.unsigned_abs(),
+        expires_at: row.get::<_, Option<i64>>(first + 2)?.map(Timestamp::from_millis),
+        version: row.get::<_, i64>(first + 3)?.unsigned_abs(),
     })
 }
 

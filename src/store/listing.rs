@@ -86,17 +86,35 @@ pub struct QueueEntry {
 }
 
 /// What `store check` found.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CheckReport {
+    /// A server has the store open: what it is writing was left out.
+    pub running: bool,
     pub messages: u64,
     pub deliveries: u64,
     pub segments: u64,
+    /// Octets of mail that were read.
     pub bytes: u64,
     pub findings: Vec<Finding>,
+    /// Findings beyond the first thousand.
+    pub unlisted: u64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What a repair came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RepairReport {
+    /// As it was found.
+    pub found: CheckReport,
+    /// As it is now.
+    pub left: CheckReport,
+    /// Where what was damaged lies now; `None`: nothing had to be put aside.
+    pub quarantine: Option<std::path::PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
+    /// database, schema, message, octets, segment, delivery, trace, kv, log.
+    pub kind: String,
     /// What is wrong, and with what.
     pub problem: String,
     /// What a repair would do about it.

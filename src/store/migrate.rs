@@ -100,7 +100,20 @@ pub(super) fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(),
     }
 }
 
+/// Refuses a store of an older version, which only its opening for writing brings up to date.
+pub(super) fn refuse_older(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let found: Option<i64> =
+        connection.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?;
+    if found == Some(latest()) {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!(
+        "the store {} has an older schema; it is brought up to date when `mailworker serve` opens it",
+        path.display()
+    )))
+}
+
 /// The newest schema this program knows.
-pub(super) fn latest() -> i64 {
+fn latest() -> i64 {
     embedded::migrations::runner().get_migrations().iter().map(|m| i64::from(m.version())).max().unwrap_or(0)
 }

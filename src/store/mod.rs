@@ -11,7 +11,7 @@
 mod acceptance;
 mod apply;
 mod backup;
-
+mod check;
 mod claims;
 mod directory;
 mod error;
@@ -35,7 +35,7 @@ pub use acceptance::{
 pub use directory::free_bytes;
 pub use error::StoreError;
 pub use listing::{
-    CheckReport, Finding, Gauges, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter,
+    CheckReport, Finding, Gauges, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter, RepairReport,
 };
 pub use readers::Reader;
 
@@ -326,6 +326,22 @@ impl Store {
     /// `Unusable` where there is none, or one of another version.
     pub fn open_readonly(data_dir: &Path) -> Result<Reader, StoreError> {
         Reader::open(data_dir)
+    }
+
+    /// Proves the store in `data_dir` sound, by calls that block. Takes its lock where no one has it; changes nothing.
+    ///
+    /// # Errors
+    /// `Unusable` where there is no store, or one of another version; `Failed` where the disk can't be read.
+    pub fn check(data_dir: &Path) -> Result<CheckReport, StoreError> {
+        check::check(data_dir)
+    }
+
+    /// Mends what [`Store::check`] finds, by calls that block. What is damaged is put aside, never deleted.
+    ///
+    /// # Errors
+    /// As `check`; `Locked` where a server has it open.
+    pub fn repair(data_dir: &Path, now: Timestamp) -> Result<RepairReport, StoreError> {
+        check::repair(data_dir, now)
     }
 
     /// Reads beside the writer, by calls that block.

@@ -52,15 +52,7 @@ impl Reader {
         let reader = Self::beside(data_dir, None);
         reader.with(|connection| {
             migrate::refuse_foreign(connection, &path)?;
-            let found: Option<i64> =
-                connection.query_row("SELECT max(version) FROM refinery_schema_history", [], |row| row.get(0))?;
-            if found == Some(migrate::latest()) {
-                return Ok(());
-            }
-            Err(StoreError::Unusable(format!(
-                "the store {} has an older schema; it is brought up to date when `mailworker serve` opens it",
-                path.display()
-            )))
+            migrate::refuse_older(connection, &path)
         })?;
         Ok(reader)
     }

@@ -97,7 +97,21 @@ impl Plan {
     }
 }
 
-fn header(id: MessageId, head_size: u32, size: u32, crc: u32) -> Bytes {
+/// The message that a record's header names and the octets of its content; `None` where it is no header.
+pub(super) fn read_header(octets: &[u8; HEADER]) -> Option<(MessageId, u64)> {
+    let (content, own) = octets.split_last_chunk::<4>()?;
+    let (magic, rest) = content.split_first_chunk::<4>()?;
+    let (id, rest) = rest.split_first_chunk::<16>()?;
+    let (head_size, rest) = rest.split_first_chunk::<4>()?;
+    let (size, _crc) = rest.split_first_chunk::<4>()?;
+    if *magic != MAGIC || crc32fast::hash(content) != u32::from_be_bytes(*own) {
+        return None;
+    }
+    let size = u64::from(u32::from_be_bytes(*head_size)) + u64::from(u32::from_be_bytes(*size));
+    Some((MessageId::from_bytes(*id), size))
+}
+
+pub(super) fn header(id: MessageId, head_size: u32, size: u32, crc: u32) -> Bytes {
     let mut header = BytesMut::with_capacity(HEADER);
     header.extend_from_slice(&MAGIC);
     header.extend_from_slice(&id.to_bytes());

@@ -1,0 +1,166 @@
+//! `store check`: proof that what a store promises is there and whole; and its repair.
+//!
+//! In order: the database (SQLite's own check, the schema), the rows (each read as the program reads it), the octets
+//! (each message's checksum), the segments (records from end to end, none that no row names). A database that isn't
+//! sound is mended first: what its indexes say of the rest can't be trusted.
+//! Memory is bounded: rows come in pages, octets in pieces, findings up to a thousand.
+//! On a running store it reads beside the writer; whatever looks damaged is looked at again, for retention may have
+//! moved it, and what isn't committed yet is none of its business.
+//!
+//! **Invariant**: a repair deletes nothing: what can't be kept in its place is put into `quarantine/` first.
+
+mod mend;
+mod octets;
+mod quarantine;
+mod rows;
+mod schema;
+mod segments;
+
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, params_from_iter};
+
+use super::directory::Lock;
+use super::{CheckReport, Finding, RepairReport, StoreError, directory, migrate};
+use crate::mail::Timestamp;
+
+/// Findings that are listed; more are counted.
+const LISTED: usize = 1000;
+/// Rows read at once.
+const PAGE: i64 = 500;
+/// Times that a repair looks again at what it has mended: what lay below a fault comes to light only then.
+const ROUNDS: usize = 50;
+
+/// What a repair does.
+#[derive(Debug, Clone, PartialEq)]
+enum Remedy {
+    Reindex,
+    /// A part of the schema is made anew.
+    Schema {
+        drop: Option<String>,
+        create: String,
+    },
+    /// The row is written down in the quarantine as `keep` reads it by its key, then changed.
+    Row {
+        keep: Option<&'static str>,
+        change: &'static str,
+        key: Vec<Value>,
+        more: Vec<Value>,
+    },
+    /// What is whole in a segment moves on; the file, if there is one, goes into the quarantine.
+    Salvage(i64),
+    /// A segment that no row names goes into the quarantine.
+    PutAside(i64),
+}
+
+/// A check under way.
+struct Check<'a> {
+    data_dir: &'a Path,
+    connection: &'a Connection,
+    report: CheckReport,
+    remedies: Vec<Remedy>,
+}
+
+impl Check<'_> {
+    /// `None`: a person has to mend it.
+    fn find(&mut self, kind: &str, serious: bool, problem: String, repair: &str, remedy: impl Into<Option<Remedy>>) {
+        if self.report.findings.len() >= LISTED {
+            self.report.unlisted += 1;
+            return;
+        }
+        let (kind, repair) = (kind.to_owned(), repair.to_owned());
+        self.report.findings.push(Finding { kind, problem, repair, serious });
+        self.remedies.extend(remedy.into());
+    }
+
+    /// All of it, the database first.
+    fn run(&mut self) -> Result<(), StoreError> {
+        if !schema::sound(self)? {
+            return Ok(());
+        }
+        let mut octets = octets::Octets::new(directory::spool(self.data_dir));
+        rows::messages(self, &mut octets)?;
+        segments::missing(self, &octets);
+        segments::walk(self)?;
+        rows::deliveries(self)?;
+        rows::trace(self)?;
+        rows::keys(self)?;
+        rows::log(self)
+    }
+}
+
+/// # Errors
+/// `Unusable` where there is no store, or one of another version.
+pub(super) fn check(data_dir: &Path) -> Result<CheckReport, StoreError> {
+    exists(data_dir)?;
+    let lock = match Lock::take(data_dir) {
+        Ok(lock) => Some(lock),
+        Err(StoreError::Locked(_)) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(look(data_dir, lock.is_none())?.0)
+}
+
+/// # Errors
+/// `Unusable` as for a check; `Locked` where a server has it open.
+pub(super) fn repair(data_dir: &Path, now: Timestamp) -> Result<RepairReport, StoreError> {
+    exists(data_dir)?;
+    let _lock = Lock::take(data_dir)?;
+    let mut quarantine = quarantine::Quarantine::new(data_dir, now);
+    let (found, mut remedies) = look(data_dir, false)?;
+    let mut left = found.clone();
+    for _ in 0..ROUNDS {
+        if remedies.is_empty() {
+            break;
+        }
+        mend::mend(data_dir, &remedies, &mut quarantine, now)?;
+        let (next, further) = look(data_dir, false)?;
+        if next.findings == left.findings && next.unlisted == left.unlisted {
+            break;
+        }
+        (left, remedies) = (next, further);
+    }
+    Ok(RepairReport { found, left, quarantine: quarantine.made() })
+}
+
+fn exists(data_dir: &Path) -> Result<(), StoreError> {
+    if directory::database(data_dir).exists() {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!("there is no store in {}", data_dir.display())))
+}
+
+fn look(data_dir: &Path, running: bool) -> Result<(CheckReport, Vec<Remedy>), StoreError> {
+    let connection = migrate::open_reader(&directory::database(data_dir))?;
+    let report = CheckReport { running, ..CheckReport::default() };
+    let mut check = Check { data_dir, connection: &connection, report, remedies: Vec::new() };
+    check.run()?;
+    Ok((check.report, check.remedies))
+}
+
+/// Visits every row that `sql` selects, page by page. Its first `keys` columns are the primary key, by which it goes on.
+fn each_row(
+    connection: &Connection,
+    sql: &str,
+    keys: usize,
+    mut visit: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    // Before all other values, text and blobs among them.
+    let mut from = vec![Value::Integer(i64::MIN); keys];
+    let mut statement = connection.prepare_cached(sql)?;
+    loop {
+        let mut seen = 0;
+        let mut rows = statement.query(params_from_iter(from.iter().chain([&Value::Integer(PAGE)])))?;
+        while let Some(row) = rows.next()? {
+            seen += 1;
+            if seen == PAGE {
+                from = (0..keys).map(|n| row.get(n)).collect::<Result<_, _>>()?;
+            }
+            visit(row)?;
+        }
+        if seen < PAGE {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `data_dir/quarantine/<time>/`: where a repair puts what it takes away, for a person to look into.
+//!
+//! `rows.jsonl` has the rows as they were, octets in hexadecimal; `<id>.octets` what is left of a damaged message;
+//! `<number>.seg` segments that were replaced or that nothing names. All of it is durable before the store changes.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, params_from_iter};
+
+use super::super::spool;
+use crate::mail::{MessageId, Timestamp};
+use crate::store::{StoreError, directory};
+
+/// The directory of one repair, made when something is put into it.
+pub(super) struct Quarantine {
+    spool: PathBuf,
+    root: PathBuf,
+    directory: PathBuf,
+    made: bool,
+}
+
+impl Quarantine {
+    pub(super) fn new(data_dir: &Path, now: Timestamp) -> Self {
+        let root = data_dir.join("quarantine");
+        let directory = root.join(now.as_millis().to_string());
+        Self { spool: directory::spool(data_dir), root, directory, made: false }
+    }
+
+    /// Where it is, if anything was put into it.
+    pub(super) fn made(&self) -> Option<PathBuf> {
+        self.made.then(|| self.directory.clone())
+    }
+
+    fn make(&mut self) -> Result<(), StoreError> {
+        if !self.made {
+            directory::prepare_one(&self.root)?;
+            directory::prepare_one(&self.directory)?;
+            self.made = true;
+        }
+        Ok(())
+    }
+
+    /// Writes down the rows that `select` finds by `key`.
+    pub(super) fn keep_rows(&mut self, connection: &Connection, select: &str, key: &[Value]) -> Result<(), StoreError> {
+        let mut statement = connection.prepare_cached(select)?;
+        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let mut rows = statement.query(params_from_iter(key))?;
+        let mut text = String::new();
+        while let Some(row) = rows.next()? {
+            let mut line = serde_json::Map::new();
+            line.insert("select".to_owned(), select.into());
+            for (n, column) in columns.iter().enumerate() {
+                line.insert(column.clone(), json(row.get_ref(n)?));
+            }
+            let _infallible = writeln!(text, "{}", serde_json::Value::Object(line));
+        }
+        self.append("rows.jsonl", text.as_bytes())
+    }
+
+    /// What is left of a message's octets.
+    pub(super) fn keep_octets(&mut self, id: MessageId, octets: &[u8]) -> Result<(), StoreError> {
+        self.append(&format!("{id}.octets"), octets)
+    }
+
+    fn append(&mut self, name: &str, octets: &[u8]) -> Result<(), StoreError> {
+        if octets.is_empty() {
+            return Ok(());
+        }
+        self.make()?;
+        let path = self.directory.join(name);
+        let failed = |error: std::io::Error| StoreError::io(&format!("write {}", path.display()), &error);
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
+        file.write_all(octets).and_then(|()| file.sync_all()).map_err(failed)?;
+        directory::sync(&self.directory)
+    }
+
+    /// Moves a segment's file here.
+    pub(super) fn keep_segment(&mut self, segment: i64) -> Result<(), StoreError> {
+        self.make()?;
+        let (name, to) = (spool::file_name(segment), &self.directory);
+        let (from, to) = (self.spool.join(&name), to.join(&name));
+        let failed =
+            |error: std::io::Error| StoreError::io(&format!("move {} to {}", from.display(), to.display()), &error);
+        File::open(&from).and_then(|file| file.sync_all()).map_err(failed)?;
+        std::fs::rename(&from, &to).map_err(failed)?;
+        directory::sync(&self.directory)?;
+        directory::sync(&self.spool)
+    }
+}
+
+fn json(value: ValueRef<'_>) -> serde_json::Value {
+    match value {
+        ValueRef::Null => serde_json::Value::Null,
+        ValueRef::Integer(number) => number.into(),
+        ValueRef::Real(number) => number.into(),
+        ValueRef::Text(octets) => String::from_utf8_lossy(octets).into(),
+        ValueRef::Blob(octets) => {
+            let mut text = String::with_capacity(octets.len() * 2);
+            for octet in octets {
+                let _infallible = write!(text, "{octet:02x}");
+            }
+            text.into()
+        }
+    }
+}
