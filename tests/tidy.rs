@@ -395,3 +395,45 @@ fn the_reader_of_sources_reads_them_rightly() {
     assert!(!names_crate("let x = mailworker_toml::y;", "toml"));
     assert!(!names_crate("crate::metrics::gauges()", "metrics"));
 }
+
+/// What `file` should hold is what the code says; `UPDATE=1` writes it.
+fn assert_generated(file: &str, text: &str) {
+    let path = root().join(file);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    let different = found.lines().zip(text.lines()).position(|(found, text)| found != text);
+    assert!(
+        found == text,
+        "{file} is not what the code says, from line {different:?}: UPDATE=1 cargo test --test tidy"
+    );
+}
+
+#[test]
+fn the_reference_of_rules_is_what_the_code_says() {
+    assert_generated("rules/README.md", &mailworker::rules::reference::text());
+}
+
+#[test]
+fn every_example_of_the_reference_compiles() {
+    let page = mailworker::rules::reference::text();
+    let examples: Vec<&str> = page.split("```rhai\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 4, "{} examples", examples.len());
+    let vars = ["SUPPORT_EMAIL", "DEFAULT_EMAIL"].map(|name| (name.to_owned(), "team@example.net".into())).into();
+    let bindings = mailworker::rules::Bindings {
+        vars,
+        kv_namespaces: ["USERS", "COUNTS", "SEEN"].map(str::to_owned).into(),
+        webhooks: vec!["TICKETS".to_owned()],
+        ..Default::default()
+    };
+    for example in examples {
+        let main = "rules/main.rhai".to_owned();
+        let sources = [(main.clone(), example.to_owned())].into();
+        let compiled = mailworker::rules::Release::compile(&sources, std::slice::from_ref(&main), bindings.clone());
+        match compiled {
+            Ok((_, warnings)) => assert!(warnings.is_empty(), "{warnings:#?}\n{example}"),
+            Err(findings) => panic!("{findings:#?}\n{example}"),
+        }
+    }
+}

@@ -10,6 +10,7 @@ pub mod engine;
 mod failure;
 mod modules;
 pub mod outcome;
+pub mod reference;
 pub mod release;
 mod worker;
 

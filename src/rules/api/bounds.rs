@@ -1,7 +1,8 @@
 //! What a script may be given at once: the sizes of its budget, as the engine holds them.
 //!
 //! A text beyond the budget would be an error, and the error would defer the mail for ever; so what is read of a
-//! message is cut to the budget, at a character's border, and lists end where it ends.
+//! message is cut, at a character's border, and lists end. A map or an array counts the strings in it together, and so
+//! does a payload: what is read takes a quarter of the room, so that text, HTML and more fit into one.
 
 use rhai::{Engine, ImmutableString, NativeCallContext};
 
@@ -30,23 +31,38 @@ impl Bounds {
         }
     }
 
-    /// The text, as much of it as a string may hold.
-    #[must_use]
-    pub fn cut(self, mut text: String) -> ImmutableString {
-        if text.len() > self.string {
-            text.truncate(text.floor_char_boundary(self.string));
-            text.shrink_to_fit();
-        }
-        text.into()
+    /// Octets of text that one thing read of a message takes.
+    fn share(self) -> usize {
+        self.string / 4
     }
 
-    /// The first of these texts, as many as an array may hold with `entries` map entries each, and strings in all.
+    /// The text, as much of it as its share allows.
+    #[must_use]
+    pub fn cut(self, text: String) -> ImmutableString {
+        cut_at(text, self.share())
+    }
+
+    /// The text, as much of it as a string may hold.
+    #[must_use]
+    pub fn cut_late(self, text: String) -> ImmutableString {
+        cut_at(text, self.string)
+    }
+
+    /// The first of these, as many as an array may hold with `entries` map entries each, and their share of text.
     pub fn take<T>(self, entries: usize, size: impl Fn(&T) -> usize, items: impl Iterator<Item = T>) -> Vec<T> {
         let most = self.array.min(self.map.checked_div(entries).unwrap_or(usize::MAX));
-        let mut left = self.string;
+        let mut left = self.share();
         items
             .take(most)
             .take_while(|item| left.checked_sub(size(item)).inspect(|rest| left = *rest).is_some())
             .collect()
     }
+}
+
+fn cut_at(mut text: String, most: usize) -> ImmutableString {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.shrink_to_fit();
+    }
+    text.into()
 }

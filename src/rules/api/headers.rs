@@ -74,6 +74,7 @@ pub(super) fn register(engine: &mut Engine) {
         .register_fn("raw", |context: NativeCallContext, headers: &mut HeadersView, name: &str| {
             let bounds = Bounds::of(&context);
             headers.0.header_values(name).next().map_or(Dynamic::UNIT, |value| {
+                // Not more is looked at than a string may hold; the share cuts it further.
                 let value = value.get(..bounds.string).unwrap_or(value);
                 Dynamic::from(bounds.cut(String::from_utf8_lossy(value).into_owned()))
             })

@@ -15,15 +15,16 @@ use super::bounds::Bounds;
 use super::headers::{HeadersView, texts};
 use super::octets::Octets;
 use super::run::{Run, ScriptResult, refuse};
+use super::session::SessionView;
 use crate::mail::{Mailbox, Message};
 use crate::rules::EmailCall;
 
 /// Addresses of one field that a script is given.
 const MAX_MAILBOXES: usize = 1_000;
 
-/// What WORKER scripts may know from elsewhere and this version doesn't have: properties, and methods with how many
+/// What is planned of `message` and not there yet: properties, and methods with how many
 /// arguments they are called with.
-const UNOFFERED: &[(&str, &[usize])] = &[
+pub const UNOFFERED: &[(&str, &[usize])] = &[
     ("auth", &[]),
     ("spam", &[]),
     ("can_be_forwarded", &[]),
@@ -124,6 +125,9 @@ pub(super) fn register(engine: &mut Engine) {
             INT::try_from(view.message().raw().len()).unwrap_or(INT::MAX)
         })
         .register_get("headers", |view: &mut MessageView| HeadersView::new(Arc::clone(view.message())))
+        .register_get("session", |view: &mut MessageView| {
+            SessionView::new(Arc::clone(&view.call.session), Arc::clone(&view.run))
+        })
         .register_get("is_auto", |view: &mut MessageView| view.has_null_sender() || view.message().is_auto())
         .register_get("is_bounce", |view: &mut MessageView| view.has_null_sender() || view.message().is_bounce())
         .register_get("is_list", |view: &mut MessageView| view.message().is_list());

@@ -60,7 +60,7 @@ impl Octets {
     /// As much text as the budget has room for; octets that are no UTF-8 are replaced.
     fn text(&self, bounds: Bounds) -> ImmutableString {
         let octets = self.0.get(..bounds.string).unwrap_or(&self.0);
-        bounds.cut(String::from_utf8_lossy(octets).into_owned())
+        bounds.cut_late(String::from_utf8_lossy(octets).into_owned())
     }
 
     fn to_blob(&self, context: &NativeCallContext) -> ScriptResult<Blob> {
