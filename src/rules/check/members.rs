@@ -7,7 +7,7 @@ use rhai::Engine;
 
 use crate::rules::api::context::ContextView;
 use crate::rules::api::env::EnvView;
-use crate::rules::api::message::MessageView;
+use crate::rules::api::message::{MessageView, UNOFFERED};
 use crate::rules::api::session::SessionView;
 
 /// Names by whose they are, and of all functions there are.
@@ -33,6 +33,10 @@ impl Members {
         for (name, of) in registered {
             if let Some((role, _)) = roles.iter().find(|(_, role)| Some(*role) == of) {
                 let bare = name.strip_prefix("get$").or_else(|| name.strip_prefix("set$")).unwrap_or(&name);
+                // Registered to say that it isn't there.
+                if *role == "message" && UNOFFERED.iter().any(|(unoffered, _)| *unoffered == bare) {
+                    continue;
+                }
                 members.by_role.entry(role).or_default().insert(bare.to_owned());
             }
             members.functions.insert(name);
