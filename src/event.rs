@@ -166,8 +166,8 @@ pub struct Decision {
     pub by: String,
     /// accept, reject, defer, drop, store, fail.
     pub verdict: String,
-    /// The line whose action settled it: `rules/main.rhai:21`.
-    pub at: Option<String>,
+    /// The line whose action settled it: `rules/main.rhai:21:9`.
+    pub place: Option<String>,
     /// What it asked for, in order, one line each: `forward to team@example.net (rules/main.rhai:33)`.
     pub effects: Vec<String>,
     /// Of one run: operations used, microseconds taken, runs needed (more than one where KV was overtaken).
@@ -250,4 +250,42 @@ impl Bus {
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_kinds_field_hides_one_of_the_events_own() {
+        let decision = Decision {
+            recipient: Address::parse("support@example.com").unwrap(),
+            by: "worker rules/main.rhai".into(),
+            verdict: "accept".into(),
+            place: Some("rules/main.rhai:3:13".into()),
+            effects: Vec::new(),
+            operations: 1,
+            micros: 1,
+            runs: 1,
+        };
+        let at = Timestamp::from_millis(1_800_000_000_000);
+        let attempted = Attempted {
+            delivery: 0,
+            kind: "relay".into(),
+            destination: "mx:example.net".into(),
+            target: "team@example.net".into(),
+            host: None,
+            attempt: 1,
+            outcome: "later".into(),
+            answer: "450".into(),
+            millis: 1,
+            next: Some(at),
+            tls: None,
+        };
+        for kind in [Kind::Decided(Box::new(decision)), Kind::Attempted(Box::new(attempted))] {
+            let event = Event::new(at, kind).of(MessageId::new(at, 1)).in_session(7);
+            let text = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
+        }
+    }
 }

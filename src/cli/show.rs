@@ -109,7 +109,7 @@ fn decided(decision: &Decision) -> Vec<String> {
         "defer" => WAIT,
         _ => GOOD,
     };
-    let at = decision.at.as_deref().map(|at| format!(" at {at}")).unwrap_or_default();
+    let at = decision.place.as_deref().map(|at| format!(" at {at}")).unwrap_or_default();
     let runs = if decision.runs > 1 { format!(", run {} times", decision.runs) } else { String::new() };
     let verdict = format!("{} for {} by {}{at}", decision.verdict, decision.recipient, decision.by);
     let used = if decision.operations == 0 {
@@ -160,7 +160,7 @@ mod tests {
             recipient: Address::parse("support@example.com").unwrap(),
             by: "worker rules/main.rhai".into(),
             verdict: "accept".into(),
-            at: Some("rules/main.rhai:33".into()),
+            place: Some("rules/main.rhai:33".into()),
             effects: vec!["forward to team@example.net (rules/main.rhai:33)".into()],
             operations: 120,
             micros: 840,

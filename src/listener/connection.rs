@@ -153,8 +153,8 @@ struct Connection<'a> {
     message_ends: Option<Instant>,
     /// When the session last did something: a command that comes in drop by drop is no such thing.
     moved: Instant,
-    /// Why the session was told to go (421), if it was.
-    told: Option<String>,
+    /// Why the session was told to go (421), if it was, and what it was at.
+    told: Option<(&'static str, String)>,
 }
 
 impl<'a> Connection<'a> {
@@ -184,7 +184,7 @@ impl<'a> Connection<'a> {
     async fn serve(mut self) {
         let end = match AssertUnwindSafe(self.drive()).catch_unwind().await {
             Ok(Ok(closed)) => match self.told.take() {
-                Some(reason) => End::Dropped { phase: self.session.phase(), reason },
+                Some((phase, reason)) => End::Dropped { phase, reason },
                 None => End::Closed(closed),
             },
             Ok(Err(broken)) => End::Dropped { phase: self.session.phase(), reason: broken.reason },
@@ -290,7 +290,7 @@ impl<'a> Connection<'a> {
             }
             Ok(Err(error)) => Err(Broken { reason: format!("reading from the peer: {error}") }),
             Err(_) => {
-                self.told = Some(self.overtime(ends, state_ends, timeout));
+                self.told = Some((self.session.phase(), self.overtime(ends, state_ends, timeout)));
                 self.session.time_out();
                 Ok(())
             }

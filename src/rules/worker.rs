@@ -64,7 +64,8 @@ fn bind(name: &rhai::ImmutableString, argument: &str, position: Position) -> Stm
 
 /// The statements of a function's body.
 pub(super) fn body(script: &AST, name: &str, parameters: usize) -> Vec<Stmt> {
-    let alone = script.clone_functions_only_filtered(|_, _, _, found, count| found == name && count == parameters);
+    let mut alone = script.clone_functions_only();
+    alone.retain_functions(|_, _, found, count| found == name && count == parameters);
     let mut statements = Vec::new();
     alone.walk(&mut |path| {
         if let [ASTNode::Stmt(statement)] = path {

@@ -181,7 +181,7 @@ fn decided(event: &Event, decision: &Decision) {
         recipient = decision.recipient.as_str(),
         by = decision.by.as_str(),
         verdict = decision.verdict.as_str(),
-        at = decision.at.as_deref(),
+        place = decision.place.as_deref(),
         effects = decision.effects.len(),
         micros = decision.micros,
         runs = decision.runs,

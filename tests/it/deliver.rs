@@ -35,6 +35,7 @@ fn a_next_hop_that_is_away_is_tried_again() {
     server.wait_event(mark, "attempted", |event| event["outcome"] == "later");
     let sink = SmtpSink::at(address);
     sink.wait_one();
+    server.settled();
 }
 
 /// One message, several recipients at one next hop: those refused fail, the others get it.

@@ -136,7 +136,7 @@ fn exit_codes_tell_what_was_wrong() {
     let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
     assert_eq!(checked.status.code(), Some(78), "{said}");
     assert!(said.contains("rules/main.rhai:1:") && said.contains("SUPORT") && said.contains("SUPPORT"), "{said}");
-    broken.file("mailworker.toml", "hostnam = \"mx.example.com\"\n");
+    let _kept = broken.file("mailworker.toml", "hostnam = \"mx.example.com\"\n");
     let checked = run(&["check"]);
     let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
     assert_eq!(checked.status.code(), Some(78), "{said}");

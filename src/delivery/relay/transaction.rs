@@ -100,15 +100,18 @@ impl Exchange<'_> {
             self.answer("RSET", self.limits.command).await?;
         }
         let mail = self.answer("MAIL FROM", self.limits.command).await?;
-        for index in 0..self.letter.recipients.len() {
-            let reply = self.answer("RCPT TO", self.limits.command).await?;
-            self.recipient_answered(index, reply);
-        }
-        let data = self.answer("DATA", self.limits.data).await?;
-        if !mail.is_positive() {
+        let begun = mail.is_positive();
+        if !begun {
+            // Whatever is said of the rest, or if nothing more is: this is why.
             self.refuse_all(mail);
         }
-        Ok(Some(data))
+        for index in 0..self.letter.recipients.len() {
+            let reply = self.answer("RCPT TO", self.limits.command).await?;
+            if begun {
+                self.recipient_answered(index, reply);
+            }
+        }
+        Ok(Some(self.answer("DATA", self.limits.data).await?))
     }
 
     /// One command at a time (RFC 2920 isn't offered); `None` where DATA was not reached.

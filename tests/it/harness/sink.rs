@@ -237,7 +237,8 @@ impl Connection {
             let line = String::from_utf8_lossy(&read_line(reader)?).into_owned();
             self.state.change(|state| state.commands.push(line.clone()));
             let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
-            let reply = self.answer(&line, || self.usual(&verb));
+            let recipients = mail.as_ref().map(|mail| mail.to.len());
+            let reply = self.answer(&line, || self.usual(&verb, recipients));
             let good = reply.starts_with('2') || reply.starts_with('3');
             say(reader.get_mut(), &reply)?;
             if reply.starts_with("421") {
@@ -297,7 +298,7 @@ impl Connection {
         always.unwrap_or_else(usual)
     }
 
-    fn usual(&self, verb: &str) -> String {
+    fn usual(&self, verb: &str, recipients: Option<usize>) -> String {
         match verb {
             "EHLO" | "LHLO" => {
                 let starttls = (self.kind.tls.is_some() && !self.tls).then_some("STARTTLS");
@@ -308,6 +309,9 @@ impl Connection {
                 format!("{}250 {last}", more.concat())
             }
             "HELO" => "250 sink.example.net".to_owned(),
+            // Commands that were pipelined after a refused one (RFC 2920 §3.1).
+            "RCPT" if recipients.is_none() => "503 5.5.1 MAIL first".to_owned(),
+            "DATA" if recipients.is_none_or(|count| count == 0) => "503 5.5.1 RCPT first".to_owned(),
             "DATA" => "354 go on".to_owned(),
             "QUIT" => "221 2.0.0 bye".to_owned(),
             "STARTTLS" => "220 2.0.0 go on".to_owned(),
