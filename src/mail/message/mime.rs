@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use memchr::memmem;
 
 use super::{fields, headers_end, lines};
 use fields::ContentType;
@@ -134,7 +135,7 @@ pub(super) fn read(raw: &Bytes) -> Content {
         seen += 1;
         let octets = raw.get(found.whole.clone()).unwrap_or_default();
         let (part, kind) = head(octets, &found);
-        let boundary = kind.attribute("boundary").filter(|boundary| !boundary.is_empty() && kind.kind == "multipart");
+        let boundary = kind.attribute("boundary").filter(|boundary| is_boundary(boundary) && kind.kind == "multipart");
         let Some(boundary) = boundary.filter(|_| found.depth < MAX_DEPTH) else {
             content.cut |= kind.kind == "multipart" && found.depth >= MAX_DEPTH;
             content.place(part, &found);
@@ -221,15 +222,27 @@ fn encoding(value: &[u8]) -> Encoding {
     }
 }
 
+/// Something that can stand in a line; the 70 characters of RFC 2046 §5.1.1 are not insisted on.
+fn is_boundary(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['\r', '\n'])
+}
+
 /// The parts between boundary lines (RFC 2046 §5.1.1), at most `room`; and whether there were more.
 fn split(raw: &[u8], body: &Range<usize>, boundary: &[u8], room: usize) -> (Vec<Range<usize>>, bool) {
     let octets = raw.get(body.clone()).unwrap_or_default();
+    let delimiter = [b"--", boundary].concat();
     let mut parts: Vec<Range<usize>> = Vec::new();
     let mut start: Option<usize> = None;
-    for line in lines(octets) {
-        let text = octets.get(line.clone()).unwrap_or_default();
-        let Some(rest) = text.strip_prefix(b"--").and_then(|rest| rest.strip_prefix(boundary)) else { continue };
-        let rest = rest.trim_ascii_end();
+    // Nesting repeats this over the same octets: so the delimiter is looked for, not every line looked at.
+    for at in memmem::find_iter(octets, &delimiter) {
+        let before = octets.get(..at).unwrap_or_default();
+        if !before.is_empty() && !before.ends_with(b"\n") {
+            continue;
+        }
+        let rest = octets.get(at + delimiter.len()..).unwrap_or_default();
+        let length = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+        let line = at..at + delimiter.len() + length;
+        let rest = rest.get(..length).unwrap_or_default().trim_ascii_end();
         if !rest.is_empty() && rest != b"--" {
             continue;
         }
@@ -245,8 +258,7 @@ fn split(raw: &[u8], body: &Range<usize>, boundary: &[u8], room: usize) -> (Vec<
         if parts.len() >= room {
             return (parts, true);
         }
-        let after = octets.get(line.end..).unwrap_or_default();
-        start = Some(line.end + if after.starts_with(b"\r\n") { 2 } else { usize::from(!after.is_empty()) });
+        start = Some(line.end);
     }
     if let Some(start) = start {
         parts.push(body.start + start..body.end);

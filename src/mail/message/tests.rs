@@ -124,3 +124,12 @@ fn nested_messages_stay_whole() {
     assert_eq!(message.attachments().len(), 1);
     assert_eq!(message.attachments()[0].content_type, "message/rfc822");
 }
+
+#[test]
+fn a_boundary_counts_at_the_start_of_a_line_alone() {
+    let message = message(
+        "Content-Type: multipart/mixed; boundary=\"-\"\n\n---\n\na ---\n----- \n---x\n---\nContent-Type: a/b\n\nb\n----- \n---- --\nnever\n-----\n",
+    );
+    assert_eq!(message.text().as_deref(), Some("a ---"));
+    assert!(message.attachments().is_empty());
+}
