@@ -11,7 +11,7 @@ use rhai::{Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 use super::actions::near_webhook;
 use super::options::Options;
 use super::run::{Run, ScriptResult, refuse};
-use super::value::{article, to_json};
+use super::value::{article, shown, to_json};
 use crate::rules::outcome::{Effect, WebhookTarget};
 
 /// Octets of a payload, of a URL, of a header field; fields.
@@ -58,7 +58,7 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_get("version", |ctx: &mut ContextView| ctx.run.environment.version.clone());
     engine.register_fn("now", |ctx: &mut ContextView| ctx.run.now.as_millis());
     engine.register_fn("log", |context: NativeCallContext, ctx: &mut ContextView, text: Dynamic| {
-        ctx.run.log(ctx.run.place(&context), &text.to_string());
+        ctx.run.log(ctx.run.place(&context), &shown(&text));
     });
     engine.register_fn(
         "webhook",

@@ -6,6 +6,7 @@
 use rhai::{Array, Blob, Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 
 use super::run::{current, place_at};
+use super::value;
 
 pub(super) fn register(engine: &mut Engine) {
     // The engine's own take each type by itself; so must these, to come first.
@@ -19,7 +20,7 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("print", |context: NativeCallContext, value: Array| shown(&context, value));
     engine.register_fn("print", |context: NativeCallContext, value: Map| shown(&context, value));
     engine.register_fn("print", |context: NativeCallContext, value: Blob| shown(&context, value));
-    engine.register_fn("print", |context: NativeCallContext, value: Dynamic| print(&context, &value.to_string()));
+    engine.register_fn("print", |context: NativeCallContext, value: Dynamic| print(&context, &value::shown(&value)));
     engine.on_debug(|text, source, position| {
         if let Some(run) = current() {
             run.log(place_at(source.unwrap_or(&run.main), position), text);

@@ -13,6 +13,8 @@ use crate::kv;
 
 /// Arrays and maps inside each other.
 const MAX_DEPTH: usize = 64;
+/// Octets of `raw` or of a content that a line of the log may hold; it is cut further there.
+const MAX_SHOWN: usize = 8 * 1024;
 
 /// A script's value as JSON.
 ///
@@ -66,6 +68,19 @@ fn name_of(name: impl AsRef<str>) -> String {
     name.as_ref().to_owned()
 }
 
+/// A value as a line of the log.
+#[must_use]
+pub fn shown(value: &Dynamic) -> String {
+    if let Some(octets) = value.read_lock::<Octets>() {
+        let start = octets.bytes().get(..MAX_SHOWN).unwrap_or(octets.bytes());
+        return String::from_utf8_lossy(start).into_owned();
+    }
+    if let Some(attachment) = value.read_lock::<AttachmentView>() {
+        return format!("{:?}", &*attachment);
+    }
+    value.to_string()
+}
+
 /// The name of a type as a script's author knows it.
 #[must_use]
 pub fn article(type_name: &str) -> String {
@@ -76,6 +91,8 @@ pub fn article(type_name: &str) -> String {
         "ContextView" => "`ctx`".to_owned(),
         "SessionView" => "`session`".to_owned(),
         "HeadersView" => "`message.headers`".to_owned(),
+        "AttachmentView" => "an attachment".to_owned(),
+        "Octets" => "octets".to_owned(),
         "KvNamespace" => "a KV namespace".to_owned(),
         "FnPtr" | "Fn" => "a function".to_owned(),
         "()" => "nothing, `()`".to_owned(),
