@@ -10,3 +10,5 @@ mod accepting;
 mod checking;
 #[path = "store/claiming.rs"]
 mod claiming;
+#[path = "store/opening.rs"]
+mod opening;

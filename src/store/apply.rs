@@ -18,13 +18,14 @@ pub(super) const INSERT_DELIVERY: &str = "INSERT INTO deliveries \
      (message, n, state, destination, task, attempts, queued_at, due, last_error, delay_noticed) \
      VALUES (?1, ?2, 0, ?3, ?4, 0, ?5, ?6, NULL, 0)";
 pub(super) const INSERT_TRACE: &str = "INSERT INTO trace (message, seq, events) \
-     VALUES (?1, (SELECT coalesce(max(seq), -1) + 1 FROM trace WHERE message = ?1), ?2)";
+     SELECT ?1, (SELECT coalesce(max(seq), -1) + 1 FROM trace WHERE message = ?1), ?2 \
+     WHERE EXISTS (SELECT 1 FROM messages WHERE id = ?1)";
 pub(super) const DONE: &str = "DELETE FROM deliveries WHERE message = ?1 AND n = ?2 RETURNING state";
 pub(super) const LATER: &str = "UPDATE deliveries SET due = ?3, attempts = attempts + 1, last_error = ?4, \
      delay_noticed = max(delay_noticed, ?5) WHERE message = ?1 AND n = ?2 RETURNING state";
 pub(super) const POSTPONED: &str = "UPDATE deliveries SET due = ?3 WHERE message = ?1 AND n = ?2 RETURNING state";
 pub(super) const DEAD: &str = "UPDATE deliveries SET state = 1, attempts = attempts + 1, last_error = ?3 \
-     WHERE message = ?1 AND n = ?2 RETURNING 0";
+     WHERE message = ?1 AND n = ?2 AND state = 0 RETURNING 0";
 pub(super) const MORE_DELIVERIES: &str =
     "UPDATE messages SET deliveries = deliveries + ?2 WHERE id = ?1 RETURNING deliveries";
 pub(super) const OUTCOME: &str = "UPDATE messages SET outcome = ?2 WHERE id = ?1";
@@ -225,7 +226,7 @@ fn close(connection: &Connection, settlement: &Settlement, effects: &mut Effects
     Ok(true)
 }
 
-/// Appends events to a message's trace.
+/// Appends events to a message's trace; retention may have taken both.
 pub(super) fn trace(connection: &Connection, message: MessageId, events: &[Event]) -> Result<(), StoreError> {
     if events.is_empty() {
         return Ok(());

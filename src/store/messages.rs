@@ -5,7 +5,7 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
-use super::queue::{self, like};
+use super::queue::{self, like, text};
 use super::spool::Place;
 use super::{MessageDetail, MessageFilter, MessageOutcome, MessageSummary, QueueFilter, StoreError};
 use crate::event::{Event, Kind};
@@ -53,7 +53,8 @@ pub(super) fn list(connection: &Connection, filter: &MessageFilter) -> Result<Ve
     let mut rows = statement.query(params_from_iter(values))?;
     let mut lines = Vec::new();
     while let Some(row) = rows.next()? {
-        lines.push(summary(row)?);
+        // One without an id could not be asked for.
+        lines.extend(row.get(0).ok().map(|id| summary(row, MessageId::from_bytes(id))));
     }
     Ok(lines)
 }
@@ -65,9 +66,9 @@ pub(super) fn one() -> String {
 pub(super) fn detail(connection: &Connection, id: MessageId) -> Result<MessageDetail, StoreError> {
     let found = connection
         .prepare_cached(&one())?
-        .query_row([id.to_bytes()], |row| Ok(summary(row).and_then(|line| Ok((line, row.get(8)?)))))
+        .query_row([id.to_bytes()], |row| Ok((summary(row, id), text(row, 8))))
         .optional()?;
-    let (summary, mailbox) = found.ok_or_else(|| not_found(id))??;
+    let (summary, mailbox) = found.ok_or_else(|| not_found(id))?;
     let filter = QueueFilter { message: Some(id), ..QueueFilter::default() };
     let deliveries = queue::list(connection, &filter, None, 10_000)?;
     Ok(MessageDetail { summary, mailbox, trace: trace(connection, id)?, deliveries })
@@ -99,24 +100,20 @@ fn unreadable(id: MessageId, error: &serde_json::Error) -> Event {
     Event::new(id.timestamp(), Kind::Fault { what, detail: error.to_string() }).of(id)
 }
 
-fn summary(row: &Row<'_>) -> Result<MessageSummary, StoreError> {
-    let id = MessageId::from_bytes(row.get(0)?);
-    let sender: Option<String> = row.get(1)?;
-    let recipients: String = row.get(2)?;
-    let client: Option<String> = row.get(6)?;
-    Ok(MessageSummary {
+fn summary(row: &Row<'_>, id: MessageId) -> MessageSummary {
+    MessageSummary {
         id,
         received_at: id.timestamp(),
-        sender: sender.as_deref().and_then(address),
-        recipients: recipients.lines().filter_map(address).collect(),
-        subject: row.get(3)?,
-        size: row.get::<_, i64>(4)?.unsigned_abs(),
-        outcome: MessageOutcome::from_number(row.get(5)?),
-        queued: row.get(9)?,
-        dead: row.get(10)?,
-        ip: client.and_then(|text| serde_json::from_str::<Client>(&text).ok()).map(|client| client.ip),
-        raw: row.get::<_, Option<i64>>(7)?.is_some(),
-    })
+        sender: text(row, 1).as_deref().and_then(address),
+        recipients: text(row, 2).unwrap_or_default().lines().filter_map(address).collect(),
+        subject: text(row, 3),
+        size: row.get::<_, i64>(4).unwrap_or_default().unsigned_abs(),
+        outcome: MessageOutcome::from_number(row.get(5).unwrap_or_default()),
+        queued: row.get(9).unwrap_or_default(),
+        dead: row.get(10).unwrap_or_default(),
+        ip: text(row, 6).and_then(|text| serde_json::from_str::<Client>(&text).ok()).map(|client| client.ip),
+        raw: row.get::<_, i64>(7).is_ok(),
+    }
 }
 
 /// As it stands in a row.

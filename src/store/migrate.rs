@@ -37,6 +37,18 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Moves all that the WAL holds into the database, synced, and empties it.
+///
+/// A sync that failed may have dropped pages of the WAL that are still read from memory: what is committed behind them
+/// would be lost with them when the power goes, however often it is synced.
+pub(super) fn begin_wal_anew(connection: &Connection) -> Result<(), StoreError> {
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        return Err(StoreError::Failed("the WAL can't be begun anew while a reader holds it".to_owned()));
+    }
+    Ok(())
+}
+
 /// A connection that can't write.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -72,18 +84,22 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
     Ok(())
 }
 
+/// No schema yet: it was just made, or was never brought up.
+pub(super) fn is_empty(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))?)
+}
+
 /// Refuses a database that isn't a store or is newer; one that is empty is as good as new.
 pub(super) fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if is_empty(connection)? {
+        return Ok(());
+    }
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let history: i64 = connection.query_row(
         "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'refinery_schema_history'",
         [],
         |row| row.get(0),
     )?;
-    if tables == 0 {
-        return Ok(());
-    }
     if history == 0 || (application != APPLICATION_ID && application != 0) {
         return Err(StoreError::Unusable(format!("{} is a SQLite database, but not a store", path.display())));
     }

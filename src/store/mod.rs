@@ -99,9 +99,13 @@ impl Store {
         let lock = directory::Lock::take(&options.data_dir)?;
         let (path, spool_dir) = (directory::database(&options.data_dir), directory::spool(&options.data_dir));
         if !path.exists() {
+            refuse_lost(&spool_dir, &path)?;
             directory::create(&path).map_err(|e| StoreError::io(&format!("create {}", path.display()), &e))?;
         }
         let mut connection = migrate::open_writer(&path)?;
+        if migrate::is_empty(&connection)? {
+            refuse_lost(&spool_dir, &path)?;
+        }
         migrate::migrate(&mut connection, &path)?;
         directory::sync(&options.data_dir)?;
         let next = retention::next_segment(&connection, &spool_dir)?;
@@ -389,6 +393,22 @@ impl Store {
             .await
             .map_err(|error| StoreError::Failed(format!("a query met a fault of its own: {error}")))?
     }
+}
+
+/// Segments beside a database that is new are mail whose database was lost, not what a crash left.
+fn refuse_lost(spool_dir: &Path, database: &Path) -> Result<(), StoreError> {
+    for segment in spool::segments(spool_dir)? {
+        let path = spool_dir.join(spool::file_name(segment));
+        if path.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+            return Err(StoreError::Unusable(format!(
+                "{} holds mail, and its database {} is gone: restore both from a backup, or move the spool away to begin \
+                 anew",
+                path.display(),
+                database.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn accepted(done: Done) -> Accepted {

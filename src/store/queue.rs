@@ -2,7 +2,7 @@
 //!
 //! A filter becomes SQL with bound parameters alone; `%` and `_` in it mean themselves.
 
-use rusqlite::types::Value;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::apply::{self, Effects};
@@ -39,7 +39,7 @@ pub(super) fn walk(
     now: Timestamp,
     limit: usize,
     found: &mut Claimed,
-) -> Result<Vec<(DeliveryKey, String)>, StoreError> {
+) -> Result<Vec<Unreadable>, StoreError> {
     let mut unreadable = Vec::new();
     let mut position = claims.walk();
     let (mut wanted, mut looked) = (limit, 0);
@@ -54,7 +54,7 @@ pub(super) fn walk(
         looked += rows.len();
         let mut met = Vec::with_capacity(rows.len());
         for (place, row) in rows {
-            position = place;
+            position = place.unwrap_or(position);
             match row {
                 Ok(delivery) => met.push(delivery),
                 Err(why) => unreadable.push(why),
@@ -78,17 +78,35 @@ pub(super) fn first_due(connection: &Connection) -> Result<Option<i64>, StoreErr
 fn next_due(connection: &Connection, after: Position) -> Result<Option<i64>, StoreError> {
     let mut statement = connection.prepare_cached(NEXT_DUE)?;
     let mut rows = statement.query(params![after.due, after.message, after.n])?;
-    Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+    // What is no number never falls due; `store check` finds it.
+    Ok(rows.next()?.and_then(|row| row.get(0).ok()))
 }
 
 /// Since when the oldest queued delivery waits. By message, so that no more than the dead before it are passed over.
 pub(super) fn oldest_queued(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
     let mut statement = connection.prepare_cached(OLDEST)?;
     let mut rows = statement.query([])?;
-    Ok(rows.next()?.map(|row| row.get(0)).transpose()?.map(Timestamp::from_millis))
+    Ok(rows.next()?.and_then(|row| row.get(0).ok()).map(Timestamp::from_millis))
 }
 
-type Met = (Position, Result<Delivery, (DeliveryKey, String)>);
+/// A row that can't be read, by its key as it stands there.
+#[derive(Debug)]
+pub(super) struct Unreadable {
+    message: Value,
+    n: Value,
+    pub why: String,
+}
+
+impl Unreadable {
+    /// Its message, where that is named rightly.
+    pub(super) fn id(&self) -> Option<MessageId> {
+        let Value::Blob(octets) = &self.message else { return None };
+        octets.as_slice().try_into().ok().map(MessageId::from_bytes)
+    }
+}
+
+/// Without a place where its key can't be read: the walk goes on from the one before.
+type Met = (Option<Position>, Result<Delivery, Unreadable>);
 
 fn due(connection: &Connection, now: Timestamp, from: Position, limit: usize) -> Result<Vec<Met>, StoreError> {
     let mut statement = connection.prepare_cached(DUE)?;
@@ -96,11 +114,22 @@ fn due(connection: &Connection, now: Timestamp, from: Position, limit: usize) ->
     let mut rows = statement.query(params![now.as_millis(), from.due, from.message, from.n, limit])?;
     let mut met = Vec::new();
     while let Some(row) = rows.next()? {
-        let key = DeliveryKey { message: MessageId::from_bytes(row.get(0)?), n: row.get(1)? };
-        let due = Timestamp::from_millis(row.get(2)?);
-        met.push((Position::new(due, key), delivery(row, key, due).map_err(|why| (key, why.to_string()))));
+        let (message, n) = (row.get(0)?, row.get(1)?);
+        let unreadable = |why: String| Unreadable { message, n, why };
+        met.push(match place(row) {
+            Ok((key, due)) => {
+                let read = delivery(row, key, due);
+                (Some(Position::new(due, key)), read.map_err(|why| unreadable(why.to_string())))
+            }
+            Err(error) => (None, Err(unreadable(format!("its key can't be read: {error}")))),
+        });
     }
     Ok(met)
+}
+
+fn place(row: &Row<'_>) -> rusqlite::Result<(DeliveryKey, Timestamp)> {
+    let key = DeliveryKey { message: MessageId::from_bytes(row.get(0)?), n: row.get(1)? };
+    Ok((key, Timestamp::from_millis(row.get(2)?)))
 }
 
 fn delivery(row: &Row<'_>, key: DeliveryKey, due: Timestamp) -> Result<Delivery, Box<dyn std::error::Error>> {
@@ -117,10 +146,12 @@ fn delivery(row: &Row<'_>, key: DeliveryKey, due: Timestamp) -> Result<Delivery,
 }
 
 /// Sets a delivery that can't be carried out aside, with the reason; how many (0 where it has been already).
-pub(super) fn park(connection: &Connection, key: DeliveryKey, why: &str, now: Timestamp) -> Result<i64, StoreError> {
-    let parked = connection.prepare_cached(PARK)?.execute(params![key.message.to_bytes(), key.n, why])?;
-    let kind = Kind::Fault { what: format!("delivery {} is parked", key.n), detail: why.to_owned() };
-    apply::trace(connection, key.message, &[Event::new(now, kind).of(key.message)])?;
+pub(super) fn park(connection: &Connection, row: &Unreadable, now: Timestamp) -> Result<i64, StoreError> {
+    let parked = connection.prepare_cached(PARK)?.execute(params![row.message, row.n, row.why])?;
+    if let Some(id) = row.id() {
+        let kind = Kind::Fault { what: "a delivery is parked".to_owned(), detail: row.why.clone() };
+        apply::trace(connection, id, &[Event::new(now, kind).of(id)])?;
+    }
     Ok(i64::try_from(parked).unwrap_or(i64::MAX))
 }
 
@@ -147,9 +178,9 @@ pub(super) fn act(
     now: Timestamp,
 ) -> Result<Batch, StoreError> {
     let limit = filter.limit.unwrap_or(BATCH).min(BATCH);
-    let entries = list(connection, filter, after, limit)?;
+    let (entries, looked) = read(connection, filter, after, limit)?;
     let mut batch = Batch::default();
-    if entries.len() == BATCH {
+    if looked == BATCH {
         batch.next = entries.last().map(|entry| entry.key);
     }
     for entry in entries {
@@ -186,14 +217,26 @@ pub(super) fn list(
     after: Option<DeliveryKey>,
     limit: usize,
 ) -> Result<Vec<QueueEntry>, StoreError> {
+    Ok(read(connection, filter, after, limit)?.0)
+}
+
+/// The entries, and how many rows there were.
+fn read(
+    connection: &Connection,
+    filter: &QueueFilter,
+    after: Option<DeliveryKey>,
+    limit: usize,
+) -> Result<(Vec<QueueEntry>, usize), StoreError> {
     let (sql, values) = select(filter, after, limit);
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
-    let mut entries = Vec::new();
+    let (mut entries, mut looked) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        entries.push(entry(row)?);
+        looked += 1;
+        // One whose key can't be read could be neither named nor acted on.
+        entries.extend(place_of_entry(row).ok().map(|key| entry(row, key)));
     }
-    Ok(entries)
+    Ok((entries, looked))
 }
 
 /// How many lines a list has.
@@ -258,22 +301,35 @@ pub(super) fn like(part: &str) -> Value {
     Value::Text(pattern)
 }
 
-fn entry(row: &Row<'_>) -> Result<QueueEntry, StoreError> {
-    let task: Option<Task> = row.get_ref(2)?.as_str().ok().and_then(|text| serde_json::from_str(text).ok());
+fn place_of_entry(row: &Row<'_>) -> rusqlite::Result<DeliveryKey> {
+    Ok(DeliveryKey { message: MessageId::from_bytes(row.get(0)?), n: row.get(1)? })
+}
+
+/// What can't be read of it is blank: an admin must see the rest of the queue.
+fn entry(row: &Row<'_>, key: DeliveryKey) -> QueueEntry {
+    let task: Option<Task> = row.get_ref(2).ok().and_then(|text| serde_json::from_str(text.as_str().ok()?).ok());
     let (kind, target) = task.as_ref().map_or(("unreadable", String::new()), |task| (task.kind(), task.target()));
-    let sender: Option<String> = row.get(9)?;
-    Ok(QueueEntry {
-        key: DeliveryKey { message: MessageId::from_bytes(row.get(0)?), n: row.get(1)? },
+    let time = |column| Timestamp::from_millis(row.get(column).unwrap_or_default());
+    QueueEntry {
+        key,
         kind: kind.to_owned(),
-        destination: row.get(3)?,
+        destination: text(row, 3).unwrap_or_default(),
         target,
-        sender: sender.as_deref().and_then(super::messages::address),
-        attempts: row.get(4)?,
-        queued_at: Timestamp::from_millis(row.get(5)?),
-        due: Timestamp::from_millis(row.get(6)?),
-        dead: row.get::<_, i64>(7)? != 0,
-        last_error: row.get(8)?,
-    })
+        sender: text(row, 9).as_deref().and_then(super::messages::address),
+        attempts: row.get(4).unwrap_or_default(),
+        queued_at: time(5),
+        due: time(6),
+        dead: row.get::<_, i64>(7).unwrap_or_default() != 0,
+        last_error: text(row, 8),
+    }
+}
+
+/// A column's text as far as it can be read, for what is shown.
+pub(super) fn text(row: &Row<'_>, column: usize) -> Option<String> {
+    match row.get_ref(column) {
+        Ok(ValueRef::Text(octets)) => Some(String::from_utf8_lossy(octets).into_owned()),
+        _ => None,
+    }
 }
 
 impl Task {

@@ -216,7 +216,7 @@ impl Writer {
                 _ => {}
             }
             self.shared.reader.close_segment(segment);
-            self.shared.tally.spool_bytes.fetch_sub(size, Ordering::Relaxed);
+            self.shared.tally.forget_octets(size);
             step.raw_bytes += size;
         }
         Ok(())

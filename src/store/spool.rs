@@ -147,8 +147,12 @@ impl Spool {
             return Ok(0);
         }
         let written = self.write_all(plan);
-        if written.is_err() {
-            self.abandon();
+        if written.is_err()
+            && let Some(segment) = self.open.take()
+            && segment.end == 0
+        {
+            // No row has ever named it: on a full disk it would only be in the way. Else retention takes it.
+            let _best_effort = std::fs::remove_file(self.directory.join(file_name(segment.number)));
         }
         written.map(|()| plan.planned)
     }
@@ -179,6 +183,13 @@ impl Spool {
         // The file's name must be durable before a row leads to it.
         directory::sync(&self.directory)?;
         Ok(Segment { number, file, end: 0 })
+    }
+
+    /// Goes on in `file`, for faults that only another kind of file has.
+    #[cfg(test)]
+    pub(super) fn open_as(&mut self, file: File) {
+        self.open = Some(Segment { number: self.next, file, end: 0 });
+        self.next += 1;
     }
 
     /// Never writes to or syncs the current segment again.

@@ -46,6 +46,11 @@ impl Tally {
         Ok(())
     }
 
+    /// What an abandoned segment holds was never counted.
+    pub(super) fn forget_octets(&self, octets: u64) {
+        self.spool_bytes.update(Ordering::Relaxed, Ordering::Relaxed, |counted| counted.saturating_sub(octets));
+    }
+
     pub(super) fn add(&self, queued: i64, dead: i64) {
         self.queued.fetch_add(queued, Ordering::Relaxed);
         self.dead.fetch_add(dead, Ordering::Relaxed);
@@ -71,7 +76,9 @@ impl Recent {
         let mut rows = statement.query(rusqlite::params![from, limit])?;
         let mut seen = self.seen();
         while let Some(row) = rows.next()? {
-            seen.entry(row.get(1)?).or_insert(MessageId::from_bytes(row.get(0)?));
+            if let (Ok(id), Ok(fingerprint)) = (row.get(0), row.get(1)) {
+                seen.entry(fingerprint).or_insert(MessageId::from_bytes(id));
+            }
         }
         Ok(())
     }

@@ -31,6 +31,9 @@ use crate::clock;
 use crate::event::{Bus, Event, Kind};
 use crate::mail::Timestamp;
 
+#[cfg(test)]
+mod tests;
+
 /// Units in one group.
 const GROUP_UNITS: usize = 1024;
 /// Octets of mail in one group.
@@ -189,7 +192,7 @@ impl Writer {
         }
         if !units.is_empty() {
             self.commit(units);
-        } else if clock::now().since(self.flushed_log) >= TICK {
+        } else if self.log_is_due(clock::now()) {
             self.flush_log();
         }
         let mut closing = None;
@@ -214,6 +217,11 @@ impl Writer {
     fn tick(&mut self) {
         self.flush_log();
         self.look_at_disk();
+    }
+
+    /// Once a second, also by a clock that was set back.
+    fn log_is_due(&self, now: Timestamp) -> bool {
+        now.since(self.flushed_log) >= TICK || now < self.flushed_log
     }
 
     fn flush_log(&mut self) {
@@ -269,6 +277,7 @@ impl Writer {
     pub(super) fn connection(&mut self) -> Result<&Connection, StoreError> {
         if self.connection.is_none() {
             let connection = migrate::open_writer(&self.path)?;
+            migrate::begin_wal_anew(&connection)?;
             self.shared.tally.count(&connection)?;
             self.connection = Some(connection);
         }
@@ -359,21 +368,22 @@ impl Writer {
     }
 
     /// A delivery that can't be read is shown among the dead: not lost, and no stumbling block.
-    fn park(&mut self, unreadable: &[(DeliveryKey, String)], now: Timestamp) -> Result<(), StoreError> {
+    fn park(&mut self, unreadable: &[queue::Unreadable], now: Timestamp) -> Result<(), StoreError> {
         if unreadable.is_empty() {
             return Ok(());
         }
         let connection = self.connection()?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         let mut parked = 0;
-        for (key, why) in unreadable {
-            parked += queue::park(connection, *key, why, now)?;
+        for row in unreadable {
+            parked += queue::park(connection, row, now)?;
         }
         connection.execute_batch("COMMIT")?;
         self.shared.tally.add(-parked, parked);
-        for (key, why) in unreadable {
-            let fault = Kind::Fault { what: "a delivery can't be read and is parked".to_owned(), detail: why.clone() };
-            self.shared.bus.publish(Event::new(now, fault).of(key.message));
+        for row in unreadable {
+            let what = "a delivery can't be read and is parked".to_owned();
+            let event = Event::new(now, Kind::Fault { what, detail: row.why.clone() });
+            self.shared.bus.publish(row.id().map_or(event.clone(), |id| event.of(id)));
         }
         Ok(())
     }

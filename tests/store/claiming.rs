@@ -27,3 +27,23 @@ async fn a_delivery_that_cannot_be_read_is_parked_and_the_others_are_claimed() {
     let gauges = store.gauges().await.unwrap();
     assert_eq!((gauges.queued, gauges.dead), (0, 1));
 }
+
+#[tokio::test]
+async fn a_delivery_whose_key_is_damaged_is_parked_too() {
+    let home = Home::new();
+    let store = home.open();
+    let sound = accept(&store, message("sound")).await;
+    store.close().await;
+    let insert = "INSERT INTO deliveries SELECT ?1, ?2, 0, destination, task, 0, queued_at, 0, NULL, 0 FROM deliveries \
+                  WHERE message = ?3";
+    home.sql().execute(insert, rusqlite::params![[1_u8, 2, 3], 0, sound.to_bytes()]).unwrap();
+    home.sql().execute(insert, rusqlite::params![sound.to_bytes(), -1, sound.to_bytes()]).unwrap();
+
+    let store = home.open();
+    let claimed = store.claim(now(), 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|delivery| delivery.key.message).collect::<Vec<_>>(), [sound]);
+    done(&store, claimed[0].key).await;
+    assert!(store.claim(now(), 10).await.unwrap().is_empty());
+    let gauges = store.gauges().await.unwrap();
+    assert_eq!((gauges.queued, gauges.dead), (0, 2));
+}
