@@ -330,9 +330,9 @@ pub struct Budget {
     pub operations: Option<At<u64>>,
     /// Time. Default: "5s".
     pub wall_clock: Leaf<Duration>,
-    /// The longest string or blob. Default: "1 MiB".
+    /// The longest string; of a message, texts are cut at a quarter of it. Default: "1 MiB".
     pub string_size: Leaf<Size>,
-    /// The longest array. Default: 10000.
+    /// The longest array or blob. Default: 10000.
     pub array_size: Option<At<usize>>,
     /// The largest map. Default: 10000.
     pub map_size: Option<At<usize>>,
