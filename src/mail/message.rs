@@ -8,6 +8,7 @@
 
 mod fields;
 mod mime;
+mod words;
 
 use std::ops::Range;
 use std::sync::OnceLock;

@@ -105,7 +105,8 @@ pub(super) fn html_to_text(html: &str) -> String {
 
 /// The parsers of fields stop at a line end, and find nothing without one.
 fn ended(value: &[u8]) -> Vec<u8> {
-    let mut ended = utf8(value.get(..MAX_VALUE).unwrap_or(value)).into_owned().into_bytes();
+    let value = super::words::join(value.get(..MAX_VALUE).unwrap_or(value));
+    let mut ended = utf8(&value).into_owned().into_bytes();
     ended.extend_from_slice(b"\r\n");
     ended
 }
