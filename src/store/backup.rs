@@ -88,6 +88,11 @@ fn copy_segment(from: &Path, into: &Path, segment: i64, end: u64) -> Result<(), 
     let failed = |e: std::io::Error| StoreError::io(&format!("copy spool/{name}"), &e);
     let source = File::open(directory::spool(from).join(&name)).map_err(failed)?;
     let mut target = directory::create(&directory::spool(into).join(&name)).map_err(failed)?;
-    std::io::copy(&mut source.take(end), &mut target).map_err(failed)?;
+    let copied = std::io::copy(&mut source.take(end), &mut target).map_err(failed)?;
+    if copied < end {
+        return Err(StoreError::Failed(format!(
+            "spool/{name} ends after {copied} octets, and rows name {end}: look at it with `mailworker store check`"
+        )));
+    }
     target.sync_all().map_err(failed)
 }
