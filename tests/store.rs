@@ -10,5 +10,13 @@ mod accepting;
 mod checking;
 #[path = "store/claiming.rs"]
 mod claiming;
+#[path = "store/keeping.rs"]
+mod keeping;
+#[path = "store/keys.rs"]
+mod keys;
+#[path = "store/killing.rs"]
+mod killing;
 #[path = "store/opening.rs"]
 mod opening;
+#[path = "store/settling.rs"]
+mod settling;

@@ -20,6 +20,8 @@ mod listing;
 mod log;
 mod messages;
 mod migrate;
+#[cfg(test)]
+mod plans;
 mod queue;
 mod readers;
 mod retention;

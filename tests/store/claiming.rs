@@ -1,6 +1,10 @@
 //! claim: what is due comes in order, to one caller at a time, and what can't be read stands in nobody's way.
 
+use std::collections::HashSet;
+
 use mailworker::event::Kind;
+use mailworker::mail::{MessageId, Timestamp};
+use mailworker::store::{Acceptance, DeliveryKey, QueueFilter, Settled, Store};
 
 use crate::harness::*;
 
@@ -46,4 +50,144 @@ async fn a_delivery_whose_key_is_damaged_is_parked_too() {
     assert!(store.claim(now(), 10).await.unwrap().is_empty());
     let gauges = store.gauges().await.unwrap();
     assert_eq!((gauges.queued, gauges.dead), (0, 2));
+}
+
+/// A message of one delivery, due so many seconds from now.
+fn due_in(seconds: i64) -> Acceptance {
+    let mut acceptance = message("x");
+    acceptance.deliveries = vec![relay(after(seconds))];
+    acceptance
+}
+
+fn after(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(now().as_millis() + seconds * 1000)
+}
+
+async fn claimed(store: &Store, at: Timestamp, limit: usize) -> Vec<MessageId> {
+    store.claim(at, limit).await.unwrap().iter().map(|delivery| delivery.key.message).collect()
+}
+
+#[tokio::test]
+async fn what_is_due_comes_in_the_order_in_which_it_falls_due() {
+    let home = Home::new();
+    let store = home.open();
+    let third = accept(&store, due_in(300)).await;
+    let first = accept(&store, due_in(100)).await;
+    let second = accept(&store, due_in(200)).await;
+    assert!(claimed(&store, now(), 10).await.is_empty());
+    assert_eq!(store.next_due().await.unwrap().map(|at| at <= after(100)), Some(true));
+    assert_eq!(claimed(&store, after(250), 10).await, [first, second]);
+    assert_eq!(claimed(&store, after(301), 10).await, [third]);
+    assert_eq!(store.next_due().await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn none_is_claimed_twice_however_many_ask() {
+    let home = Home::new();
+    let store = home.open();
+    for n in 0..30 {
+        let mut many = message("x");
+        many.deliveries = (0..20).map(|m| relay(after(if (n + m) % 2 == 0 { 0 } else { 5 }))).collect();
+        accept(&store, many).await;
+    }
+    let mut askers = Vec::new();
+    for _ in 0..8 {
+        let store = store.clone();
+        askers.push(tokio::spawn(async move {
+            let mut keys = Vec::new();
+            loop {
+                let some = store.claim(after(60), 7).await.unwrap();
+                if some.is_empty() {
+                    return keys;
+                }
+                keys.extend(some.iter().map(|delivery| delivery.key));
+            }
+        }));
+    }
+    let mut all = Vec::new();
+    for asker in askers {
+        all.extend(asker.await.unwrap());
+    }
+    assert_eq!(all.len(), 600);
+    assert_eq!(all.into_iter().collect::<HashSet<_>>().len(), 600);
+}
+
+#[tokio::test]
+async fn a_process_that_dies_holds_nothing() {
+    let home = Home::new();
+    let store = home.open();
+    let id = accept(&store, message("x")).await;
+    assert_eq!(claimed(&store, now(), 10).await, [id]);
+    drop(store);
+    assert_eq!(claimed(&home.open(), now(), 10).await, [id]);
+}
+
+#[tokio::test]
+async fn a_claim_that_nobody_waits_for_any_more_is_free_again() {
+    let home = Home::new();
+    let store = home.open();
+    let warm = accept(&store, message("warm")).await;
+    let cold = accept(&store, due_in(0)).await;
+    let later = accept(&store, due_in(1)).await;
+    {
+        // Polled once: what is warm is taken, the walk is asked for, and then the caller goes away.
+        let claim = store.claim(after(5), 10);
+        tokio::pin!(claim);
+        assert!(futures_util::poll!(claim).is_pending());
+    }
+    let mut found = HashSet::new();
+    while found.len() < 3 {
+        found.extend(claimed(&store, after(5), 10).await);
+    }
+    assert_eq!(found, HashSet::from([warm, cold, later]));
+}
+
+#[tokio::test]
+async fn whoever_waits_is_told_when_something_may_have_become_due() {
+    let home = Home::new();
+    let store = home.open();
+    accept(&store, message("x")).await;
+    store.changed().await;
+    let key = store.claim(now(), 1).await.unwrap()[0].key;
+    store.settle(vec![settlement(key, Settled::Dead { error: "550".to_owned() })]).await.unwrap();
+    store.changed().await;
+    let filter = QueueFilter { dead: Some(true), ..QueueFilter::default() };
+    assert_eq!(store.queue_retry(filter, now()).await.unwrap(), 1);
+    store.changed().await;
+    let again = store.claim(now(), 1).await.unwrap();
+    assert_eq!((again[0].key, again[0].attempts), (key, 0), "its schedule begins anew");
+}
+
+#[tokio::test]
+async fn what_an_admin_drops_is_not_handed_out_and_its_settlement_is_taken_quietly() {
+    let home = Home::new();
+    let store = home.open();
+    let waiting = accept(&store, message("waiting")).await;
+    let under_way = accept(&store, message("under way")).await;
+    let held = claimed(&store, now(), 1).await;
+    assert_eq!(held, [waiting]);
+    assert_eq!(store.queue_drop(QueueFilter::default(), now()).await.unwrap(), 2);
+    assert!(claimed(&store, now(), 10).await.is_empty());
+    let mut settled = settlement(DeliveryKey { message: waiting, n: 0 }, Settled::Done);
+    settled.then = vec![relay(now())];
+    store.settle(vec![settled]).await.unwrap();
+    assert!(claimed(&store, now(), 10).await.is_empty(), "what follows from it isn't wanted either");
+    let gauges = store.gauges().await.unwrap();
+    assert_eq!((gauges.queued, gauges.dead), (0, 0));
+    let trace = store.message(under_way).await.unwrap().trace;
+    assert!(matches!(&trace.last().unwrap().kind, Kind::Admin { verb, .. } if verb == "drop"));
+}
+
+#[tokio::test]
+async fn more_than_fits_into_memory_is_claimed_from_its_rows() {
+    let home = Home::new();
+    let store = home.open();
+    let body = "x".repeat(24 << 20);
+    let mut ids = HashSet::new();
+    for _ in 0..4 {
+        ids.insert(accept(&store, message(&body)).await);
+    }
+    let all = store.claim(now(), 10).await.unwrap();
+    assert_eq!(all.iter().map(|delivery| delivery.key.message).collect::<HashSet<_>>(), ids);
+    assert_eq!(all.iter().filter(|delivery| delivery.warm.is_some()).count(), 2, "64 MiB are kept warm");
 }
