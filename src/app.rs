@@ -24,7 +24,7 @@ use crate::intake::decide::Fate;
 use crate::intake::{self, Current, Intake};
 use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
 use crate::mail::{MessageId, Recipient, Reply};
-use crate::reload::{self, Adjust, Source, Watched, Watcher};
+use crate::reload::{self, Adjust, Source, Watch, Watched, Watcher};
 use crate::smtp::{Answer, Question};
 use crate::store::{self, Store, StoreError};
 use crate::telemetry::Level;
@@ -85,8 +85,11 @@ impl App {
     /// # Errors
     /// What is wrong, in words for the admin; nothing keeps running then.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let built = reload::build(&options.source, options.adjust.as_ref()).map_err(StartError::Config)?;
         let bus = Bus::new(BUS_CAPACITY);
+        let read = || reload::build(&options.source, options.adjust.as_ref()).map_err(StartError::Config);
+        // Read again once they are watched: what changes meanwhile isn't missed.
+        let watch = Watch::begin(&read()?.watched, &bus);
+        let built = read()?;
         let current = Current::new(built.snapshot);
         let config = Arc::clone(&current.load().config);
         let store = Store::open(store_options(&config), bus.clone())?;
@@ -115,7 +118,7 @@ impl App {
         let listeners = Listeners::start(&config.listeners, parts).map_err(|e| StartError::Listen(e.to_string()))?;
         readiness.clear(LISTENERS);
         levels(&listeners, &budget, &config);
-        let watcher = Watcher::start(Watched {
+        let ours = Watched {
             source: options.source,
             adjust: options.adjust,
             current: current.clone(),
@@ -128,8 +131,8 @@ impl App {
                     delivery_config.store(Arc::clone(fresh));
                 }
             }),
-            files: built.watched,
-        });
+        };
+        let watcher = Watcher::start(ours, watch);
         let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let ground = Ground { store: &store, bus: &bus, config: &config, stopping };
         let chores = ground.chores(http_listener, readiness, listening(&listeners))?;

@@ -27,6 +27,8 @@ const MAX_DEPTH: usize = 16;
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 /// Editors write a file in several steps: how long it must have been quiet.
 const QUIET: Duration = Duration::from_millis(150);
+/// As many changes are waited out.
+const MAX_STEPS: usize = 20;
 
 /// A change to the configuration that a command makes (`dev` puts its own addresses).
 pub type Adjust = Arc<dyn Fn(&mut Config) + Send + Sync>;
@@ -191,6 +193,22 @@ fn finding(file: &str, message: String) -> Diagnostic {
 /// Told of each reload that succeeded, with what was built.
 pub type Swapped = Arc<dyn Fn(&Arc<Config>) + Send + Sync>;
 
+/// Watches files from before they are read, so that no change falls between.
+pub struct Watch {
+    guard: Option<notify::RecommendedWatcher>,
+    nudge: tokio::sync::mpsc::Sender<()>,
+    receiver: tokio::sync::mpsc::Receiver<()>,
+}
+
+impl Watch {
+    /// Begins to watch.
+    #[must_use]
+    pub fn begin(files: &[PathBuf], bus: &Bus) -> Self {
+        let (nudge, receiver) = tokio::sync::mpsc::channel(1);
+        Self { guard: notifier(files, nudge.clone(), bus), nudge, receiver }
+    }
+}
+
 /// Watches the files and swaps what is in force.
 pub struct Watcher {
     nudge: tokio::sync::mpsc::Sender<()>,
@@ -205,17 +223,14 @@ pub struct Watched {
     pub tls: Arc<ArcSwap<TlsState>>,
     pub bus: Bus,
     pub swapped: Swapped,
-    /// From the first build.
-    pub files: Vec<PathBuf>,
 }
 
 impl Watcher {
     /// Starts watching.
     #[must_use]
-    pub fn start(watched: Watched) -> Self {
-        let (nudge, receiver) = tokio::sync::mpsc::channel(1);
-        let task = tokio::spawn(watch(watched, nudge.clone(), receiver));
-        Self { nudge, task }
+    pub fn start(watched: Watched, watch: Watch) -> Self {
+        let nudge = watch.nudge.clone();
+        Self { nudge, task: tokio::spawn(run(watched, watch)) }
     }
 
     /// Reload now (SIGHUP).
@@ -230,14 +245,18 @@ impl Drop for Watcher {
     }
 }
 
-async fn watch(watched: Watched, nudge: tokio::sync::mpsc::Sender<()>, mut receiver: tokio::sync::mpsc::Receiver<()>) {
-    let mut guard = notifier(&watched.files, nudge.clone(), &watched.bus);
+async fn run(watched: Watched, watch: Watch) {
+    let Watch { mut guard, nudge, mut receiver } = watch;
     loop {
         if receiver.recv().await.is_none() {
             return;
         }
-        // Until it has been quiet for a while.
-        while let Ok(Some(())) = tokio::time::timeout(QUIET, receiver.recv()).await {}
+        // Until it has been quiet for a while, but not for ever.
+        for _ in 0..MAX_STEPS {
+            if !matches!(tokio::time::timeout(QUIET, receiver.recv()).await, Ok(Some(()))) {
+                break;
+            }
+        }
         if let Some(files) = reload(&watched).await {
             // The old one watches until the new one does.
             guard = notifier(&files, nudge.clone(), &watched.bus).or(guard);

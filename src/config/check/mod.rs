@@ -177,6 +177,9 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
     let kv_namespaces = checker.kv_namespaces(&file.kv_namespaces);
     let vars = checker.vars(file.vars);
     checker.one_name_each(&vars, &kv_namespaces, &webhooks, &destinations);
+    if webhook_defaults.secrets.is_empty() {
+        checker.unsigned(&vars, &webhooks);
+    }
     let routes = checker.routes(file.route, &domains, &webhooks, &destinations);
     Config {
         hostname: file
@@ -314,5 +317,17 @@ impl Checker<'_> {
             }
         }
         vars
+    }
+
+    /// A variable that holds a URL is there to be called, and nothing signs the call.
+    fn unsigned(&mut self, vars: &BTreeMap<String, At<serde_json::Value>>, webhooks: &[At<super::Webhook>]) {
+        for at in vars.values() {
+            let Some(url) = at.value.as_str().and_then(|text| url::Url::parse(text).ok()) else { continue };
+            let known = webhooks.iter().any(|webhook| webhook.value.url == url);
+            if !known && matches!(url.scheme(), "http" | "https") {
+                let help = "`[webhook_defaults] secret` signs what goes to URLs that no [[webhook]] names";
+                self.warn(at.node, "what a worker sends to this URL isn't signed", Some(help));
+            }
+        }
     }
 }

@@ -1,3 +1,5 @@
+//! Each result of an attempt, and what it comes to.
+
 use std::path::Path;
 
 use super::*;
