@@ -207,3 +207,16 @@ fn the_demonstration_shows_what_became_of_each_message() {
     assert!(shown.contains("done: 6 messages"), "{shown}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing behind");
 }
+
+/// An admin's shell has none of the service's secrets, and needs none to look at the queue.
+#[test]
+fn looking_needs_no_secret() {
+    let dir = configured();
+    let path = dir.path().join("mailworker.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let webhook = "\n[[webhook]]\nbinding = \"HOOK\"\nurl = \"https://hooks.example.net/in\"\nsecret = { env = \"NOT_SET_HERE\" }\n";
+    std::fs::write(&path, text + webhook).unwrap();
+    assert!(err(&run(dir.path(), &["check"])).contains("NOT_SET_HERE"));
+    exits(&run(dir.path(), &["kv", "put", "EMAILS", "a", "b"]), 0);
+    exits(&run(dir.path(), &["queue", "list"]), 0);
+}

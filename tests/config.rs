@@ -13,7 +13,7 @@ use mailworker::diagnostic::{Diagnostic, render};
 
 fn options(environment: &[(&str, &str)]) -> Options {
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Options { file: None, env: None, environment }
+    Options { environment, ..Options::default() }
 }
 
 fn parse(text: &str, options: &Options) -> Result<Loaded, Vec<Diagnostic>> {

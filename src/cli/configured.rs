@@ -13,12 +13,14 @@ pub fn options(common: &Common) -> load::Options {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    load::Options { file: common.config.clone(), env: common.env.clone(), environment }
+    load::Options { file: common.config.clone(), env: common.env.clone(), environment, without_secrets: false }
 }
 
-/// Loads it, or says what is wrong with it.
+/// Loads it for a command that looks at the store or asks a running server: secrets stay unread, for an admin's shell
+/// has none of the service's.
 pub fn load(common: &Common) -> Result<Loaded, Failure> {
-    Config::load(&options(common)).map_err(Failure::Configuration)
+    let options = load::Options { without_secrets: true, ..options(common) };
+    Config::load(&options).map_err(Failure::Configuration)
 }
 
 /// The address of the first listener, as far as the configuration knows it.

@@ -23,6 +23,8 @@ pub struct Options {
     pub env: Option<String>,
     /// The process' environment.
     pub environment: BTreeMap<String, String>,
+    /// For commands that only look at the store: they need no secret, and run where none can be read.
+    pub without_secrets: bool,
 }
 
 /// A configuration, and what is to be known of how it came to be.
@@ -55,7 +57,8 @@ impl Config {
         })?;
         let full = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
         let base = full.parent().unwrap_or(Path::new("/")).to_path_buf();
-        let machine = Machine { environment: &options.environment, looks: true };
+        let machine =
+            Machine { environment: &options.environment, looks: true, without_secrets: options.without_secrets };
         let mut loaded = build(&text, &name, &base, options.env.as_deref(), &machine)?;
         loaded.watched.insert(0, full.clone());
         loaded.file = full;
@@ -72,7 +75,8 @@ impl Config {
         base_dir: &Path,
         options: &Options,
     ) -> Result<Loaded, Vec<Diagnostic>> {
-        let machine = Machine { environment: &options.environment, looks: false };
+        let machine =
+            Machine { environment: &options.environment, looks: false, without_secrets: options.without_secrets };
         build(text, file_name, base_dir, options.env.as_deref(), &machine)
     }
 }
@@ -115,6 +119,7 @@ fn in_all(file: &str, message: &str, help: String) -> Diagnostic {
 struct Machine<'a> {
     environment: &'a BTreeMap<String, String>,
     looks: bool,
+    without_secrets: bool,
 }
 
 impl Surroundings for Machine<'_> {
@@ -123,6 +128,9 @@ impl Surroundings for Machine<'_> {
     }
     fn read(&self, path: &Path) -> Result<String, String> {
         read_text(path)
+    }
+    fn reads_secrets(&self) -> bool {
+        !self.without_secrets
     }
     fn has_file(&self, path: &Path) -> Option<bool> {
         self.looks.then(|| path.is_file())
