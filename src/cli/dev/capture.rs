@@ -145,6 +145,8 @@ async fn accept(listener: TcpListener, keeper: Arc<Keeper>) {
         let slot = Arc::clone(&slots).acquire_owned().await;
         // One that went before it was accepted is no concern of the next.
         let Ok((stream, _peer)) = listener.accept().await else { continue };
+        // Without it an answer waits for the client's acknowledgement of the one before.
+        let _slower_without = stream.set_nodelay(true);
         let keeper = Arc::clone(&keeper);
         sessions.spawn(async move {
             // How a session of our own dispatcher's ends shows in its attempt.
