@@ -1,6 +1,6 @@
 //! The command line: arguments ─► command ─► exit code. One file for each group of commands.
 //!
-//! What is printed for people goes through [`print`], which neutralises whatever came from a peer; what is printed for
+//! What is printed for people goes through `print`, which neutralises whatever came from a peer; what is printed for
 //! programs is JSON. Standard output is for the answer, standard error for what went wrong and for the log.
 //! A command reads the store by itself. It writes through a running server's control socket, or, where none runs, by
 //! opening the store itself ([`access`]).

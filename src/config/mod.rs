@@ -191,7 +191,7 @@ impl std::fmt::Debug for Webhook {
 /// `[webhook_defaults]`
 #[derive(Debug, Clone)]
 pub struct WebhookDefaults {
-    /// Signs what goes to URLs that no [[webhook]] names.
+    /// Signs what goes to URLs that no `[[webhook]]` names.
     pub secrets: Vec<Secret>,
     pub timeout: Duration,
     /// The waits before each further attempt.

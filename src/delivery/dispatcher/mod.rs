@@ -1,7 +1,7 @@
 //! Claims what is due, gives each destination its share of the attempts, and settles what came of them.
 //!
-//! One task claims and places ([`owner`]); each destination has lanes, tasks that attempt one batch after the other over
-//! one connection ([`lane`]); one task settles ([`settler`]). A destination that is in trouble rests, one that is slow
+//! One task claims and places (`owner`); each destination has lanes, tasks that attempt one batch after the other over
+//! one connection (`lane`); one task settles (`settler`). A destination that is in trouble rests, one that is slow
 //! fills its own share alone: nobody else waits for it. What is held is settled or, where the process dies, due again.
 //! Never: an attempt without a claim, an outcome believed before it is stored, a queue without a bound.
 //! Standards: RFC 5321 §4.5.4.1 (retries by destination). Input: [`Parts`]. Output: settlements, events.
