@@ -79,6 +79,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// A crate and the places that may name it: a file, or a folder with all below it.
 const LIVES_IN: &[(&str, &[&str])] = &[
     ("rhai", &["src/rules/"]),
+    ("stacker", &["src/rules/"]),
     ("rusqlite", &["src/store/"]),
     ("refinery", &["src/store/"]),
     ("mail_parser", &["src/mail/message.rs", "src/mail/message/"]),

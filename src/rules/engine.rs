@@ -22,7 +22,7 @@ const MAX_VARIABLES: usize = 200;
 const MAX_MODULES: usize = 100;
 const MAX_FUNCTIONS: usize = 1000;
 /// Expressions inside each other: the parser and the evaluation recurse by them.
-const MAX_EXPRESSION: usize = 48;
+pub(super) const MAX_EXPRESSION: usize = 48;
 /// Operations between two looks at the clock.
 const LOOK: u64 = 128;
 

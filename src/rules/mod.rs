@@ -12,6 +12,7 @@ mod modules;
 pub mod outcome;
 pub mod reference;
 pub mod release;
+mod stack;
 mod worker;
 
 use std::sync::Arc;

@@ -4,10 +4,9 @@
 //! error, an overrun, a panic of the engine) asks for nothing.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, Scope};
+use rhai::{Dynamic, Engine, Scope};
 
 use super::api::context::ContextView;
 use super::api::env::{EnvView, Environment};
@@ -19,6 +18,7 @@ use super::check;
 use super::engine::{Budget, metered};
 use super::failure::describe;
 use super::outcome::Usage;
+use super::stack::with_room;
 use super::worker::{ARGUMENTS, Entry, Worker};
 use super::{Bindings, EmailCall, KvView, Outcome, RcptCall, RcptOutcome, RcptVerdict, RunClock, Verdict};
 use crate::diagnostic::Diagnostic;
@@ -49,7 +49,9 @@ impl Release {
         mains: &[String],
         bindings: Bindings,
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
-        check::compile(sources, mains, bindings)
+        let budget = bindings.budget.clone().unwrap_or_default();
+        let compiled = with_room(&budget, || check::compile(sources, mains, bindings));
+        compiled.unwrap_or_else(|why| Err(vec![check::unplaced(why)]))
     }
 
     /// Whether the worker `main` has this handler (`rcpt_to`, `email`).
@@ -115,29 +117,31 @@ impl Release {
             let error = format!("{}: the worker has no {handler}", place_at(&run.main, rhai::Position::NONE));
             return (Err(error), Usage::default());
         };
-        let _entered = enter(run);
-        let script = || catch_unwind(AssertUnwindSafe(|| self.evaluate(entry, arguments)));
-        let (result, operations) = metered(self.clock.as_ref(), &self.budget, script);
-        let result = match result {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                let (place, text) = describe(&error, &run.main, entry.position, &self.budget);
-                Err(format!("{place}: {text}"))
-            }
-            Err(_panic) => Err(format!(
-                "{}: the script made the engine panic: please report it",
-                place_at(&run.main, entry.position)
-            )),
+        let script = || {
+            let _entered = enter(run);
+            metered(self.clock.as_ref(), &self.budget, || self.evaluate(entry, arguments, &run.main))
         };
-        (result, Usage { operations, micros: 0 })
+        match with_room(&self.budget, script) {
+            Ok((result, operations)) => {
+                let result = run.fatal().map_or(result, |fatal| Err(fatal.to_string()));
+                (result, Usage { operations, micros: 0 })
+            }
+            Err(why) => (Err(format!("{}: {why}", place_at(&run.main, entry.position))), Usage::default()),
+        }
     }
 
-    fn evaluate(&self, entry: &Entry, arguments: [Dynamic; ARGUMENTS.len()]) -> Result<(), Box<EvalAltResult>> {
+    fn evaluate(&self, entry: &Entry, arguments: [Dynamic; ARGUMENTS.len()], main: &str) -> Result<(), String> {
         let mut scope = Scope::new();
         for (name, argument) in ARGUMENTS.iter().zip(arguments) {
             scope.push_dynamic(*name, argument);
         }
-        self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &entry.script).map(|_| ())
+        match self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &entry.script) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let (place, text) = describe(&error, main, entry.position, &self.budget);
+                Err(format!("{place}: {text}"))
+            }
+        }
     }
 }
 

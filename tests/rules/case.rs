@@ -18,6 +18,7 @@ use mailworker::rules::{
 /// 2026-11-24T09:15:02.123Z
 pub const NOW: i64 = 1_795_511_702_123;
 const MAIN: &str = "rules/main.rhai";
+const MAX_READS_SHOWN: usize = 10;
 const MESSAGE: &str =
     "From: Alice <alice@example.org>\r\nTo: support@example.com\r\nSubject: Printer\r\n\r\nIt burns.\r\n";
 
@@ -262,7 +263,10 @@ fn show(lines: &mut Vec<String>, outcome: &Outcome) {
         Verdict::Failed { error } => format!("failed {error}"),
     });
     lines.extend(outcome.effects.iter().map(shown_effect));
-    lines.extend(outcome.reads.iter().map(shown_read));
+    lines.extend(outcome.reads.iter().take(MAX_READS_SHOWN).map(shown_read));
+    if let Some(more @ 1..) = outcome.reads.len().checked_sub(MAX_READS_SHOWN) {
+        lines.push(format!("and {more} more reads"));
+    }
     lines.extend(outcome.writes.iter().map(shown_write));
     lines.extend(outcome.log.iter().map(shown_line));
 }

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rhai::{Dynamic, EvalAltResult, Map, NativeCallContext, Position};
 use serde_json::Value as Json;
@@ -44,6 +44,9 @@ pub struct Run {
     pub environment: Arc<Environment>,
     pub kv: KvView,
     state: Mutex<State>,
+    /// What has ended the run. Kept apart from the error, since some functions of Rhai (`sort`) swallow what their
+    /// closures throw, and from the state, whose lock its finder may hold.
+    fatal: OnceLock<Fatal>,
 }
 
 /// What was asked for so far.
@@ -88,6 +91,7 @@ impl Run {
             environment: Arc::clone(start.environment),
             kv: Arc::clone(start.kv),
             state: Mutex::new(State { notes, ..State::default() }),
+            fatal: OnceLock::new(),
         }
     }
 
@@ -129,7 +133,15 @@ impl Run {
     /// An error that no `try` catches: the run ends here.
     #[must_use]
     pub fn overrun(&self, context: &NativeCallContext, text: String) -> Box<EvalAltResult> {
-        Box::new(EvalAltResult::ErrorSystem(String::new(), Box::new(Fatal { at: self.place(context), text })))
+        let fatal = Fatal { at: self.place(context), text };
+        let _first_stays = self.fatal.set(fatal.clone());
+        Box::new(EvalAltResult::ErrorSystem(String::new(), Box::new(fatal)))
+    }
+
+    /// What has ended this run, though the script may have gone on.
+    #[must_use]
+    pub fn fatal(&self) -> Option<&Fatal> {
+        self.fatal.get()
     }
 
     /// Keeps a line of the log; of very many the rest is left out, and said so.
@@ -169,8 +181,8 @@ pub fn place_at(file: &str, position: Position) -> Place {
 }
 
 /// What ends a run whatever the script says.
-#[derive(Debug, thiserror::Error)]
-#[error("{text}")]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{at}: {text}")]
 pub struct Fatal {
     pub at: Place,
     pub text: String,
