@@ -5,6 +5,7 @@ mod harness;
 
 mod decide;
 mod deliver;
+mod dev;
 mod durability;
 mod example;
 mod limits;
