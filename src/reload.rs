@@ -87,6 +87,18 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
     Ok(Built { snapshot, tls, warnings, origins: loaded.origins, watched })
 }
 
+/// Reads configuration and rules alone, for who asks what would be decided: certificates stay unread.
+///
+/// # Errors
+/// As [`build`].
+pub fn snapshot(options: &load::Options) -> Result<Snapshot, Vec<Diagnostic>> {
+    let config = Config::load(options)?.config;
+    let mains = config.rules_mains();
+    let (sources, _folders) = read_rules(&config.base_dir, &mains)?;
+    let (release, _warnings) = Release::compile(&sources, &mains, bindings(&config))?;
+    Ok(Snapshot { config: Arc::new(config), release: Arc::new(release) })
+}
+
 fn embedded(rules: &[(&str, &str)]) -> BTreeMap<String, String> {
     rules.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }

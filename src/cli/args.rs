@@ -70,6 +70,8 @@ pub enum Command {
     Dev(Dev),
     /// Compile configuration and rules, and say where each setting came from
     Check(Machine),
+    /// Where mail for an address would go, and why: nothing is sent, kept or written
+    Explain(Explain),
     /// Hand a message to a running server over SMTP and print its answers
     Send(Send),
     /// What came in, and what became of it
@@ -169,6 +171,31 @@ pub struct Dev {
     pub data: Option<PathBuf>,
     #[command(flatten)]
     pub log: Log,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Asks the configuration, its routes and the worker as the server would: `rcpt_to`, then `email`. Keys are read from the
+store as it is. What is queued is named with its next hop; that MX hosts exist isn't looked up.
+
+Examples:
+  mailworker explain support@example.com
+  mailworker explain support@example.com --from boss@example.net --message mail.eml")]
+pub struct Explain {
+    /// The recipient
+    #[arg(value_name = "ADDRESS")]
+    pub address: Address,
+    /// The envelope's sender; `<>` for the null sender
+    #[arg(long, value_name = "ADDRESS", default_value = "someone@example.org", allow_hyphen_values = true)]
+    pub from: String,
+    /// The client's address
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub ip: std::net::IpAddr,
+    /// The message (RFC 5322); otherwise one is made up
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub message: Option<PathBuf>,
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 #[derive(Debug, Args)]

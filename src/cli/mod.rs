@@ -12,6 +12,7 @@ pub mod check;
 pub mod configured;
 pub mod dev;
 pub mod dialogue;
+pub mod explain;
 pub mod generate;
 pub mod init;
 pub mod kv;
@@ -104,6 +105,7 @@ fn run(arguments: Arguments) -> Done {
         Command::Dev(options) => runtime()?.block_on(dev::run(common, &options)),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
+        Command::Explain(options) => explain::run(common, &options),
         Command::Send(options) => runtime()?.block_on(send::run(common, &options)),
         Command::Messages(verb) => messages::run(common, verb),
         Command::Queue(verb) => runtime()?.block_on(queue::run(common, verb)),

@@ -19,7 +19,9 @@ pub fn event(event: &Event) -> Vec<String> {
     }
 }
 
-fn told(style: anstyle::Style, word: &str, rest: &str) -> String {
+/// A word in its colour, and what is to be said of it.
+#[must_use]
+pub fn told(style: anstyle::Style, word: &str, rest: &str) -> String {
     format!("{} {}", Painted(style, format_args!("{word:<9}")), plain(rest))
 }
 

@@ -7,6 +7,7 @@
 
 mod combine;
 pub mod decide;
+pub mod foresee;
 pub mod headers;
 mod overlay;
 mod recipient;

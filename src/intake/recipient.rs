@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::decide::{log_events, script_failed};
-use super::{Intake, Visit};
+use super::{Intake, Snapshot, Visit};
 use crate::clock;
-use crate::config::{Config, RouteAction};
+use crate::config::{Config, Domain, RouteAction};
 use crate::mail::{Address, Client, Recipient, Reply};
 use crate::rules::{RcptCall, RcptOutcome, RcptVerdict, SessionFacts};
 use crate::smtp::Answer;
@@ -25,30 +25,10 @@ impl Intake {
 
     async fn judge_recipient(&self, visit: &mut Visit, client: &Client, address: &Address) -> Answer {
         let snapshot = Arc::clone(&visit.snapshot);
-        let config = &snapshot.config;
-        if address.domain().is_empty() {
-            // RFC 5321 §4.5.1: <postmaster> without a domain is always ours.
-            return if config.domains.is_empty() { not_ours(address) } else { Answer::Accept };
-        }
-        let Some(domain) = config.domain_for(address) else { return not_ours(address) };
-        if is_postmaster(address) {
-            return Answer::Accept;
-        }
-        if is_disguised(address) {
-            return not_ours(address);
-        }
-        let route = config.route_for(address);
-        match route.map(|(_, route)| &route.action) {
-            Some(RouteAction::Reject { text }) => {
-                return Answer::Reply(Reply::new(550, 7, 1, text.clone()));
-            }
-            Some(RouteAction::Worker { .. }) | None => {}
-            Some(_) => return Answer::Accept,
-        }
-        let main = config.main_for(Some(domain), route.map(|(_, route)| route));
-        if !snapshot.release.has(&main, "rcpt_to") {
-            return Answer::Accept;
-        }
+        let (domain, main) = match standing(&snapshot, address) {
+            Standing::Answered(answer) => return answer,
+            Standing::Asks { domain, main } => (domain, main),
+        };
         let call = RcptCall {
             main,
             session: SessionFacts {
@@ -62,7 +42,7 @@ impl Intake {
         };
         let notes = call.session.notes.clone();
         if let Some(outcome) = self.run_rcpt(visit, call).await {
-            self.rcpt_answer(visit, config, address, outcome)
+            self.rcpt_answer(visit, &snapshot.config, address, outcome)
         } else {
             visit.notes = notes;
             Answer::Reply(Reply::new(451, 3, 0, "Something failed here, try again later"))
@@ -81,25 +61,70 @@ impl Intake {
         for event in log_events(now, Some(address), outcome.log) {
             self.bus.publish(event.in_session(visit.session));
         }
-        match outcome.verdict {
-            RcptVerdict::Accept => Answer::Accept,
-            RcptVerdict::Reject { reply, .. } | RcptVerdict::Defer { reply, .. } => Answer::Reply(reply),
-            RcptVerdict::Redirect { to, .. } if config.domain_for(&to).is_some() => Answer::Redirect(to),
-            RcptVerdict::Redirect { to, at } => {
-                let error =
-                    format!("{at}: redirect({to}) leads to a domain that isn't configured: use forward in email");
-                self.script_trouble(visit, address, error)
-            }
-            RcptVerdict::Failed { error } => self.script_trouble(visit, address, error),
-        }
+        answer_of(config, outcome.verdict).unwrap_or_else(|error| {
+            let event = script_failed(now, Some(address), "rcpt_to", error).in_session(visit.session);
+            self.store.log(event.clone());
+            self.bus.publish(event);
+            rules_failed()
+        })
     }
+}
 
-    fn script_trouble(&self, visit: &Visit, address: &Address, error: String) -> Answer {
-        let event = script_failed(clock::now(), Some(address), "rcpt_to", error).in_session(visit.session);
-        self.store.log(event.clone());
-        self.bus.publish(event);
-        Answer::Reply(Reply::new(451, 3, 0, "The rules for this address failed, try again later"))
+/// What RCPT comes to before a worker is asked.
+pub(super) enum Standing<'a> {
+    Answered(Answer),
+    /// The worker `main` of this domain has `rcpt_to`.
+    Asks {
+        domain: &'a Domain,
+        main: String,
+    },
+}
+
+pub(super) fn standing<'a>(snapshot: &'a Snapshot, address: &Address) -> Standing<'a> {
+    let config = &snapshot.config;
+    if address.domain().is_empty() {
+        // RFC 5321 §4.5.1: <postmaster> without a domain is always ours.
+        return Standing::Answered(if config.domains.is_empty() { not_ours(address) } else { Answer::Accept });
     }
+    let Some(domain) = config.domain_for(address) else { return Standing::Answered(not_ours(address)) };
+    if is_postmaster(address) {
+        return Standing::Answered(Answer::Accept);
+    }
+    if is_disguised(address) {
+        let text = format!("Relaying denied: {address} names another address within");
+        return Standing::Answered(Answer::Reply(Reply::new(550, 7, 1, text)));
+    }
+    let route = config.route_for(address).map(|(_, route)| route);
+    match route.map(|route| &route.action) {
+        Some(RouteAction::Reject { text }) => {
+            return Standing::Answered(Answer::Reply(Reply::new(550, 7, 1, text.clone())));
+        }
+        Some(RouteAction::Worker { .. }) | None => {}
+        Some(_) => return Standing::Answered(Answer::Accept),
+    }
+    let main = config.main_for(Some(domain), route);
+    if snapshot.release.has(&main, "rcpt_to") {
+        Standing::Asks { domain, main }
+    } else {
+        Standing::Answered(Answer::Accept)
+    }
+}
+
+/// A worker's verdict as an answer; `Err` is the script's failure, in words.
+pub(super) fn answer_of(config: &Config, verdict: RcptVerdict) -> Result<Answer, String> {
+    match verdict {
+        RcptVerdict::Accept => Ok(Answer::Accept),
+        RcptVerdict::Reject { reply, .. } | RcptVerdict::Defer { reply, .. } => Ok(Answer::Reply(reply)),
+        RcptVerdict::Redirect { to, .. } if config.domain_for(&to).is_some() => Ok(Answer::Redirect(to)),
+        RcptVerdict::Redirect { to, at } => {
+            Err(format!("{at}: redirect({to}) leads to a domain that isn't configured: use forward in email"))
+        }
+        RcptVerdict::Failed { error } => Err(error),
+    }
+}
+
+pub(super) fn rules_failed() -> Answer {
+    Answer::Reply(Reply::new(451, 3, 0, "The rules for this address failed, try again later"))
 }
 
 pub(super) fn is_postmaster(address: &Address) -> bool {

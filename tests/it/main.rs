@@ -8,6 +8,7 @@ mod deliver;
 mod dev;
 mod durability;
 mod example;
+mod explain;
 mod limits;
 mod observe;
 mod receive;
