@@ -9,14 +9,18 @@ mod table;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mail_auth::MessageAuthenticator;
+use mail_auth::hickory_resolver::TokioResolver;
 use mail_auth::hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
 use mail_auth::hickory_resolver::lookup::Lookup;
 use mail_auth::hickory_resolver::net::NetError;
+use mail_auth::hickory_resolver::net::runtime::TokioRuntimeProvider;
 use mail_auth::hickory_resolver::proto::rr::{Name, RData};
 use mail_auth::hickory_resolver::system_conf::read_system_conf;
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::config;
 
@@ -56,6 +60,23 @@ pub enum LookupError {
 #[error("the resolver can't be set up: {0}")]
 pub struct SetupError(String);
 
+/// Name servers are asked in the clear. Without a TLS configuration of ours the resolver would read the machine's
+/// authorities, and fail where there are none.
+fn authenticator(servers: ResolverConfig, options: ResolverOpts) -> Result<MessageAuthenticator, SetupError> {
+    let failed = |error: &dyn fmt::Display| SetupError(error.to_string());
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(&error))?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let resolver = TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default())
+        .with_options(options)
+        .with_tls_config(tls)
+        .build()
+        .map_err(|error| failed(&error))?;
+    Ok(MessageAuthenticator(resolver))
+}
+
 impl fmt::Debug for Dns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dns").field("timeout", &self.timeout).field("table", &self.table).finish_non_exhaustive()
@@ -78,9 +99,7 @@ impl Dns {
         options.timeout = settings.timeout / 2;
         options.attempts = 2;
         options.cache_size = 8192;
-        let authenticator =
-            MessageAuthenticator::new(servers, options).map_err(|error| SetupError(error.to_string()))?;
-        Ok(Self { authenticator, timeout: settings.timeout, table: None })
+        Ok(Self { authenticator: authenticator(servers, options)?, timeout: settings.timeout, table: None })
     }
 
     /// Answers from `table` alone.
@@ -89,8 +108,7 @@ impl Dns {
     /// The resolver behind it (which is never asked) can't be made.
     pub fn table(table: Table) -> Result<Self, SetupError> {
         let nowhere = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
-        let authenticator = MessageAuthenticator::new(nowhere, ResolverOpts::default())
-            .map_err(|error| SetupError(error.to_string()))?;
+        let authenticator = authenticator(nowhere, ResolverOpts::default())?;
         Ok(Self { authenticator, timeout: Duration::from_secs(5), table: Some(table) })
     }
 

@@ -81,3 +81,15 @@ fn a_handshake_that_fails_is_told_and_harms_nobody() {
     server.wait_event(mark, "tls_failed", |_| true);
     server.client().start_tls(&certificate, "mx.example.com");
 }
+
+#[test]
+fn a_machine_that_knows_no_authorities_serves() {
+    // As in a container without ca-certificates: ours are built in.
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink)
+        .environment("SSL_CERT_FILE", "/dev/null")
+        .environment("SSL_CERT_DIR", "/dev/null")
+        .start();
+    server.send("ann@example.org", &["support@example.com"], &mail("alone", "x")).expect(250);
+    sink.wait_one();
+}
