@@ -62,7 +62,9 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
     let loaded = match source {
         Source::Files(options) => Config::load(options)?,
         Source::Embedded { config, .. } => {
-            Config::from_toml(config, "built-in.toml", Path::new("."), &load::Options::default())?
+            // The key that it names lies beside no file; who runs by it brings one along.
+            let options = load::Options { without_secrets: true, ..load::Options::default() };
+            Config::from_toml(config, "built-in.toml", Path::new("."), &options)?
         }
     };
     let mut config = loaded.config;

@@ -3,6 +3,7 @@
 //! What needs a running server stands in `tests/it`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -156,13 +157,18 @@ fn init_writes_what_check_passes_and_never_overwrites() {
     let dir = empty();
     let wrote = exits(&run(dir.path(), &["init", "mail"]), 0);
     let mail = dir.path().join("mail");
-    for file in ["mailworker.toml", "mailworker.schema.json", "rules/main.rhai", "rules/lib/spam.rhai"] {
+    for file in ["mailworker.toml", "mailworker.schema.json", "rules/main.rhai", "rules/lib/spam.rhai", "webhook.key"] {
         assert!(wrote.contains(file) && mail.join(file).is_file(), "{file}: {wrote}");
     }
     let good = run(&mail, &["check"]);
     let printed = exits(&good, 0);
     assert!(printed.contains("good") && printed.contains("mailworker.toml:"), "{printed}");
-    assert!(err(&good).contains("warning"), "the webhook goes unsigned: {}", err(&good));
+    assert_eq!(err(&good), "", "nothing to warn of");
+    let key = |folder: &str| std::fs::read_to_string(dir.path().join(folder).join("webhook.key")).unwrap();
+    exits(&run(dir.path(), &["init", "other"]), 0);
+    assert_ne!(key("mail"), key("other"));
+    let mode = std::fs::metadata(mail.join("webhook.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 
     std::fs::write(mail.join("rules/main.rhai"), "mine").unwrap();
     std::fs::remove_file(mail.join("mailworker.toml")).unwrap();

@@ -62,7 +62,7 @@ pub enum Color {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write a configuration and rules to start from
+    /// Write a configuration, rules and a key for webhooks to start from
     Init(Init),
     /// Receive mail
     Serve(Serve),

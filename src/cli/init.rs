@@ -1,8 +1,13 @@
-//! `init`: a configuration, its schema and rules to start from. What is there already stays as it is.
+//! `init`: a configuration, its schema, rules and a key to start from. What is there already stays as it is.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SecureRandom, SystemRandom};
 
 use super::args::Init;
 use super::print::{self, GOOD, Painted};
@@ -17,10 +22,22 @@ pub const RULES: [(&str, &str); 2] = [
     ("rules/lib/spam.rhai", include_str!("../../rules/lib/spam.rhai")),
 ];
 
+/// Signs webhooks; the configuration names it. Its owner alone reads it.
+const KEY: &str = "webhook.key";
+
+/// A new key of Standard Webhooks: 32 octets.
+fn key() -> Result<String, Failure> {
+    let mut octets = [0; 32];
+    SystemRandom::new().fill(&mut octets).map_err(|_unspecified| Failure::failed("the system gives no randomness"))?;
+    Ok(format!("whsec_{}\n", STANDARD.encode(octets)))
+}
+
 pub fn run(options: &Init) -> Done {
     let schema = serde_json::to_string_pretty(&crate::config::schema()).map_err(Failure::failed)? + "\n";
     let mut files = vec![("mailworker.toml", CONFIG), ("mailworker.schema.json", schema.as_str())];
     files.extend(RULES);
+    let key = key()?;
+    files.push((KEY, &key));
     let there: Vec<&str> = files.iter().map(|(name, _)| *name).filter(|name| options.dir.join(name).exists()).collect();
     if !there.is_empty() {
         let dir = options.dir.display();
@@ -45,6 +62,7 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(named)?;
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(named)?;
+    let mode = if path.ends_with(KEY) { 0o600 } else { 0o644 };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(named)?;
     file.write_all(text.as_bytes()).map_err(named)
 }

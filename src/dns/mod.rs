@@ -90,7 +90,9 @@ impl Dns {
     /// No servers are named and the system's configuration can't be read.
     pub fn new(settings: &config::Dns) -> Result<Self, SetupError> {
         let (servers, mut options) = if settings.servers.is_empty() {
-            read_system_conf().map_err(|error| SetupError(error.to_string()))?
+            read_system_conf().map_err(|error| {
+                SetupError(format!("/etc/resolv.conf: {error}; `[dns] servers` can name the servers instead"))
+            })?
         } else {
             let servers = settings.servers.iter().map(name_server).collect();
             (ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default())
