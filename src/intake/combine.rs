@@ -26,6 +26,8 @@ pub struct Combined {
     pub keep_until: Option<Timestamp>,
     pub mailbox: Option<String>,
     pub events: Vec<Event>,
+    /// Somebody was refused by an answer of its own (PRDR): the message isn't ours for all of its recipients.
+    pub partial: bool,
 }
 
 /// Folds the recipients' fates into one.
@@ -48,6 +50,7 @@ pub fn combine(case: &Case, judged: Vec<Judged>, prdr: bool, now: Timestamp) -> 
         keep_until: None,
         mailbox: None,
         events: Vec::new(),
+        partial: prdr && judged.iter().any(|one| one.fate != Fate::Accept),
     };
     for one in judged {
         combined.take(one, accepted, deferred, prdr, now);
@@ -105,16 +108,28 @@ impl Combined {
                     self.writes.extend(one.writes);
                 }
                 if accepted && !prdr {
-                    self.deliveries.push(notice(&one.recipient, &reply, now));
+                    self.queue(notice(&one.recipient, &reply, now));
                 }
             }
             Fate::Defer(_) => {
                 if accepted && !prdr {
                     let task = Task::Decide(DecideTask { recipient: one.recipient });
                     let due = now.plus(DECIDE_AGAIN);
-                    self.deliveries.push(NewDelivery { task, destination: "decide".into(), due });
+                    self.queue(NewDelivery { task, destination: "decide".into(), due });
                 }
             }
+        }
+    }
+
+    /// A recipient that was named twice is still one: tried again once, told of once.
+    fn queue(&mut self, delivery: NewDelivery) {
+        let same = |queued: &NewDelivery| match (&queued.task, &delivery.task) {
+            (Task::Decide(queued), Task::Decide(this)) => queued.recipient.address == this.recipient.address,
+            (Task::Notice(queued), Task::Notice(this)) => queued.recipient == this.recipient,
+            _ => false,
+        };
+        if !self.deliveries.iter().any(same) {
+            self.deliveries.push(delivery);
         }
     }
 }

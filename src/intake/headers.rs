@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use super::decide::Case;
-use crate::mail::{Client, Envelope, Reply};
+use crate::mail::{Client, Envelope, MessageId, Reply};
 
 /// Our trace field, to stand before all that was received (RFC 5321 §4.4).
 #[must_use]
@@ -73,4 +73,10 @@ pub fn fingerprint(envelope: &Envelope, raw: &[u8]) -> [u8; 16] {
         *bit = *byte;
     }
     bits
+}
+
+/// The fingerprint of a message that no resend is to be taken for.
+#[must_use]
+pub fn never_again(id: MessageId) -> [u8; 16] {
+    id.to_bytes()
 }

@@ -174,6 +174,8 @@ impl Intake {
                 }
             };
             let mut combined = combine(case, judged, prdr, clock::now());
+            // A resend may be answered "received already" only where that is true for each recipient.
+            let fingerprint = if combined.partial { headers::never_again(case.id) } else { fingerprint };
             combined.events.insert(0, received(case, subject.clone()));
             for event in &mut combined.events {
                 event.session = Some(visit.session);

@@ -198,3 +198,36 @@ fn routes_decide_before_the_worker() {
 }
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Of a client that lost our answers and comes again: what was never taken for a recipient isn't said to be here.
+#[test]
+fn a_resend_under_prdr_promises_nothing_for_those_who_were_put_off() {
+    let rules = r#"
+fn email(message, env, ctx) {
+    if message.to.local == "busy" { throw "not now"; }
+    message.store();
+}
+"#;
+    let server = Setup::new().rules(rules).start();
+    for _ in 0..2 {
+        let mut client = server.client();
+        client.command("MAIL FROM:<ann@example.org> PRDR").expect(250);
+        client.command("RCPT TO:<ready@example.com>").expect(250);
+        client.command("RCPT TO:<busy@example.com>").expect(250);
+        client.data(&mail("prdr", "x")).expect(353);
+        client.reply().expect(250);
+        client.reply().expect_status(451, "4.3.0");
+        client.reply().expect(250);
+    }
+}
+
+#[test]
+fn a_recipient_named_twice_is_decided_again_only_once() {
+    let rules =
+        "fn email(message, env, ctx) { if message.to.local == \"busy\" { throw \"not now\"; } message.store(); }";
+    let mut server = Setup::new().rules(rules).start();
+    server.leaves_queue();
+    let to = ["ready@example.com", "busy@example.com", "busy@example.com"];
+    server.send("ann@example.org", &to, &mail("twice", "x")).expect(250);
+    assert_eq!(server.queue().len(), 1, "{:?}", server.queue());
+}
