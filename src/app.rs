@@ -88,7 +88,7 @@ impl App {
         let bus = Bus::new(BUS_CAPACITY);
         let read = || reload::build(&options.source, options.adjust.as_ref()).map_err(StartError::Config);
         // Read again once they are watched: what changes meanwhile isn't missed.
-        let watch = Watch::begin(&read()?.watched, &bus);
+        let watch = Watch::begin(&read()?, &bus);
         let built = read()?;
         let current = Current::new(built.snapshot);
         let config = Arc::clone(&current.load().config);

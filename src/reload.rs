@@ -78,7 +78,7 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
     };
     let (release, mut warnings) = Release::compile(&sources, &mains, bindings(&config))?;
     warnings.splice(0..0, loaded.warnings);
-    let tls = TlsState::load(&config).map_err(|error| vec![finding("", error)])?;
+    let tls = TlsState::load(&config).map_err(|error| vec![at_key(&loaded.origins, "tls.certificate", error)])?;
     let mut watched = loaded.watched;
     watched.extend(folders);
     if let Some(files) = &config.tls {
@@ -172,13 +172,12 @@ fn read_folder(
     for entry in entries {
         let entry = entry.map_err(|error| trouble(name, &error))?;
         let file_name = entry.file_name();
-        let Some(file_name) = file_name.to_str() else { continue };
+        // Hidden ones are editors' own: locks that are links to nowhere, copies half written.
+        let Some(file_name) = file_name.to_str().filter(|name| !name.starts_with('.')) else { continue };
         let path = if name.is_empty() { file_name.to_owned() } else { format!("{name}/{file_name}") };
         let metadata = std::fs::metadata(entry.path()).map_err(|error| trouble(&path, &error))?;
         if metadata.is_dir() {
-            if !file_name.starts_with('.') {
-                read_folder(&entry.path(), &path, depth + 1, sources)?;
-            }
+            read_folder(&entry.path(), &path, depth + 1, sources)?;
         } else if entry.path().extension().is_some_and(|extension| extension == "rhai") {
             if metadata.len() > MAX_FILE || sources.len() >= MAX_FILES {
                 let limits = format!("more than {MAX_FILES} files or {MAX_FILE} bytes in one");
@@ -189,6 +188,17 @@ fn read_folder(
         }
     }
     Ok(())
+}
+
+/// A finding about what a key of the configuration names, at the line that the key stands in.
+fn at_key(origins: &[(String, String, String)], key: &str, message: String) -> Diagnostic {
+    let place = origins.iter().find(|(name, ..)| name == key).map_or("", |(.., place)| place);
+    let place = place.split_once(" [env.").map_or(place, |(place, _)| place);
+    let line = place.rsplit_once(':').and_then(|(file, line)| Some((file, line.parse().ok()?)));
+    let (file, line) = line.unwrap_or((place, 0));
+    let help =
+        "`certificate` and `key` of [tls] name PEM files: the chain, the server's own first, and its private key";
+    Diagnostic { line, column: line.min(1), help: Some(help.to_owned()), ..finding(file, message) }
 }
 
 fn finding(file: &str, message: String) -> Diagnostic {
@@ -215,11 +225,31 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch.
+    /// Begins to watch what it was built from.
     #[must_use]
-    pub fn begin(files: &[PathBuf], bus: &Bus) -> Self {
+    pub fn begin(built: &Built, bus: &Bus) -> Self {
         let (nudge, receiver) = tokio::sync::mpsc::channel(1);
-        Self { guard: notifier(files, nudge.clone(), bus), nudge, receiver }
+        Self { guard: notifier(Places::of(built), nudge.clone(), bus), nudge, receiver }
+    }
+}
+
+/// What is watched, and where the server itself writes.
+struct Places {
+    files: Vec<PathBuf>,
+    data_dir: PathBuf,
+}
+
+impl Places {
+    fn of(built: &Built) -> Self {
+        Self { files: built.watched.clone(), data_dir: built.snapshot.config.data_dir.clone() }
+    }
+
+    /// Whether a change of this file calls for a reload. A worker beside the configuration has the store in its folder:
+    /// what the server writes there, it doesn't read.
+    fn concern(&self, path: &Path) -> bool {
+        let named = self.files.iter().any(|file| path == file);
+        let ours = path.starts_with(&self.data_dir) && path.extension().is_none_or(|extension| extension != "rhai");
+        named || (!ours && self.files.iter().any(|file| path.starts_with(file)))
     }
 }
 
@@ -271,20 +301,19 @@ async fn run(watched: Watched, watch: Watch) {
                 break;
             }
         }
-        if let Some(files) = reload(&watched).await {
+        if let Some(places) = reload(&watched).await {
             // The old one watches until the new one does.
-            guard = notifier(&files, nudge.clone(), &watched.bus).or(guard);
+            guard = notifier(places, nudge.clone(), &watched.bus).or(guard);
         }
     }
 }
 
 /// Tells of changes below the folders that hold the files: editors replace a file by renaming another over it.
-fn notifier(files: &[PathBuf], nudge: tokio::sync::mpsc::Sender<()>, bus: &Bus) -> Option<notify::RecommendedWatcher> {
-    let names: Vec<PathBuf> = files.to_vec();
+fn notifier(places: Places, nudge: tokio::sync::mpsc::Sender<()>, bus: &Bus) -> Option<notify::RecommendedWatcher> {
+    let files = places.files.clone();
     let told = move |result: notify::Result<notify::Event>| {
         let Ok(event) = result else { return };
-        let ours = event.paths.iter().any(|path| names.iter().any(|name| path.starts_with(name)));
-        if ours && !matches!(event.kind, notify::EventKind::Access(_)) {
+        if event.paths.iter().any(|path| places.concern(path)) && !matches!(event.kind, notify::EventKind::Access(_)) {
             let _one_is_waiting_already = nudge.try_send(());
         }
     };
@@ -294,7 +323,7 @@ fn notifier(files: &[PathBuf], nudge: tokio::sync::mpsc::Sender<()>, bus: &Bus) 
     };
     let mut watcher = notify::recommended_watcher(told).map_err(fault).ok()?;
     let mut folders: Vec<(PathBuf, notify::RecursiveMode)> = Vec::new();
-    for file in files {
+    for file in &files {
         let entry = if file.is_dir() {
             (file.clone(), notify::RecursiveMode::Recursive)
         } else {
@@ -314,18 +343,18 @@ fn notifier(files: &[PathBuf], nudge: tokio::sync::mpsc::Sender<()>, bus: &Bus) 
 }
 
 /// Builds and swaps; the files to watch from now on where that went well.
-async fn reload(watched: &Watched) -> Option<Vec<PathBuf>> {
+async fn reload(watched: &Watched) -> Option<Places> {
     let (source, adjust) = (watched.source.clone(), watched.adjust.clone());
     let built = tokio::task::spawn_blocking(move || build(&source, adjust.as_ref())).await;
     let what = "configuration, rules and certificates".to_owned();
     let findings = match built {
         Ok(Ok(built)) => {
-            let files = built.watched;
+            let places = Places::of(&built);
             (watched.swapped)(&built.snapshot.config);
             watched.tls.store(Arc::new(built.tls));
             watched.current.swap(built.snapshot);
             watched.bus.publish(Event::new(clock::now(), Kind::Reloaded { what }));
-            return Some(files);
+            return Some(places);
         }
         Ok(Err(findings)) => findings,
         Err(panic) => vec![finding("", panic.to_string())],
@@ -337,4 +366,30 @@ async fn reload(watched: &Watched) -> Option<Vec<PathBuf>> {
     let rendered: Vec<String> = findings.iter().map(|finding| crate::diagnostic::render(finding, false)).collect();
     watched.bus.publish(Event::new(clock::now(), Kind::ReloadFailed { what, error: rendered.join("\n") }));
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_writes_beside_a_worker_calls_for_no_reload() {
+        let files = ["/etc/mw/mailworker.toml", "/etc/mw", "/etc/mw/data/cert.pem"].map(PathBuf::from).to_vec();
+        let places = Places { files, data_dir: "/etc/mw/data".into() };
+        for path in ["mailworker.toml", "main.rhai", "lib", "lib/a.rhai", "data/cert.pem", "data/a.rhai"] {
+            assert!(places.concern(&Path::new("/etc/mw").join(path)), "{path}");
+        }
+        for path in ["/etc/mw/data", "/etc/mw/data/mailworker.db-wal", "/etc/mw/data/spool/1.seg", "/etc/other"] {
+            assert!(!places.concern(Path::new(path)), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_editors_lock_beside_a_worker_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("main.rhai"), "fn email(m, e, c) {}").unwrap();
+        std::os::unix::fs::symlink("ann@host.4711", dir.path().join(".#main.rhai")).unwrap();
+        let (sources, _) = read_rules(dir.path(), &["main.rhai".to_owned()]).unwrap();
+        assert_eq!(sources.keys().collect::<Vec<_>>(), ["main.rhai"]);
+    }
 }

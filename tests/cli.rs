@@ -227,3 +227,25 @@ fn looking_needs_no_secret() {
     exits(&looked, 1);
     assert!(err(&looked).contains("there is no store"), "{}", err(&looked));
 }
+
+#[test]
+fn a_certificate_that_is_none_is_told_with_its_line() {
+    let dir = configured();
+    let file = dir.path().join("mailworker.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}[tls]\ncertificate = \"none.pem\"\nkey = \"none.pem\"\n")).unwrap();
+    std::fs::write(dir.path().join("none.pem"), "no PEM\n").unwrap();
+    let output = run(dir.path(), &["check"]);
+    exits(&output, 78);
+    let said = err(&output);
+    assert!(said.contains("none.pem: no certificate in it") && said.contains("mailworker.toml:10"), "{said}");
+}
+
+#[test]
+fn init_into_a_file_says_that_it_is_no_folder() {
+    let dir = empty();
+    std::fs::write(dir.path().join("here"), "").unwrap();
+    let output = run(dir.path(), &["init", "here"]);
+    exits(&output, 1);
+    assert!(err(&output).contains("here is no folder"), "{}", err(&output));
+}

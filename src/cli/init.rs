@@ -36,6 +36,9 @@ pub fn run(options: &Init) -> Done {
     let schema = serde_json::to_string_pretty(&crate::config::schema()).map_err(Failure::failed)? + "\n";
     let mut files = vec![("mailworker.toml", CONFIG), ("mailworker.schema.json", schema.as_str())];
     files.extend(RULES);
+    if options.dir.exists() && !options.dir.is_dir() {
+        return Err(Failure::Failed(format!("{} is no folder", options.dir.display())));
+    }
     let key = key()?;
     files.push((KEY, &key));
     let there: Vec<&str> = files.iter().map(|(name, _)| *name).filter(|name| options.dir.join(name).exists()).collect();
