@@ -318,3 +318,31 @@ fn the_reference_has_every_key_and_the_right_defaults() {
     let missing: Vec<_> = known.iter().filter(|key| !below(key) && !shown(key)).collect();
     assert!(missing.is_empty(), "deploy/mailworker.toml says nothing of {missing:?}");
 }
+
+#[test]
+fn a_secret_that_everybody_can_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, key) = (dir.path().join("mailworker.toml"), dir.path().join("webhook.key"));
+    let text = "main = \"main.rhai\"\n[[domain]]\nname = \"example.com\"\npostmaster = \"a@example.net\"\n\
+                [webhook_defaults]\nsecret = { file = \"webhook.key\" }\n";
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(dir.path().join("main.rhai"), "").unwrap();
+    std::fs::write(&key, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+    let warnings_with = |mode: u32| {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        Config::load(&Options { file: Some(file.clone()), ..options(&[]) }).unwrap().warnings
+    };
+    assert_eq!(warnings_with(0o640), []);
+    let warnings = warnings_with(0o644);
+    assert!(matches!(&warnings[..], [one] if one.line == 6 && one.message.contains("can read")), "{warnings:?}");
+}
+
+#[test]
+fn octets_that_are_no_text_are_told_with_their_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mailworker.toml");
+    std::fs::write(&file, b"hostname = \"a\"\nmain = \"\xff\"\n").unwrap();
+    let findings = Config::load(&Options { file: Some(file), ..options(&[]) }).unwrap_err();
+    assert!(findings[0].message.contains("line 2 is no UTF-8"), "{findings:?}");
+}

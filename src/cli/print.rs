@@ -52,10 +52,11 @@ pub fn colour() -> Option<bool> {
     }
 }
 
-/// One line on standard output, flushed: whoever waits for it sees it at once.
+/// One line on standard output, flushed: whoever waits for it sees it at once. In one piece, line end included, so that
+/// nothing of standard error's stands in the middle of it on a terminal.
 pub fn line(text: impl fmt::Display) -> Result<(), Failure> {
     let mut out = anstream::stdout().lock();
-    writeln!(out, "{text}")?;
+    out.write_all(format!("{text}\n").as_bytes())?;
     out.flush()?;
     Ok(())
 }
@@ -79,24 +80,28 @@ pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
 
 /// `error: …` on standard error. Nothing can be done where that is gone.
 pub fn error(text: &str) {
-    let _unread = writeln!(anstream::stderr().lock(), "{}: {}", Painted(BAD.bold(), "error"), lines(text));
+    on_error(format_args!("{}: {}", Painted(BAD.bold(), "error"), lines(text)));
 }
 
 /// `warning: …` on standard error.
 pub fn warning(text: &str) {
-    let _unread = writeln!(anstream::stderr().lock(), "{}: {}", Painted(WAIT.bold(), "warning"), lines(text));
+    on_error(format_args!("{}: {}", Painted(WAIT.bold(), "warning"), lines(text)));
 }
 
 /// A remark on standard error.
 pub fn remark(text: &str) {
-    let _unread = writeln!(anstream::stderr().lock(), "{text}");
+    on_error(format_args!("{text}"));
+}
+
+/// On standard error, in one piece.
+fn on_error(text: fmt::Arguments<'_>) {
+    let _unread = anstream::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Findings with their source lines and carets, on standard error.
 pub fn diagnostics(findings: &[Diagnostic]) {
-    let mut err = anstream::stderr().lock();
     for finding in findings {
-        let _unread = writeln!(err, "{}", crate::diagnostic::render(finding, true).trim_end());
+        on_error(format_args!("{}", crate::diagnostic::render(finding, true).trim_end()));
     }
 }
 

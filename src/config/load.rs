@@ -99,7 +99,12 @@ fn read_text(path: &Path) -> Result<String, String> {
     if size > LARGEST {
         return Err(format!("{size} bytes are too many for a configuration"));
     }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
+    let octets = std::fs::read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(octets).map_err(|error| {
+        let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = before.iter().filter(|octet| **octet == b'\n').count() + 1;
+        format!("line {line} is no UTF-8 text")
+    })
 }
 
 fn in_all(file: &str, message: &str, help: String) -> Diagnostic {
@@ -135,6 +140,11 @@ impl Surroundings for Machine<'_> {
     fn has_file(&self, path: &Path) -> Option<bool> {
         self.looks.then(|| path.is_file())
     }
+    fn is_open_to_all(&self, path: &Path) -> bool {
+        use std::os::unix::fs::PermissionsExt;
+        let readable = |metadata: std::fs::Metadata| metadata.permissions().mode() & 0o004 != 0;
+        self.looks && std::fs::metadata(path).is_ok_and(readable)
+    }
 }
 
 fn build(
@@ -147,6 +157,13 @@ fn build(
     let mut tree = Tree::parse(name, text);
     overlays(&mut tree, name, text, env);
     for (variable, value) in machine.environment.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+        if variable.strip_prefix(PREFIX).is_some_and(|key| key.split("__").next() == Some("ENV")) {
+            let help =
+                "set the key itself: MAILWORKER__LIMITS__CONNECTIONS; --env NAME chooses an environment".to_owned();
+            let place = format!("environment variable {variable}");
+            tree.found.push(in_all(&place, "an environment of the file isn't set by a variable", help));
+            continue;
+        }
         tree.set(variable, value);
     }
     let origins = origins(&tree, env.unwrap_or_default());

@@ -29,6 +29,8 @@ pub trait Surroundings {
     fn reads_secrets(&self) -> bool;
     /// Whether a file that the configuration names is there; `None` where files aren't looked at.
     fn has_file(&self, path: &Path) -> Option<bool>;
+    /// Whether every user of the machine can read this file; `false` where files aren't looked at.
+    fn is_open_to_all(&self, path: &Path) -> bool;
 }
 
 /// Where one secret is read from.

@@ -56,6 +56,7 @@ impl Checker<'_> {
             self.lack(node, &["certificate", "key"], "TLS needs both `certificate` and `key`", help);
             return None;
         };
+        self.warn_if_open(key.node, &self.base.join(&key.value.0));
         Some((self.file(certificate, "the certificate"), self.file(key, "the key")))
     }
 

@@ -84,6 +84,14 @@ impl Checker<'_> {
         self.warnings.push(finding);
     }
 
+    /// A secret that isn't one.
+    fn warn_if_open(&mut self, node: NodeId, path: &Path) {
+        if self.around.is_open_to_all(path) {
+            let help = format!("chmod o-r {}", path.display());
+            self.warn(node, "every user of this machine can read this file, and it holds a secret", Some(&help));
+        }
+    }
+
     /// Whether a key of the top level was there and didn't fit.
     fn is_hole(&self, key: &str) -> bool {
         self.is_hole_in(0, key)
@@ -149,7 +157,9 @@ impl Checker<'_> {
         let mut values = Vec::with_capacity(sources.len());
         for (place, source) in sources {
             if let super::secret::SecretSource::File(path) = source {
-                self.watched.push(self.base.join(path));
+                let path = self.base.join(path);
+                self.warn_if_open(place.unwrap_or(*node), &path);
+                self.watched.push(path);
             }
             let read = read(source, self.base, self.around)
                 .and_then(|secret| if webhook { check_webhook_key(&secret).map(|()| secret) } else { Ok(secret) });

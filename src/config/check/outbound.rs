@@ -71,10 +71,15 @@ impl Checker<'_> {
                     self.error(node, "a header field can't have a line break in it", None);
                 }
                 HeaderValue::Plain(text) => headers.push((name, text)),
-                HeaderValue::Source(source) => match read(&source, self.base, self.around) {
-                    Ok(secret) => headers.push((name, secret.expose().to_owned())),
-                    Err(text) => self.error_text(node, &text),
-                },
+                HeaderValue::Source(source) => {
+                    if let super::super::secret::SecretSource::File(path) = &source {
+                        self.warn_if_open(node, &self.base.join(path));
+                    }
+                    match read(&source, self.base, self.around) {
+                        Ok(secret) => headers.push((name, secret.expose().to_owned())),
+                        Err(text) => self.error_text(node, &text),
+                    }
+                }
             }
         }
         headers
