@@ -102,7 +102,7 @@ fn read_text(path: &Path) -> Result<String, String> {
     let octets = std::fs::read(path).map_err(|error| error.to_string())?;
     String::from_utf8(octets).map_err(|error| {
         let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        let line = before.iter().filter(|octet| **octet == b'\n').count() + 1;
+        let line = before.split(|octet| *octet == b'\n').count();
         format!("line {line} is no UTF-8 text")
     })
 }
