@@ -207,7 +207,7 @@ impl Intake {
             if let Some(original) = store.recent(&fingerprint) {
                 return Judgement::Resent { original, fingerprint };
             }
-            let judged = decide::decide_all(&case, &kv, run);
+            let judged = decide::decide_all(&case, &kv, run, decide::DECIDING);
             let subject = case.message.subject().map(|subject| clip(&subject));
             let header_from = case.message.header_from().map(|from| clip(&from));
             Judgement::Verdicts(Verdicts { fingerprint, judged, subject, header_from })
