@@ -41,11 +41,17 @@ impl ContentType {
 /// Unfolded, encoded words decoded, octets that are no UTF-8 replaced.
 pub(super) fn text(value: &[u8]) -> String {
     if is_plain(value) {
-        return utf8(value.trim_ascii()).into_owned();
+        return without_nul(utf8(value.trim_ascii()).into_owned());
     }
     let value = ended(value);
     let parsed = MessageStream::new(&value).parse_unstructured();
-    parsed.into_text().map(|text| text.trim().to_owned()).unwrap_or_default()
+    parsed.into_text().map(|text| without_nul(text.trim().to_owned())).unwrap_or_default()
+}
+
+/// A text has no NUL (RFC 5322 §2.2), but what an encoding hides may: some databases refuse a text that has one, others
+/// see its end there.
+pub(super) fn without_nul(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 /// Neither folded nor encoded: what is there is what is meant.
@@ -57,8 +63,8 @@ pub(super) fn mailboxes(value: &[u8]) -> Vec<Mailbox> {
     let value = ended(value);
     let Some(address) = MessageStream::new(&value).parse_address().into_address() else { return Vec::new() };
     let mailbox = |found: &mail_parser::Addr<'_>| Mailbox {
-        name: found.name.as_ref().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()),
-        address: found.address.as_ref().map(|address| address.trim().to_owned()),
+        name: found.name.as_ref().map(|name| without_nul(name.trim().to_owned())).filter(|name| !name.is_empty()),
+        address: found.address.as_ref().map(|address| without_nul(address.trim().to_owned())),
     };
     match &address {
         Address::List(list) => list.iter().map(mailbox).collect(),
@@ -94,13 +100,13 @@ pub(super) fn content_type(value: &[u8]) -> ContentType {
             .attributes
             .unwrap_or_default()
             .into_iter()
-            .map(|attribute| (attribute.name.into_owned(), attribute.value.into_owned()))
+            .map(|attribute| (attribute.name.into_owned(), without_nul(attribute.value.into_owned())))
             .collect(),
     }
 }
 
 pub(super) fn html_to_text(html: &str) -> String {
-    mail_parser::decoders::html::html_to_text(html)
+    without_nul(mail_parser::decoders::html::html_to_text(html))
 }
 
 /// The parsers of fields stop at a line end, and find nothing without one.

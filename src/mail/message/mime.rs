@@ -93,10 +93,10 @@ impl Part {
             .as_ref()
             .filter(|charset| !charset.eq_ignore_ascii_case("utf-8"))
             .and_then(|charset| mail_parser::decoders::charsets::map::charset_decoder(charset.as_bytes()));
-        match decode {
+        fields::without_nul(match decode {
             Some(decode) => decode(content),
             None => String::from_utf8_lossy(content).into_owned(),
-        }
+        })
     }
 }
 

@@ -133,3 +133,17 @@ fn a_boundary_counts_at_the_start_of_a_line_alone() {
     assert_eq!(message.text().as_deref(), Some("a ---"));
     assert!(message.attachments().is_empty());
 }
+
+#[test]
+fn a_nul_that_an_encoding_hides_reaches_no_text() {
+    let raw = "Subject: =?utf-8?b?YQBi?=\r\nFrom: =?utf-8?q?a=00b?= <a@example.org>\r\n\
+               Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Transfer-Encoding: base64\r\n\r\nYQBi\r\n\
+               --x\r\nContent-Disposition: attachment; filename*=utf-8''a%00b\r\n\r\nz\r\n--x--\r\n";
+    let message = Message::new(Bytes::from_static(raw.as_bytes()));
+    assert_eq!(message.subject().unwrap(), "a\u{fffd}b");
+    assert_eq!(message.addresses("From")[0].name.as_deref(), Some("a\u{fffd}b"));
+    assert_eq!(message.text().unwrap().trim_end(), "a\u{fffd}b");
+    assert_eq!(message.attachments()[0].filename.as_deref(), Some("a\u{fffd}b"));
+    let html = Message::new(Bytes::from_static(b"Content-Type: text/html\r\n\r\n<p>a&#0;b</p>\r\n"));
+    assert!(!html.text().unwrap().contains('\0'), "{:?}", html.text());
+}
