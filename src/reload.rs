@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::Watcher as _;
+use notify::event::ModifyKind;
+use notify::{EventKind, Watcher as _};
 
 use crate::clock;
 use crate::config::{Config, load};
@@ -244,12 +245,13 @@ impl Places {
         Self { files: built.watched.clone(), data_dir: built.snapshot.config.data_dir.clone() }
     }
 
-    /// Whether a change of this file calls for a reload. A worker beside the configuration has the store in its folder:
-    /// what the server writes there, it doesn't read.
-    fn concern(&self, path: &Path) -> bool {
-        let named = self.files.iter().any(|file| path == file);
-        let ours = path.starts_with(&self.data_dir) && path.extension().is_none_or(|extension| extension != "rhai");
-        named || (!ours && self.files.iter().any(|file| path.starts_with(file)))
+    /// Whether a change of this file calls for a reload; `moved`: it came or went as a whole, as a folder may. A worker
+    /// beside the configuration has the store, and perhaps the log, in its folder: what is written there is not read.
+    fn concern(&self, path: &Path, moved: bool) -> bool {
+        let script = path.extension().is_some_and(|extension| extension == "rhai");
+        let may_hold_scripts = moved && !path.starts_with(&self.data_dir);
+        let within = |folder: &PathBuf| (script || may_hold_scripts) && path.starts_with(folder);
+        self.files.iter().any(|file| path == file || within(file))
     }
 }
 
@@ -313,7 +315,8 @@ fn notifier(places: Places, nudge: tokio::sync::mpsc::Sender<()>, bus: &Bus) -> 
     let files = places.files.clone();
     let told = move |result: notify::Result<notify::Event>| {
         let Ok(event) = result else { return };
-        if event.paths.iter().any(|path| places.concern(path)) && !matches!(event.kind, notify::EventKind::Access(_)) {
+        let moved = !matches!(event.kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
+        if event.paths.iter().any(|path| places.concern(path, moved)) && !matches!(event.kind, EventKind::Access(_)) {
             let _one_is_waiting_already = nudge.try_send(());
         }
     };
@@ -376,11 +379,14 @@ mod tests {
     fn what_the_server_writes_beside_a_worker_calls_for_no_reload() {
         let files = ["/etc/mw/mailworker.toml", "/etc/mw", "/etc/mw/data/cert.pem"].map(PathBuf::from).to_vec();
         let places = Places { files, data_dir: "/etc/mw/data".into() };
-        for path in ["mailworker.toml", "main.rhai", "lib", "lib/a.rhai", "data/cert.pem", "data/a.rhai"] {
-            assert!(places.concern(&Path::new("/etc/mw").join(path)), "{path}");
+        for path in ["mailworker.toml", "main.rhai", "lib/a.rhai", "data/cert.pem", "data/a.rhai"] {
+            assert!(places.concern(&Path::new("/etc/mw").join(path), false), "{path}");
         }
-        for path in ["/etc/mw/data", "/etc/mw/data/mailworker.db-wal", "/etc/mw/data/spool/1.seg", "/etc/other"] {
-            assert!(!places.concern(Path::new(path)), "{path}");
+        for path in ["/etc/mw/data/mailworker.db-wal", "/etc/mw/mailworker.log", "/etc/other/main.rhai"] {
+            assert!(!places.concern(Path::new(path), false), "{path}");
+        }
+        for (path, expected) in [("/etc/mw/lib", true), ("/etc/mw/..data", true), ("/etc/mw/data/spool/1.seg", false)] {
+            assert_eq!(places.concern(Path::new(path), true), expected, "{path}");
         }
     }
 
