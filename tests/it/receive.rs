@@ -287,3 +287,22 @@ fn a_recipient_that_is_named_twice_gets_one_copy() {
     server.settled();
     assert_eq!(sink.wait_one().recipients().len(), 1);
 }
+
+/// RFC 1047: the answer was lost with the connection, and the client comes again.
+#[test]
+fn a_message_whose_answer_was_lost_is_not_taken_twice() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let message = mail("resent", "x");
+    let send = |client: &mut crate::harness::Client| {
+        client.send("ann@example.org", &["support@example.com"], &message).expect(250).text()
+    };
+    assert!(!send(&mut server.client()).contains("already"), "the connection goes with it");
+    let mut client = server.client();
+    assert!(send(&mut client).contains("Received already"));
+    // It goes on speaking, so it has read that: the same once more is meant.
+    client.command("NOOP").expect(250);
+    assert!(!send(&mut client).contains("already"));
+    server.settled();
+    assert_eq!(sink.mails().len(), 2);
+}
