@@ -249,3 +249,24 @@ fn init_into_a_file_says_that_it_is_no_folder() {
     exits(&output, 1);
     assert!(err(&output).contains("here is no folder"), "{}", err(&output));
 }
+
+/// Each connection is an open file; what a shell grants is fewer than `[limits] connections`.
+#[test]
+fn serve_opens_as_many_files_as_the_system_grants() {
+    use std::io::BufRead as _;
+    let dir = configured();
+    let file = dir.path().join("mailworker.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}[http]\naddress = \"\"\n")).unwrap();
+    let script = "ulimit -Sn 128; ulimit -Hn 512; exec \"$0\" serve";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_mailworker")]).current_dir(dir.path());
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let open_files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(open_files.split_whitespace().nth(3), Some("512"), "{line}{open_files}");
+}

@@ -1,5 +1,6 @@
 //! `serve`: runs the server until it is told to stop. One line for each listener once it listens, and word to systemd.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
@@ -15,6 +16,7 @@ use crate::telemetry;
 
 pub async fn run(common: &Common, options: &Serve) -> Done {
     start_log(&options.log, "info")?;
+    raise_open_files();
     let mut signals = Signals::listen()?;
     let source = Source::Files(configured::options(common));
     let app = start(app::Options { source, adjust: None, capture: None }).await?;
@@ -33,6 +35,13 @@ pub async fn run(common: &Common, options: &Serve) -> Done {
         () = app.stop() => Ok(()),
         () = signals.stop() => Err(Failure::Failed("stopped before open sessions and deliveries had ended".to_owned())),
     }
+}
+
+/// As many open files as the system grants: each connection is one, and the 1,024 that a process begins with would be
+/// gone before `[limits] connections` is reached; a store that can't open its own files puts all mail off.
+fn raise_open_files() {
+    let granted = getrlimit(Resource::Nofile).maximum;
+    let _what_there_was_stays = setrlimit(Resource::Nofile, Rlimit { current: granted, maximum: granted });
 }
 
 /// One line for each listener; as JSON every event follows, on a thread of its own, so that whoever reads slowly

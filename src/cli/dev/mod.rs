@@ -62,7 +62,8 @@ struct Place {
 impl Place {
     fn choose(options: &Dev) -> Result<Self, Failure> {
         if let Some(dir) = &options.data {
-            std::fs::create_dir_all(dir)?;
+            let named = |error| Failure::Failed(format!("--data {}: {error}", dir.display()));
+            std::fs::create_dir_all(dir).map_err(named)?;
             return Ok(Self { dir: std::path::absolute(dir)?, _temporary: None });
         }
         let temporary = tempfile::Builder::new().prefix("mailworker-dev-").tempdir()?;
