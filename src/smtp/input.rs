@@ -9,6 +9,9 @@ use memchr::{memchr, memrchr};
 /// Longest line with its CRLF: RFC 5321 §4.5.3.1.4 gives 512, and the extensions' parameters add to it.
 pub const MAX_LINE: usize = 2048;
 
+/// The type of a TLS record that begins a handshake; no command begins with it.
+const HANDSHAKE: u8 = 0x16;
+
 /// The octets that wait.
 #[derive(Debug, Default)]
 pub struct Input {
@@ -34,6 +37,8 @@ pub enum Line<'a> {
     Text(&'a [u8]),
     /// Beyond [`MAX_LINE`]; all of it is gone.
     TooLong,
+    /// What begins here is a TLS handshake in the clear (RFC 8446 §5.1), which has no line's end to wait for.
+    Handshake,
     /// A LF without its CR. What follows up to the next CRLF belongs to it and is thrown away.
     BareLf,
 }
@@ -62,11 +67,6 @@ impl Input {
         self.buffer.get(self.at..).unwrap_or_default()
     }
 
-    /// Whether a line starts here, and with this octet.
-    pub fn starts_line_with(&self, octet: u8) -> bool {
-        self.skipping == Skipping::Nothing && self.octets().first() == Some(&octet)
-    }
-
     pub fn consume(&mut self, count: usize) {
         self.at = (self.at + count).min(self.buffer.len());
         if self.at == self.buffer.len() {
@@ -89,6 +89,9 @@ impl Input {
     pub fn next_line(&mut self) -> Option<Line<'_>> {
         loop {
             let rest = self.octets();
+            if self.skipping == Skipping::Nothing && rest.first() == Some(&HANDSHAKE) {
+                return Some(Line::Handshake);
+            }
             let Some(lf) = memchr(b'\n', rest) else {
                 self.drop_lost_line();
                 return None;

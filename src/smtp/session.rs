@@ -183,14 +183,13 @@ impl Session {
 
     /// Cuts the next command out of the input; `None` while its line isn't whole.
     fn next_command(&mut self) -> Option<Result<Command, Wrong>> {
-        // A TLS handshake in the clear (RFC 8446 §5.1) has no line's end to wait for.
-        if self.input.starts_line_with(0x16) {
-            let reply = Reply::new(554, 7, 0, "TLS starts after STARTTLS here");
-            return Some(Err(Wrong { reply, close: Some(Closed::NotSmtp) }));
-        }
         self.input.next_line().map(|line| match line {
             Line::Text(line) => command::parse(line),
             Line::TooLong => Err(command::too_long().into()),
+            Line::Handshake => {
+                let reply = Reply::new(554, 7, 0, "TLS starts after STARTTLS here");
+                Err(Wrong { reply, close: Some(Closed::NotSmtp) })
+            }
             Line::BareLf => Err(Reply::new(500, 5, 2, "A line ends in CRLF").into()),
         })
     }
