@@ -57,11 +57,12 @@ def free_port():
 
 
 class Mailworker:
-    """A running server. `sections` is TOML after the tables that every script needs; `top` stands before them."""
+    """A running server. `sections` is TOML after the tables that every script needs; `within` stands before the command."""
 
-    def __init__(self, relay, rules=FORWARD, sections="", listeners=("starttls",), env=None, directory=None, data="data"):
+    def __init__(self, relay, rules=FORWARD, sections="", listeners=("starttls",), env=None, directory=None, data="data", within=()):
         self.directory = pathlib.Path(directory or tempfile.mkdtemp(prefix="mailworker-interop-"))
         self.env = env or {}
+        self.within = [*within]
         listening = "".join(f'[[listener]]\naddress = "127.0.0.1:0"\ntls = "{mode}"\n' for mode in listeners)
         (self.directory / "rules").mkdir(exist_ok=True)
         (self.directory / "rules" / "main.rhai").write_text(rules)
@@ -91,7 +92,7 @@ class Mailworker:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self):
-        command = [os.environ["MAILWORKER"], "serve", "--json", "--config", self.directory / "mailworker.toml"]
+        command = [*self.within, os.environ["MAILWORKER"], "serve", "--json", "--config", self.directory / "mailworker.toml"]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **self.env}, cwd=self.directory
         )
