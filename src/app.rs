@@ -23,10 +23,10 @@ use crate::event::{Bus, Event, Kind};
 use crate::intake::decide::Fate;
 use crate::intake::{self, Current, Intake};
 use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
-use crate::mail::{MessageId, Recipient, Reply};
+use crate::mail::{MessageId, Reply};
 use crate::reload::{self, Adjust, Source, Watch, Watched, Watcher};
 use crate::smtp::{Answer, Question};
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, DecideTask, Store, StoreError};
 use crate::telemetry::Level;
 use crate::{clock, telemetry};
 
@@ -362,9 +362,9 @@ impl Answerer for Answering {
 }
 
 impl Decide for Answering {
-    fn decide(&self, message: MessageId, body: Arc<store::Body>, recipient: Recipient) -> delivery::Deciding<'_> {
+    fn decide(&self, message: MessageId, body: Arc<store::Body>, task: DecideTask) -> delivery::Deciding<'_> {
         Box::pin(async move {
-            match self.intake.decide_again(message, &body, recipient).await {
+            match self.intake.decide_again(message, &body, task).await {
                 Ok(judged) => decided(judged),
                 Err(error) => Decided::Later { error, events: Vec::new() },
             }

@@ -24,8 +24,8 @@ use crate::config::Config;
 use crate::dns::Dns;
 use crate::event::{Bus, Event};
 use crate::kv;
-use crate::mail::{MessageId, Recipient, Reply};
-use crate::store::{Body, NewDelivery, Store};
+use crate::mail::{MessageId, Reply};
+use crate::store::{Body, DecideTask, NewDelivery, Store};
 
 pub use dispatcher::Dispatcher;
 
@@ -55,7 +55,7 @@ pub struct Capture {
 
 /// Runs the worker for one recipient whose first run failed. Intake is one.
 pub trait Decide: Send + Sync {
-    fn decide(&self, message: MessageId, body: Arc<Body>, recipient: Recipient) -> Deciding<'_>;
+    fn decide(&self, message: MessageId, body: Arc<Body>, task: DecideTask) -> Deciding<'_>;
 }
 
 pub type Deciding<'a> = Pin<Box<dyn Future<Output = Decided> + Send + 'a>>;

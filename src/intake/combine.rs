@@ -53,7 +53,7 @@ pub fn combine(case: &Case, judged: Vec<Judged>, prdr: bool, now: Timestamp) -> 
         partial: prdr && judged.iter().any(|one| one.fate != Fate::Accept),
     };
     for one in judged {
-        combined.take(one, accepted, deferred, prdr, now);
+        combined.take(case, one, accepted, deferred, prdr, now);
     }
     let deliveries = u32::try_from(combined.deliveries.len()).unwrap_or(u32::MAX);
     combined.events.push(Event::new(
@@ -92,7 +92,7 @@ fn outcome(judged: &[Judged], accepted: bool, deferred: bool) -> MessageOutcome 
 }
 
 impl Combined {
-    fn take(&mut self, one: Judged, accepted: bool, deferred: bool, prdr: bool, now: Timestamp) {
+    fn take(&mut self, case: &Case, one: Judged, accepted: bool, deferred: bool, prdr: bool, now: Timestamp) {
         self.events.extend(one.events);
         self.reads.extend(one.reads);
         match one.fate {
@@ -113,7 +113,7 @@ impl Combined {
             }
             Fate::Defer(_) => {
                 if accepted && !prdr {
-                    let task = Task::Decide(DecideTask { recipient: one.recipient });
+                    let task = Task::Decide(DecideTask { recipient: one.recipient, notes: case.facts.notes.clone() });
                     let due = now.plus(DECIDE_AGAIN);
                     self.queue(NewDelivery { task, destination: "decide".into(), due });
                 }

@@ -22,10 +22,10 @@ use tokio::sync::Semaphore;
 use crate::clock;
 use crate::config::Config;
 use crate::event::{Bus, Event, Kind};
-use crate::mail::{Address, Client, Envelope, Message, MessageId, Recipient, Reply};
+use crate::mail::{Address, Client, Envelope, Message, MessageId, Reply};
 use crate::rules::SessionFacts;
 use crate::smtp::{Answer, Question, Transaction};
-use crate::store::{Acceptance, Accepted, MessageOutcome, Store, StoreError};
+use crate::store::{Acceptance, Accepted, DecideTask, MessageOutcome, Store, StoreError};
 
 pub use combine::notice;
 use combine::{Combined, combine};
@@ -224,15 +224,16 @@ impl Intake {
         &self,
         id: MessageId,
         body: &crate::store::Body,
-        recipient: Recipient,
+        task: DecideTask,
     ) -> Result<Judged, String> {
+        let DecideTask { recipient, notes } = task;
         let client = body.client.clone().ok_or("the message has no client to speak of")?;
         let case = Case {
             id,
             received_at: id.timestamp(),
             snapshot: self.current.load(),
             message: Arc::new(Message::new(body.raw.clone())),
-            facts: Arc::new(SessionFacts { client, sender: body.envelope.sender.clone(), notes: BTreeMap::new() }),
+            facts: Arc::new(SessionFacts { client, sender: body.envelope.sender.clone(), notes }),
             envelope: body.envelope.clone(),
         };
         let _permit = Arc::clone(&self.runs).acquire_owned().await.map_err(|_| "shutting down".to_owned())?;

@@ -145,6 +145,9 @@ pub struct NoticeTask {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecideTask {
     pub recipient: crate::mail::Recipient,
+    /// What `rcpt_to` left for `email`.
+    #[serde(default)]
+    pub notes: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
 /// Which delivery: the message's n-th.

@@ -231,3 +231,25 @@ fn a_recipient_named_twice_is_decided_again_only_once() {
     server.send("ann@example.org", &to, &mail("twice", "x")).expect(250);
     assert_eq!(server.queue().len(), 1, "{:?}", server.queue());
 }
+
+/// What `rcpt_to` left for `email` is still there when a run that failed is made up for.
+#[test]
+fn notes_are_there_when_a_recipient_is_decided_again() {
+    let sink = SmtpSink::start();
+    let rules = |for_busy: &str| {
+        format!(
+            "fn rcpt_to(session, rcpt, env) {{ session.notes.team = \"night\"; }}\n\
+             fn email(message, env, ctx) {{\n\
+                 if message.to.local == \"busy\" {{ {for_busy} }}\n\
+                 message.store();\n\
+             }}"
+        )
+    };
+    let server = Setup::relaying_to(&sink).rules(&rules("throw \"not now\";")).start();
+    server.send("ann@example.org", &["ready@example.com", "busy@example.com"], &mail("notes", "x")).expect(250);
+    let mark = server.log.mark();
+    server.write("rules/main.rhai", &rules("message.forward(message.session.notes.team + \"@example.net\");"));
+    server.wait_event(mark, "reloaded", |_| true);
+    server.stdout(&["queue", "retry", "--all"]);
+    assert_eq!(sink.wait_one().recipients(), ["night@example.net"]);
+}

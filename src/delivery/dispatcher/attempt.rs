@@ -175,7 +175,7 @@ impl<'a> Scene<'a> {
 
     async fn decide(&self, delivery: &Delivery, task: &DecideTask, body: Arc<Body>) -> Attempt {
         let decider = &self.shared.parts.decider;
-        let run = decider.decide(delivery.key.message, body, task.recipient.clone()).await;
+        let run = decider.decide(delivery.key.message, body, task.clone()).await;
         vec![self.judge().decided(delivery, task, run)].into()
     }
 }

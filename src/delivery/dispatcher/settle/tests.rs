@@ -184,7 +184,7 @@ fn no_event_tells_a_login_or_a_query() {
 #[test]
 fn a_worker_that_decides_at_last_forwards_with_what_it_wrote() {
     let recipient = crate::mail::Recipient::new(Address::parse("support@example.com").unwrap());
-    let task = DecideTask { recipient };
+    let task = DecideTask { recipient, notes: std::collections::BTreeMap::new() };
     let forward = NewDelivery {
         task: Task::Relay(self::task(Notify::default())),
         destination: "mx:example.net".into(),
@@ -202,7 +202,7 @@ fn a_worker_that_decides_at_last_forwards_with_what_it_wrote() {
 #[test]
 fn a_worker_that_fails_for_days_is_given_up_without_telling_the_world_why() {
     let recipient = crate::mail::Recipient::new(Address::parse("support@example.com").unwrap());
-    let task = DecideTask { recipient };
+    let task = DecideTask { recipient, notes: std::collections::BTreeMap::new() };
     let decided = Decided::Later { error: "rules/main.rhai:1:1: secret".into(), events: Vec::new() };
     let config = config();
     let old = delivery(Task::Decide(task.clone()), 40, 1440 * MINUTE);
