@@ -155,7 +155,8 @@ impl<'a> Tree<'a> {
         if parsed.is_err() {
             self.report(origin, "the number is too large", None);
         }
-        Kind::Integer(parsed.unwrap_or(0))
+        // As large as can be, so that nothing is said to be too small.
+        Kind::Integer(parsed.unwrap_or(i64::MAX))
     }
 
     fn report(&mut self, origin: &Origin, message: &str, help: Option<String>) {

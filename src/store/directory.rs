@@ -66,6 +66,10 @@ pub(super) fn prepare_one(directory: &Path) -> Result<(), StoreError> {
 fn unusable(path: &Path, error: &std::io::Error) -> StoreError {
     match StoreError::io(&path.display().to_string(), error) {
         StoreError::Full(text) => StoreError::Full(text),
+        _ if error.kind() == std::io::ErrorKind::AlreadyExists => StoreError::Unusable(format!(
+            "the store's directory {} is no directory: `data_dir` names another",
+            path.display()
+        )),
         _ => StoreError::Unusable(format!("the store's directory {} can't be used: {error}", path.display())),
     }
 }

@@ -67,7 +67,8 @@ impl Checker<'_> {
             let address = or(value.address.as_ref(), default.address);
             let place = value.address.as_ref().map_or(*node, |at| at.node);
             let fixed = !matches!(&address, ListenAddress::Socket(socket) if socket.port() == 0);
-            if fixed && listeners.iter().any(|earlier| earlier.address == address) {
+            if fixed && !self.is_hole_in(*node, "address") && listeners.iter().any(|earlier| earlier.address == address)
+            {
                 self.error(place, "a listener of this address stands further up", None);
             }
             if !has_domains && !raw::is_loopback(&address) {

@@ -38,6 +38,9 @@ fn or<T: Clone>(leaf: Option<&At<Parsed<T>>>, default: T) -> T {
     leaf.map_or(default, |at| at.value.0.clone())
 }
 
+/// No count goes beyond it: what is made for each of them has bounds of its own.
+const MOST: usize = 1_000_000_000;
+
 fn size(leaf: Option<&At<Parsed<Size>>>, default: u64) -> u64 {
     leaf.map_or(default, |at| at.value.0.0)
 }
@@ -116,6 +119,8 @@ impl Checker<'_> {
         let Some(at) = value else { return default };
         if at.value < least {
             self.error(at.node, &format!("it must be at least {least}"), None);
+        } else if at.value > MOST {
+            self.error(at.node, &format!("it must be at most {MOST}"), Some("more than any machine has"));
         }
         at.value
     }
@@ -260,7 +265,7 @@ impl Checker<'_> {
             hops: self.count(limits.hops.as_ref(), default.hops, 1),
             free_space: size(limits.free_space.as_ref(), default.free_space),
             deliveries: self.count(limits.deliveries.as_ref(), default.deliveries, 1),
-            runs: limits.runs.as_ref().map_or(default.runs, |at| at.value),
+            runs: self.count(limits.runs.as_ref(), default.runs, 0),
         };
         // RFC 5321 §4.5.3.1.7: at least 64 KiB.
         if let Some(at) = limits.message_size.as_ref().filter(|_| checked.message_size < 64 << 10) {
