@@ -49,6 +49,11 @@ pub(super) fn prepare_one(directory: &Path) -> Result<(), StoreError> {
     }
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|e| unusable(directory, &e))?;
     let permissions = fs::metadata(directory).map_err(|e| unusable(directory, &e))?.permissions();
+    // The sticky bit: /tmp and its like, which can't be closed to the others.
+    if permissions.mode() & 0o1000 != 0 {
+        let name = directory.display();
+        return Err(StoreError::Unusable(format!("{name} can't be the store's directory: all users share it")));
+    }
     if permissions.mode() & 0o077 != 0 {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(|e| unusable(directory, &e))?;
     }

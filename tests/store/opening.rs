@@ -45,6 +45,26 @@ fn what_is_in_it_is_nobody_elses_business() {
     assert_eq!(["mailworker.db", "mailworker.db-wal", "lock"].map(mode), [0o600; 3]);
 }
 
+/// A slip such as `data_dir = "/tmp"` must not shut everybody out of it.
+#[test]
+fn a_directory_that_all_users_share_is_refused_and_stays_as_it_is() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.path()).unwrap();
+    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
+    let text = refused(&home);
+    assert!(text.contains("all users share it"), "{text}");
+    assert_eq!(std::fs::metadata(home.path()).unwrap().permissions().mode() & 0o7777, 0o1777);
+}
+
+#[test]
+fn a_file_in_the_place_of_the_directory_is_told() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.path().parent().unwrap()).unwrap();
+    std::fs::write(home.path(), "").unwrap();
+    let text = refused(&home);
+    assert!(text.contains("is no directory"), "{text}");
+}
+
 #[test]
 fn a_store_of_a_newer_version_is_refused() {
     let home = Home::new();
