@@ -293,6 +293,7 @@ impl Drop for Watcher {
 
 async fn run(watched: Watched, watch: Watch) {
     let Watch { mut guard, nudge, mut receiver } = watch;
+    let started = Arc::clone(&watched.current.load().config);
     loop {
         if receiver.recv().await.is_none() {
             return;
@@ -303,7 +304,7 @@ async fn run(watched: Watched, watch: Watch) {
                 break;
             }
         }
-        if let Some(places) = reload(&watched).await {
+        if let Some(places) = reload(&watched, &started).await {
             // The old one watches until the new one does.
             guard = notifier(places, nudge.clone(), &watched.bus).or(guard);
         }
@@ -345,14 +346,31 @@ fn notifier(places: Places, nudge: tokio::sync::mpsc::Sender<()>, bus: &Bus) -> 
     Some(watcher)
 }
 
+/// What the new configuration has otherwise, and is read at the start alone.
+fn waiting(started: &Config, fresh: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("[[listener]]", started.listeners != fresh.listeners),
+        ("data_dir", started.data_dir != fresh.data_dir),
+        ("[http]", started.http != fresh.http),
+        ("[dns]", started.dns != fresh.dns),
+        ("[limits] deliveries", started.limits.deliveries != fresh.limits.deliveries),
+        ("[limits] runs", started.limits.runs != fresh.limits.runs),
+    ];
+    changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
+}
+
 /// Builds and swaps; the files to watch from now on where that went well.
-async fn reload(watched: &Watched) -> Option<Places> {
+async fn reload(watched: &Watched, started: &Config) -> Option<Places> {
     let (source, adjust) = (watched.source.clone(), watched.adjust.clone());
     let built = tokio::task::spawn_blocking(move || build(&source, adjust.as_ref())).await;
-    let what = "configuration, rules and certificates".to_owned();
+    let mut what = "configuration, rules and certificates".to_owned();
     let findings = match built {
         Ok(Ok(built)) => {
             let places = Places::of(&built);
+            let waiting = waiting(started, &built.snapshot.config);
+            if !waiting.is_empty() {
+                what = format!("{what}; {} changed, which counts from the next start", waiting.join(", "));
+            }
             (watched.swapped)(&built.snapshot.config);
             watched.tls.store(Arc::new(built.tls));
             watched.current.swap(built.snapshot);

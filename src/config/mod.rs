@@ -61,7 +61,7 @@ pub struct Config {
 }
 
 /// `[[listener]]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// `IP:PORT`, or `fd:NAME` for a socket of systemd's.
     pub address: ListenAddress,
@@ -100,7 +100,7 @@ pub struct TlsFiles {
 }
 
 /// `[http]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
     /// /healthz /readyz /metrics; `None` switches it off (`address = ""`).
     pub address: Option<std::net::SocketAddr>,
@@ -287,7 +287,7 @@ pub struct RelayTimeouts {
 }
 
 /// `[dns]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
     /// Empty: the system's (`/etc/resolv.conf`).
     pub servers: Vec<std::net::SocketAddr>,

@@ -73,3 +73,17 @@ fn a_changed_configuration_is_taken_and_a_broken_one_is_not() {
     server.send("ann@example.org", &["support@example.edu"], &mail("new-domain", "x")).expect(250);
     sink.wait(2);
 }
+
+#[test]
+fn what_counts_from_the_next_start_alone_is_told() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let old = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
+    let listener = "\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+    for (text, told) in [(format!("{old}{listener}"), true), (format!("{old}\n# as it was\n"), false)] {
+        let mark = server.log.mark();
+        server.write("mailworker.toml", &text);
+        let tells = |event: &serde_json::Value| event["what"].as_str().unwrap().contains("[[listener]] changed, which");
+        server.wait_event(mark, "reloaded", |event| tells(event) == told);
+    }
+}
