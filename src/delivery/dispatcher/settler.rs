@@ -24,18 +24,25 @@ const OVERTAKEN: Duration = Duration::from_secs(1);
 pub(super) async fn run(shared: Arc<Shared>, mut ends: mpsc::Receiver<Settlement>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut again: Vec<Settlement> = Vec::new();
+    // Stands while others come in: however many they are, what waits has its turn.
+    let turn = time::sleep(Duration::ZERO);
+    tokio::pin!(turn);
     let mut open = true;
     while open || !again.is_empty() {
         tokio::select! {
+            () = &mut turn, if !again.is_empty() => batch.append(&mut again),
             received = ends.recv_many(&mut batch, BATCH), if open => open = received > 0,
-            () = time::sleep(AGAIN), if !again.is_empty() => batch.append(&mut again),
             () = shared.over() => return,
         }
+        let waits = !again.is_empty();
         // What depends on keys stands or falls by itself.
         let (alone, together): (Vec<_>, Vec<_>) = batch.drain(..).partition(|one| !one.kv_reads.is_empty());
         settle(&shared, together, &mut again).await;
         for one in alone {
             settle(&shared, vec![one], &mut again).await;
+        }
+        if !waits && !again.is_empty() {
+            turn.as_mut().reset(time::Instant::now() + AGAIN);
         }
     }
 }
