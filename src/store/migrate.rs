@@ -77,7 +77,9 @@ fn cannot_open(path: &Path, error: &rusqlite::Error) -> StoreError {
 /// `Unusable` where it isn't a store, or one of a newer version.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     refuse_foreign(connection, path)?;
-    let runner = embedded::migrations::runner();
+    // In one transaction with the record of what was applied: otherwise a crash between the two leaves tables that are
+    // made again at each start, which fails.
+    let runner = embedded::migrations::runner().set_grouped(true);
     runner.run(connection).map_err(|error| {
         StoreError::Unusable(format!("{} can't be brought to this version's schema: {error}", path.display()))
     })?;

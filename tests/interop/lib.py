@@ -56,6 +56,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
+class NotListening(AssertionError):
+    """It ended before it had started, or hangs."""
+
+
 class Mailworker:
     """A running server. `sections` is TOML after the tables that every script needs; `within` stands before the command."""
 
@@ -101,10 +105,13 @@ class Mailworker:
         threading.Thread(target=self._listen, args=(told,), daemon=True).start()
         threading.Thread(target=self._collect, daemon=True).start()
         try:
-            told.get(timeout=DEADLINE)
+            listens = told.get(timeout=DEADLINE)
         except queue.Empty:
+            listens = False
+        if not listens:
             self.process.kill()
-            raise AssertionError("it doesn't listen:\n" + "\n".join(self.log)) from None
+            self.process.wait(30)
+            raise NotListening("it doesn't listen:\n" + "\n".join(self.log))
         self.smtp = self.ports[0]
 
     def _listen(self, told):
@@ -118,6 +125,7 @@ class Mailworker:
                     self.ports.append(port)
             elif event["event"] == "started":
                 told.put(True)
+        told.put(False)
 
     def _collect(self):
         for line in self.process.stderr:
