@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time;
 
@@ -130,6 +131,18 @@ impl Connection {
         }
     }
 
+    /// Whether nothing came that nobody asked for: an answer too many would be taken for that of the next command.
+    /// Looks at what is there already and doesn't wait.
+    #[must_use]
+    pub fn is_in_step(&mut self) -> bool {
+        if self.used < self.input.len() || self.replies.is_partial() {
+            return false;
+        }
+        self.input.clear();
+        self.used = 0;
+        self.stream.read_buf(&mut self.input).now_or_never().is_none()
+    }
+
     /// Says goodbye and closes.
     pub async fn quit(mut self) {
         if self.send(b"QUIT\r\n", "QUIT", QUIT_LIMIT).await.is_ok() {
@@ -144,5 +157,39 @@ impl Connection {
         let direction = if doing.starts_with("write") { "to" } else { "from" };
         let detail = format!("{doing} {phase} {direction} {}: {reason}", self.peer);
         Failure::later(Side::Network, "4.4.2", detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    async fn after(wire: &[u8]) -> bool {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut connection = Connection::new(Box::new(ours), "peer".to_owned());
+        theirs.write_all(wire).await.unwrap();
+        connection.receive("the end of data", LIMIT).await.unwrap();
+        connection.is_in_step()
+    }
+
+    #[tokio::test]
+    async fn an_answer_too_many_puts_a_connection_out_of_step() {
+        assert!(after(b"250 ok\r\n").await);
+        assert!(!after(b"250 ok\r\n550 5.7.1 for nobody\r\n").await);
+        assert!(!after(b"250 ok\r\n55").await);
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_idle_and_a_close_put_it_out_of_step() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut connection = Connection::new(Box::new(ours), "peer".to_owned());
+        assert!(connection.is_in_step());
+        theirs.write_all(b"554 idle too long\r\n").await.unwrap();
+        assert!(!connection.is_in_step());
+        let (ours, theirs) = tokio::io::duplex(1024);
+        drop(theirs);
+        assert!(!Connection::new(Box::new(ours), "peer".to_owned()).is_in_step());
     }
 }

@@ -52,7 +52,10 @@ pub struct Outcome {
 impl Relay<'_> {
     /// Hands `letter` to `hop`.
     pub async fn send(&self, hop: &NextHop, letter: &Letter, reuse: Option<Connection>) -> Outcome {
-        if let Some(mut connection) = reuse {
+        // An unasked 5xx that came after the last message must not be taken for an answer to this one.
+        if let Some(mut connection) = reuse
+            && connection.is_in_step()
+        {
             let sent = transaction::send(&mut connection, letter, &self.config.relay.timeouts).await;
             // Closed while it was idle: nothing was said of the message yet, so that a new connection may ask again.
             if sent.broken.is_none() || sent.content_sent {

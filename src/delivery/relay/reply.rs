@@ -28,6 +28,12 @@ pub enum NoReply {
 }
 
 impl Replies {
+    /// A reply has begun and not ended.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.octets > 0
+    }
+
     /// The reply that `input` completes, and how many of its octets were used; `None`: all, and it goes on.
     ///
     /// # Errors

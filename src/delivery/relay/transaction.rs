@@ -78,9 +78,11 @@ impl Exchange<'_> {
             return self.content().await;
         }
         self.connection.dirty = true;
+        // RFC 5321 §4.3.2: DATA is answered by 354, 4xx or 5xx; what else it is answers another command.
+        let out_of_step = data.code < 400;
         let failure = refused(data, "DATA", &self.connection.peer);
-        self.settle_rest(&Err(failure));
-        Ok(())
+        self.settle_rest(&Err(failure.clone()));
+        if out_of_step { Err(failure) } else { Ok(()) }
     }
 
     /// The whole envelope and DATA in one write; the reply to DATA.
