@@ -129,12 +129,20 @@ async fn a_claim_that_nobody_waits_for_any_more_is_free_again() {
     let warm = accept(&store, message("warm")).await;
     let cold = accept(&store, due_in(0)).await;
     let later = accept(&store, due_in(1)).await;
+    // The writer is kept from answering: it waits for the database's lock with a unit that came first.
+    let mut other = home.sql();
+    let lock = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    let first = store.kv_write(Vec::new(), now());
+    tokio::pin!(first);
+    assert!(futures_util::poll!(&mut first).is_pending());
     {
         // Polled once: what is warm is taken, the walk is asked for, and then the caller goes away.
         let claim = store.claim(after(5), 10);
         tokio::pin!(claim);
         assert!(futures_util::poll!(claim).is_pending());
     }
+    lock.rollback().unwrap();
+    first.await.unwrap();
     let mut found = HashSet::new();
     while found.len() < 3 {
         found.extend(claimed(&store, after(5), 10).await);
