@@ -5,6 +5,7 @@
 //! forge or break a line (they are quoted and escaped), or make a metric's label of an address, a host or a text.
 //! [`record`] is on the hot path: it formats nothing that the filter leaves out and looks no metric up by name.
 
+mod lines;
 mod log;
 mod metrics;
 
@@ -15,6 +16,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::event::Event;
 
+use lines::Lines;
+pub use lines::flush;
 pub use metrics::{Level, gauges, level, prometheus};
 
 /// How log lines look.
@@ -36,7 +39,7 @@ pub fn init(format: LogFormat, filter: &str, colour: Option<bool>) -> Result<(),
     let colour = colour.unwrap_or_else(|| std::io::stderr().is_terminal());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(directives)
-        .with_writer(std::io::stderr)
+        .with_writer(Lines::new())
         .with_target(false)
         .with_ansi(colour && format == LogFormat::Text);
     let done = match format {

@@ -30,6 +30,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::diagnostic::Diagnostic;
+use crate::rules::THREAD_STACK;
+use crate::telemetry;
 use args::{Arguments, Command};
 
 /// The configuration, or the rules, are wrong (`EX_CONFIG` of sysexits).
@@ -78,7 +80,9 @@ pub fn main() -> ExitCode {
     print::choose_color(arguments.common.color);
     // The one TLS provider of the process: reqwest looks for it here.
     let _already_there = rustls::crypto::ring::default_provider().install_default();
-    match run(arguments) {
+    let done = run(arguments);
+    telemetry::flush();
+    match done {
         Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
         Err(Failure::Said) => ExitCode::FAILURE,
         Err(Failure::Failed(text)) => {
@@ -116,6 +120,8 @@ fn run(arguments: Arguments) -> Done {
     }
 }
 
+/// Its threads have room for a worker's run.
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_stack_size(THREAD_STACK).build().map_err(Failure::from)
 }

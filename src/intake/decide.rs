@@ -9,7 +9,7 @@ use super::overlay::Overlay;
 use super::recipient::is_postmaster;
 use super::snapshot::Snapshot;
 use crate::clock;
-use crate::config::{Config, Domain, Route, RouteAction};
+use crate::config::{Config, Route, RouteAction};
 use crate::event::{Decision, Event, Kind};
 use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
@@ -85,32 +85,77 @@ pub fn decide_all(case: &Case, kv: &KvView, run: u32, within: Duration) -> Vec<J
 
 /// One recipient.
 pub fn decide(case: &Case, recipient: &Recipient, kv: &KvView, run: u32) -> Judged {
-    let config = &case.snapshot.config;
-    let mut judged = Judged::of(recipient);
-    let address = &recipient.address;
-    if let Some(reply) = loops(case, recipient) {
-        judged.fate = Fate::Reject(reply);
-        judged.decided(case, "loop check", "reject", None, Vec::new());
-        return judged;
+    match Asked::of(case, recipient) {
+        Asked::Nobody(judged) => judged,
+        Asked::Worker { judged, call } => {
+            let started = Instant::now();
+            let outcome = case.snapshot.release.email(&call, kv);
+            judged.by_worker(case, &call, outcome, started.elapsed(), run)
+        }
     }
-    let domain = config.domain_for(address).or_else(|| config.domains.first());
-    let Some(domain) = domain else {
-        judged.fate = Fate::Defer(Reply::new(451, 3, 5, "This domain is not configured any more, try again later"));
-        judged.decided(case, "configuration", "defer", None, Vec::new());
-        return judged;
-    };
-    if is_postmaster(address) {
-        // RFC 5321 §4.5.1: whatever the rules say of others.
-        judged.forward(case, &ForwardTo::Address(domain.postmaster.clone()), &[]);
-        let effects = vec![format!("forward to {}", domain.postmaster)];
-        judged.decided(case, "postmaster", "accept", None, effects);
-        return judged;
+}
+
+/// One recipient, where its worker comes to an end within `patience`; else nothing has happened.
+pub fn decide_within(patience: Duration, case: &Case, recipient: &Recipient, kv: &KvView, run: u32) -> Option<Judged> {
+    match Asked::of(case, recipient) {
+        Asked::Nobody(judged) => Some(judged),
+        Asked::Worker { judged, call } => {
+            let started = Instant::now();
+            let outcome = case.snapshot.release.email_within(patience, &call, kv)?;
+            Some(judged.by_worker(case, &call, outcome, started.elapsed(), run))
+        }
     }
-    match config.route_for(address) {
-        Some((at, route)) if !matches!(route.action, RouteAction::Worker { .. }) => judged.by_route(case, at, route),
-        route => judged.by_worker(case, domain, route.map(|(_, route)| route), kv, run),
+}
+
+/// Who decides on a recipient.
+enum Asked {
+    /// It is decided: a loop, the configuration, a route.
+    Nobody(Judged),
+    Worker {
+        judged: Judged,
+        call: EmailCall,
+    },
+}
+
+impl Asked {
+    fn of(case: &Case, recipient: &Recipient) -> Self {
+        let config = &case.snapshot.config;
+        let mut judged = Judged::of(recipient);
+        let address = &recipient.address;
+        if let Some(reply) = loops(case, recipient) {
+            judged.fate = Fate::Reject(reply);
+            judged.decided(case, "loop check", "reject", None, Vec::new());
+            return Self::Nobody(judged);
+        }
+        let Some(domain) = config.domain_for(address).or_else(|| config.domains.first()) else {
+            judged.fate = Fate::Defer(Reply::new(451, 3, 5, "This domain is not configured any more, try again later"));
+            judged.decided(case, "configuration", "defer", None, Vec::new());
+            return Self::Nobody(judged);
+        };
+        if is_postmaster(address) {
+            // RFC 5321 §4.5.1: whatever the rules say of others.
+            judged.forward(case, &ForwardTo::Address(domain.postmaster.clone()), &[]);
+            let effects = vec![format!("forward to {}", domain.postmaster)];
+            judged.decided(case, "postmaster", "accept", None, effects);
+            return Self::Nobody(judged);
+        }
+        let route = config.route_for(address);
+        if let Some((at, route)) = route.filter(|(_, route)| !matches!(route.action, RouteAction::Worker { .. })) {
+            judged.by_route(case, at, route);
+            return Self::Nobody(judged);
+        }
+        let call = EmailCall {
+            main: config.main_for(Some(domain), route.map(|(_, route)| route)),
+            id: case.id,
+            received_at: case.received_at,
+            recipient: address.clone(),
+            subaddress: domain.subaddress.clone(),
+            session: Arc::clone(&case.facts),
+            message: Arc::clone(&case.message),
+            now: clock::now(),
+        };
+        Self::Worker { judged, call }
     }
-    judged
 }
 
 /// `Delivered-To` for this same recipient, put there by us: it has been here before.
@@ -207,38 +252,24 @@ impl Judged {
         self.decided(case, &by, verdict, None, effects);
     }
 
-    fn by_worker(&mut self, case: &Case, domain: &Domain, route: Option<&Route>, kv: &KvView, run: u32) {
-        let main = case.snapshot.config.main_for(Some(domain), route);
-        let now = clock::now();
-        let call = EmailCall {
-            main: main.clone(),
-            id: case.id,
-            received_at: case.received_at,
-            recipient: self.recipient.address.clone(),
-            subaddress: domain.subaddress.clone(),
-            session: Arc::clone(&case.facts),
-            message: Arc::clone(&case.message),
-            now,
-        };
-        let started = Instant::now();
-        let outcome = case.snapshot.release.email(&call, kv);
-        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    fn by_worker(mut self, case: &Case, call: &EmailCall, outcome: Outcome, took: Duration, run: u32) -> Self {
         let effects = outcome.effects.iter().map(|(effect, at)| describe(effect, at)).collect();
         let operations = outcome.usage.operations;
-        let (verdict, at) = self.take(case, outcome, now);
+        let (verdict, at) = self.take(case, outcome, call.now);
         self.push_decision(
-            now,
+            call.now,
             Decision {
                 recipient: self.recipient.address.clone(),
-                by: format!("worker {main}"),
+                by: format!("worker {}", call.main),
                 verdict: verdict.to_owned(),
                 place: at.map(|at| at.to_string()),
                 effects,
                 operations,
-                micros,
+                micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                 runs: run,
             },
         );
+        self
     }
 
     /// Turns a worker's outcome into what is committed. Returns the verdict's word and the place that settled it.

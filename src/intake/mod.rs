@@ -9,6 +9,7 @@ mod combine;
 pub mod decide;
 pub mod foresee;
 pub mod headers;
+mod in_place;
 mod overlay;
 mod recipient;
 pub mod snapshot;
@@ -30,6 +31,7 @@ use crate::store::{Acceptance, Accepted, DecideTask, MessageOutcome, Store, Stor
 pub use combine::notice;
 use combine::{Combined, combine};
 use decide::{Case, Judged};
+use in_place::InPlace;
 pub use snapshot::{Current, Snapshot};
 
 /// How often a worker runs again because a key it had read was changed meanwhile, before the sender is told 451.
@@ -42,6 +44,7 @@ pub struct Intake {
     current: Current,
     /// Bounds how many workers run at once, so that slow ones can't take every thread.
     runs: Arc<Semaphore>,
+    in_place: InPlace,
 }
 
 /// What intake remembers of one session.
@@ -69,7 +72,7 @@ impl Intake {
         let configured = current.load().config.limits.runs;
         let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let runs = if configured == 0 { processors * 2 } else { configured };
-        Self { store, bus, current, runs: Arc::new(Semaphore::new(runs)) }
+        Self { store, bus, current, runs: Arc::new(Semaphore::new(runs)), in_place: InPlace::default() }
     }
 
     /// A session begins: it keeps the snapshot it began with.
@@ -195,25 +198,39 @@ impl Intake {
         Err(Trouble::Overtaken)
     }
 
-    /// All that takes the processor: fingerprint, parsing, the worker's runs. On a thread that may block.
+    /// All that takes the processor: fingerprint, parsing, the worker's runs. Where it is short at once, else on a thread
+    /// that may block.
     async fn judge(&self, case: &Arc<Case>, run: u32) -> Result<Judgement, Trouble> {
+        if let Some(done) = self.judge_in_place(case, run) {
+            return done;
+        }
         let _permit = Arc::clone(&self.runs).acquire_owned().await.map_err(|_| Trouble::Closing)?;
         let (case, kv, store) = (Arc::clone(case), self.store.kv(), self.store.clone());
         let task = tokio::task::spawn_blocking(move || {
-            if let Some(reply) = headers::refusal(&case) {
-                return Judgement::Refused(reply);
-            }
-            let fingerprint = headers::fingerprint(&case.envelope, case.message.raw());
-            if let Some(original) = store.recent(&fingerprint) {
-                return Judgement::Resent { original, fingerprint };
-            }
-            let judged = decide::decide_all(&case, &kv, run, decide::DECIDING);
-            let subject = case.message.subject().map(|subject| clip(&subject));
-            let header_from = case.message.header_from().map(|from| clip(&from));
-            Judgement::Verdicts(Verdicts { fingerprint, judged, subject, header_from })
+            let fingerprint = match looked_at(&case, &store) {
+                Ok(fingerprint) => fingerprint,
+                Err(judgement) => return judgement,
+            };
+            verdicts(&case, fingerprint, decide::decide_all(&case, &kv, run, decide::DECIDING))
         });
         // A panic stays on that thread; the message is the sender's still.
         task.await.map_err(|error| Trouble::Panic(error.to_string()))
+    }
+
+    /// A small message for one recipient, whose worker decides in a moment.
+    fn judge_in_place(&self, case: &Case, run: u32) -> Option<Result<Judgement, Trouble>> {
+        let [only] = case.envelope.recipients.as_slice() else { return None };
+        if case.message.raw().len() > in_place::SMALL {
+            return None;
+        }
+        let judged = self.in_place.attempt(|patience| match looked_at(case, &self.store) {
+            Ok(fingerprint) => {
+                let judged = decide::decide_within(patience, case, only, &self.store.kv(), run)?;
+                Some(verdicts(case, fingerprint, vec![judged]))
+            }
+            Err(judgement) => Some(judgement),
+        });
+        judged.map(|judged| judged.map_err(Trouble::Panic))
     }
 
     /// Runs the worker again for a recipient whose first run failed, after the message was accepted for others.
@@ -302,6 +319,24 @@ struct Verdicts {
     judged: Vec<Judged>,
     subject: Option<String>,
     header_from: Option<String>,
+}
+
+/// The message's fingerprint; or what becomes of it before a worker is asked.
+fn looked_at(case: &Case, store: &Store) -> Result<[u8; 16], Judgement> {
+    if let Some(reply) = headers::refusal(case) {
+        return Err(Judgement::Refused(reply));
+    }
+    let fingerprint = headers::fingerprint(&case.envelope, case.message.raw());
+    match store.recent(&fingerprint) {
+        Some(original) => Err(Judgement::Resent { original, fingerprint }),
+        None => Ok(fingerprint),
+    }
+}
+
+fn verdicts(case: &Case, fingerprint: [u8; 16], judged: Vec<Judged>) -> Judgement {
+    let subject = case.message.subject().map(|subject| clip(&subject));
+    let header_from = case.message.header_from().map(|from| clip(&from));
+    Judgement::Verdicts(Verdicts { fingerprint, judged, subject, header_from })
 }
 
 fn received(case: &Case, subject: Option<String>) -> Event {

@@ -50,6 +50,11 @@ impl Intake {
     }
 
     async fn run_rcpt(&self, visit: &Visit, call: RcptCall) -> Option<RcptOutcome> {
+        let release = &visit.snapshot.release;
+        let short = self.in_place.attempt(|patience| release.rcpt_to_within(patience, &call, &self.store.kv()));
+        if let Some(done) = short {
+            return done.ok();
+        }
         let _permit = Arc::clone(&self.runs).acquire_owned().await.ok()?;
         let (release, kv) = (Arc::clone(&visit.snapshot.release), self.store.kv());
         tokio::task::spawn_blocking(move || release.rcpt_to(&call, &kv)).await.ok()

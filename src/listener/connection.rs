@@ -398,7 +398,7 @@ impl<'a> Connection<'a> {
     async fn close(&mut self, closed: Closed) {
         let Some(stream) = &mut self.stream else { return };
         let _the_peer_may_have_gone = match closed {
-            Closed::Quit => tokio::time::timeout(FAREWELL, stream.shutdown()).await,
+            Closed::Quit => tokio::time::timeout(FAREWELL, stream.end()).await,
             _ => tokio::time::timeout(FAREWELL, part(stream)).await,
         };
     }

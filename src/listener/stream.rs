@@ -24,6 +24,14 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// Ends what has to be ended in words: TLS (RFC 8446 §6.1). A socket is closed with its last owner.
+    pub(super) async fn end(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => tls.shutdown().await,
+        }
+    }
+
     /// Whether the peer has sent octets that nobody has read. Never waits. `false` for TLS, whose own records can't be
     /// told from the peer's data.
     pub(super) fn has_octets(&self) -> bool {

@@ -38,17 +38,21 @@ pub struct Budget {
     pub actions: usize,
 }
 
+impl Budget {
+    pub(super) const DEFAULT: Self = Self {
+        operations: 1_000_000,
+        wall_clock: Duration::from_secs(5),
+        string_size: 1024 * 1024,
+        array_size: 10_000,
+        map_size: 10_000,
+        call_depth: 64,
+        actions: 100,
+    };
+}
+
 impl Default for Budget {
     fn default() -> Self {
-        Self {
-            operations: 1_000_000,
-            wall_clock: Duration::from_secs(5),
-            string_size: 1024 * 1024,
-            array_size: 10_000,
-            map_size: 10_000,
-            call_depth: 64,
-            actions: 100,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -105,6 +109,10 @@ struct Meter {
     operations: Cell<u64>,
     /// By the clock; meaningless without one.
     until: Cell<Duration>,
+    /// The caller waits for less than the budget allows.
+    brief: Cell<bool>,
+    /// The run was ended because its caller doesn't wait any longer.
+    cut: Cell<bool>,
     clock: RefCell<Option<RunClock>>,
 }
 
@@ -116,8 +124,11 @@ impl Meter {
             return None;
         }
         let clock = self.clock.borrow();
-        let late = clock.as_ref().is_some_and(|clock| clock.read() > self.until.get());
-        late.then(|| Dynamic::from(format!("more than {} of time", humantime::format_duration(limit))))
+        if clock.as_ref().is_none_or(|clock| clock.read() <= self.until.get()) {
+            return None;
+        }
+        self.cut.set(self.brief.get());
+        Some(Dynamic::from(format!("more than {} of time", humantime::format_duration(limit))))
     }
 }
 
@@ -125,13 +136,31 @@ thread_local! {
     static METER: Meter = Meter::default();
 }
 
-/// Runs `script` with the meter at zero; returns what it returns, and the operations it took.
-pub(super) fn metered<T>(clock: Option<&RunClock>, budget: &Budget, script: impl FnOnce() -> T) -> (T, u64) {
+/// What a metered run came to.
+pub(super) struct Metered<T> {
+    pub result: T,
+    pub operations: u64,
+    /// Ended because the caller's patience was: the result says nothing of the script.
+    pub cut: bool,
+}
+
+/// Runs `script` with the meter at zero, for at most the budget's time or the caller's `patience`, which counts only where
+/// there is a clock.
+pub(super) fn metered<T>(
+    clock: Option<&RunClock>,
+    budget: &Budget,
+    patience: Option<Duration>,
+    script: impl FnOnce() -> T,
+) -> Metered<T> {
+    let patience = patience.filter(|patience| *patience < budget.wall_clock);
     METER.with(|meter| {
+        let allowed = patience.unwrap_or(budget.wall_clock);
         meter.operations.set(0);
-        meter.until.set(clock.map_or(Duration::ZERO, |clock| clock.read().saturating_add(budget.wall_clock)));
+        meter.until.set(clock.map_or(Duration::ZERO, |clock| clock.read().saturating_add(allowed)));
+        meter.brief.set(patience.is_some());
+        meter.cut.set(false);
         meter.clock.replace(clock.cloned());
     });
     let result = script();
-    (result, METER.with(|meter| meter.operations.get()))
+    METER.with(|meter| Metered { result, operations: meter.operations.get(), cut: meter.cut.get() })
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 pub use outcome::{Effect, Outcome, Verdict};
 pub use release::Release;
+pub use stack::THREAD as THREAD_STACK;
 
 use crate::kv;
 use crate::mail::{Address, Client, Message, MessageId, Timestamp};

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rhai::{Dynamic, Engine, Scope};
 
@@ -15,7 +16,7 @@ use super::api::run::{Handler, Run, Start, State, enter, place_at};
 use super::api::session::SessionView;
 use super::api::{address, value};
 use super::check;
-use super::engine::{Budget, metered};
+use super::engine::{Budget, Metered, metered};
 use super::failure::describe;
 use super::outcome::Usage;
 use super::stack::with_room;
@@ -69,6 +70,19 @@ impl Release {
     /// Runs `email`. Blocks for as long as the budget allows: call it where blocking is allowed.
     #[must_use]
     pub fn email(&self, call: &EmailCall, kv: &KvView) -> Outcome {
+        let (state, ended) = self.run_email(None, call, kv);
+        outcome(ended.result, state, ended.usage)
+    }
+
+    /// Runs `email` for at most `patience`, by the clock that the rules were bound to. `None`: that was too short; nothing
+    /// has happened, and the run can be had anew. The clock is looked at between operations: a single one may take longer.
+    #[must_use]
+    pub fn email_within(&self, patience: Duration, call: &EmailCall, kv: &KvView) -> Option<Outcome> {
+        let (state, ended) = self.run_email(Some(patience), call, kv);
+        (!ended.cut).then(|| outcome(ended.result, state, ended.usage))
+    }
+
+    fn run_email(&self, patience: Option<Duration>, call: &EmailCall, kv: &KvView) -> (State, Ended) {
         let run = Arc::new(Run::new(&Start {
             main: &call.main,
             handler: Handler::Email,
@@ -84,14 +98,24 @@ impl Release {
             Dynamic::from(EnvView::new(Arc::clone(&run))),
             Dynamic::from(ContextView::new(Arc::clone(&run))),
         ];
-        let (result, usage) = self.run(&run, "email", arguments);
-        let state = std::mem::take(&mut *run.state());
-        outcome(result, state, usage)
+        self.run(patience, &run, "email", arguments)
     }
 
     /// Runs `rcpt_to`. Blocks likewise.
     #[must_use]
     pub fn rcpt_to(&self, call: &RcptCall, kv: &KvView) -> RcptOutcome {
+        let (state, ended) = self.run_rcpt_to(None, call, kv);
+        rcpt_outcome(ended.result, state, ended.usage, call)
+    }
+
+    /// Runs `rcpt_to` for at most `patience`, as `email_within` does.
+    #[must_use]
+    pub fn rcpt_to_within(&self, patience: Duration, call: &RcptCall, kv: &KvView) -> Option<RcptOutcome> {
+        let (state, ended) = self.run_rcpt_to(Some(patience), call, kv);
+        (!ended.cut).then(|| rcpt_outcome(ended.result, state, ended.usage, call))
+    }
+
+    fn run_rcpt_to(&self, patience: Option<Duration>, call: &RcptCall, kv: &KvView) -> (State, Ended) {
         let run = Arc::new(Run::new(&Start {
             main: &call.main,
             handler: Handler::RcptTo,
@@ -106,27 +130,41 @@ impl Release {
             address::to_dynamic(Some(&call.recipient)),
             Dynamic::from(EnvView::new(Arc::clone(&run))),
         ];
-        let (result, usage) = self.run(&run, "rcpt_to", arguments);
-        let state = std::mem::take(&mut *run.state());
-        rcpt_outcome(result, state, usage, call)
+        self.run(patience, &run, "rcpt_to", arguments)
     }
 
-    /// One run, from start to end on this thread. An error comes back in words, its place first.
-    fn run(&self, run: &Arc<Run>, handler: &str, arguments: [Dynamic; ARGUMENTS.len()]) -> (Result<(), String>, Usage) {
-        let Some(entry) = self.workers.get(&run.main).and_then(|worker| worker.entry(handler)) else {
-            let error = format!("{}: the worker has no {handler}", place_at(&run.main, rhai::Position::NONE));
-            return (Err(error), Usage::default());
+    /// One run, from start to end on this thread: what it asked for, and how it ended.
+    fn run(
+        &self,
+        patience: Option<Duration>,
+        run: &Arc<Run>,
+        handler: &str,
+        arguments: [Dynamic; ARGUMENTS.len()],
+    ) -> (State, Ended) {
+        let ended = match self.workers.get(&run.main).and_then(|worker| worker.entry(handler)) {
+            Some(entry) => self.run_entry(patience, run, entry, arguments),
+            None => Ended::failed(&run.main, rhai::Position::NONE, &format!("the worker has no {handler}")),
         };
+        (std::mem::take(&mut *run.state()), ended)
+    }
+
+    fn run_entry(
+        &self,
+        patience: Option<Duration>,
+        run: &Arc<Run>,
+        entry: &Entry,
+        arguments: [Dynamic; ARGUMENTS.len()],
+    ) -> Ended {
         let script = || {
             let _entered = enter(run);
-            metered(self.clock.as_ref(), &self.budget, || self.evaluate(entry, arguments, &run.main))
+            metered(self.clock.as_ref(), &self.budget, patience, || self.evaluate(entry, arguments, &run.main))
         };
         match with_room(&self.budget, script) {
-            Ok((result, operations)) => {
+            Ok(Metered { result, operations, cut }) => {
                 let result = run.fatal().map_or(result, |fatal| Err(fatal.to_string()));
-                (result, Usage { operations, micros: 0 })
+                Ended { result, usage: Usage { operations, micros: 0 }, cut }
             }
-            Err(why) => (Err(format!("{}: {why}", place_at(&run.main, entry.position))), Usage::default()),
+            Err(why) => Ended::failed(&run.main, entry.position, why),
         }
     }
 
@@ -142,6 +180,21 @@ impl Release {
                 Err(format!("{place}: {text}"))
             }
         }
+    }
+}
+
+/// How a run ended.
+struct Ended {
+    /// An error is in words, its place first.
+    result: Result<(), String>,
+    usage: Usage,
+    /// The caller's patience was at its end: the result says nothing of the script.
+    cut: bool,
+}
+
+impl Ended {
+    fn failed(main: &str, position: rhai::Position, why: &str) -> Self {
+        Self { result: Err(format!("{}: {why}", place_at(main, position))), usage: Usage::default(), cut: false }
     }
 }
 

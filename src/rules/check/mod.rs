@@ -164,7 +164,7 @@ impl Evaluation<'_> {
         script: impl FnOnce() -> Result<T, Box<EvalAltResult>>,
     ) -> Option<T> {
         let script = || catch_unwind(AssertUnwindSafe(script));
-        match metered(self.clock, self.budget, script).0 {
+        match metered(self.clock, self.budget, None, script).result {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
                 let (place, text) = describe(&error, file, rhai::Position::NONE, self.budget);
