@@ -195,7 +195,7 @@ class Postfix:
 
     name = "postfix"
 
-    def __init__(self, directory, sink):
+    def __init__(self, directory, sink, more=""):
         self.port = free_port()
         self.config, queue, data = directory / "etc", directory / "queue", directory / "data"
         for made in (self.config, queue, data):
@@ -233,6 +233,7 @@ in_flow_delay = 0
 default_process_limit = 300
 default_destination_concurrency_limit = 100
 initial_destination_concurrency = 50
+{more}
 """
         )
         (self.config / "master.cf").write_text(
@@ -274,7 +275,7 @@ postlog   unix-dgram n - n - 1 postlogd
 class Mailworker:
     """Our release binary, relaying to the sink."""
 
-    def __init__(self, directory, sink, binary, effects, hook):
+    def __init__(self, directory, sink, binary, effects, hook, more="", tls="off", connections=1000):
         self.name = "mailworker+effects" if effects else "mailworker"
         directory.mkdir(parents=True)
         shutil.copytree(ROOT / "rules", directory / "rules", ignore=shutil.ignore_patterns("tests"))
@@ -299,7 +300,7 @@ data_dir = "data"
 
 [[listener]]
 address = "127.0.0.1:0"
-tls = "off"
+tls = "{tls}"
 
 [http]
 address = ""
@@ -329,7 +330,9 @@ concurrency = 50
 allow = ["127.0.0.0/8"]
 
 [limits]
+connections = {connections}
 connections_per_ip = 1000
+{more}
 """
         )
         self.log = (directory / "mailworker.log").open("wb")
@@ -493,4 +496,5 @@ def main():
         report(names, results, options)
 
 
-main()
+if __name__ == "__main__":
+    main()
