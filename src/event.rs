@@ -185,7 +185,7 @@ pub struct Attempted {
     pub kind: String,
     /// The queue it went by: a domain, a smarthost, an endpoint's host.
     pub destination: String,
-    /// The recipient or the URL.
+    /// The recipient, the webhook's binding or its [`shown_url`].
     pub target: String,
     /// The server that was spoken to: `mx1.example.net [192.0.2.1]:25`.
     pub host: Option<String>,
@@ -246,6 +246,17 @@ impl Bus {
     }
 }
 
+/// A URL as it may stand in an event, a list or an error: whose it is. All that follows the host may be a key, and with
+/// the hooks of Slack, Discord and Teams the path is the key.
+#[must_use]
+pub fn shown_url(text: &str) -> String {
+    let Ok(url) = url::Url::parse(text) else { return "(no URL)".to_owned() };
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+    let rest = if bare { "" } else { "/…" };
+    format!("{}://{}{port}{rest}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
 /// A duration in whole milliseconds, for an event's field.
 #[must_use]
 pub fn millis(duration: Duration) -> u64 {
@@ -255,6 +266,19 @@ pub fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_is_shown_by_its_host_alone() {
+        for (url, shown) in [
+            ("https://hooks.example.net/services/T0/B0/key", "https://hooks.example.net/…"),
+            ("https://user:pw@hooks.example.net:8443/?key=k#f", "https://hooks.example.net:8443/…"),
+            ("http://[::1]:8080/", "http://[::1]:8080"),
+            ("https://hooks.example.net", "https://hooks.example.net"),
+            ("no url with a key", "(no URL)"),
+        ] {
+            assert_eq!(shown_url(url), shown, "{url}");
+        }
+    }
 
     #[test]
     fn no_kinds_field_hides_one_of_the_events_own() {

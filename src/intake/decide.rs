@@ -10,7 +10,7 @@ use super::recipient::is_postmaster;
 use super::snapshot::Snapshot;
 use crate::clock;
 use crate::config::{Config, Route, RouteAction};
-use crate::event::{Decision, Event, Kind};
+use crate::event::{Decision, Event, Kind, shown_url};
 use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
 use crate::rules::outcome::{Effect, ForwardTo, LogLine, Place, WebhookTarget};
@@ -234,7 +234,7 @@ impl Judged {
                 for target in to {
                     self.webhook(case, &webhook_target(config, target), "POST", &[], WebhookBody::Message);
                 }
-                ("accept", to.iter().map(|to| format!("webhook to {to}")).collect())
+                ("accept", to.iter().map(|to| format!("webhook to {}", named(config, to))).collect())
             }
             RouteAction::Drop => {
                 self.outcome = MessageOutcome::Dropped;
@@ -397,6 +397,14 @@ fn webhook_target(config: &Config, target: &str) -> WebhookTarget {
     }
 }
 
+/// A webhook of the configuration, as it may stand in a trace.
+fn named(config: &Config, target: &str) -> String {
+    match webhook_target(config, target) {
+        WebhookTarget::Binding(name) => name,
+        WebhookTarget::Url(url) => shown_url(&url),
+    }
+}
+
 /// One line of the trace: what is done, to whom, and the line that asked for it.
 fn describe(effect: &Effect, at: &Place) -> String {
     match effect {
@@ -404,18 +412,11 @@ fn describe(effect: &Effect, at: &Place) -> String {
         Effect::Forward { to: ForwardTo::Destination(name), .. } => format!("forward by destination {name} ({at})"),
         Effect::Webhook { target: WebhookTarget::Binding(name), .. } => format!("webhook to {name} ({at})"),
         Effect::Webhook { target: WebhookTarget::Url(url), .. } => {
-            format!("webhook to {} ({at})", without_secrets(url))
+            format!("webhook to {} ({at})", shown_url(url))
         }
         Effect::Store { mailbox: Some(mailbox), .. } => format!("store in {mailbox} ({at})"),
         Effect::Store { mailbox: None, .. } => format!("store ({at})"),
     }
-}
-
-/// A URL as it may stand in a trace: without its login and query, where keys travel.
-fn without_secrets(url: &str) -> String {
-    let Ok(parsed) = url::Url::parse(url) else { return "(no URL)".to_owned() };
-    let port = parsed.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}{}", parsed.scheme(), parsed.host_str().unwrap_or_default(), parsed.path())
 }
 
 pub(super) fn log_events(now: Timestamp, recipient: Option<&Address>, lines: Vec<LogLine>) -> Vec<Event> {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::delivery::retry::{self, Next};
-use crate::delivery::webhook::{Sent, answer};
+use crate::delivery::webhook::Sent;
 use crate::delivery::{Decided, Failure, Retry};
-use crate::event::{Attempted, Event, Kind, millis};
+use crate::event::{Attempted, Event, Kind, millis, shown_url};
 use crate::mail::{Notify, Reply, Timestamp};
 use crate::store::{
     Acceptance, Body, DecideTask, Delivery, DeliveryKey, MessageOutcome, NewDelivery, NoticeTask, RelayTask, Settled,
@@ -307,14 +307,11 @@ fn kind(task: &Task) -> &'static str {
     }
 }
 
-/// To whom, as it may stand in a log: no login, no query.
+/// To whom, as it may stand in a log.
 fn target(task: &Task) -> String {
     match task {
         Task::Relay(task) => task.recipient.to_string(),
-        Task::Webhook(task) => {
-            let url = url::Url::parse(&task.url).map_or_else(|_| "(no URL)".to_owned(), |url| answer::shown(&url));
-            task.binding.as_ref().map_or_else(|| url.clone(), |binding| format!("{binding} ({url})"))
-        }
+        Task::Webhook(task) => task.binding.clone().unwrap_or_else(|| shown_url(&task.url)),
         Task::Notice(task) => task.recipient.to_string(),
         Task::Decide(task) => task.recipient.address.to_string(),
     }

@@ -9,6 +9,7 @@ use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use url::Url;
 
 use crate::delivery::{Failure, Retry, Side};
+use crate::event::shown_url;
 use crate::mail::Timestamp;
 
 /// Octets of an answer that are read.
@@ -66,20 +67,15 @@ pub fn judge(status: u16, headers: &HeaderMap, content: &[u8], host: &str, url: 
     Verdict { result: Err(failure), retry_after, pauses: matches!(status, 429 | 502..=504), disabled }
 }
 
-/// Where a redirect leads, without the parts of a URL that hold keys; it is never followed.
+/// Which host a redirect leads to; it is never followed.
 fn redirect(status: u16, headers: &HeaderMap, url: &Url) -> String {
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
     match location.and_then(|text| url.join(text).ok()) {
-        Some(target) => format!("{status}, a redirect to {}, which is not followed", clean(&shown(&target), 300)),
+        Some(target) => {
+            format!("{status}, a redirect to {}, which is not followed", clean(&shown_url(target.as_str()), 300))
+        }
         None => format!("{status}, a redirect, which is not followed"),
     }
-}
-
-/// A URL without its login, query and fragment.
-#[must_use]
-pub fn shown(url: &Url) -> String {
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
 /// Seconds or a date (RFC 9110 §10.2.3); what is neither says nothing.
@@ -175,8 +171,8 @@ mod tests {
         let verdict = judged(302, &[("location", "//user:pw@other.example/new?token=t#f")], "");
         let failure = verdict.result.unwrap_err();
         assert_eq!(failure.retry, Retry::Later);
-        assert!(failure.detail.contains("https://other.example/new,"), "{}", failure.detail);
-        for secret in ["token", "pw", "user"] {
+        assert!(failure.detail.contains("https://other.example/…,"), "{}", failure.detail);
+        for secret in ["token", "pw", "user", "new"] {
             assert!(!failure.detail.contains(secret), "{}", failure.detail);
         }
         assert!(judged(301, &[], "").result.unwrap_err().detail.contains("a redirect, which is not followed"));
