@@ -140,6 +140,51 @@ fn the_environment_sets_any_scalar() {
 }
 
 #[test]
+fn a_variable_keeps_the_type_of_what_it_replaces() {
+    let text = format!("{LEAST}[vars]\nFLAG = true\nCOUNT = 5\nSHARE = 0.5\nNAME = \"a\"\nLIST = [{{ On = true }}]\n");
+    let set = |name: &str, value: &str| options(&[(&format!("MAILWORKER__VARS__{name}"), value)]);
+    let vars = |options: &Options| loaded(&text, options).config.vars;
+    assert_eq!(vars(&set("FLAG", "false"))["FLAG"], false);
+    assert_eq!(vars(&set("COUNT", "7"))["COUNT"], 7);
+    assert_eq!(vars(&set("COUNT", "2.5"))["COUNT"], 2.5);
+    assert_eq!(vars(&set("SHARE", "1"))["SHARE"], 1);
+    assert_eq!(vars(&set("NAME", "7"))["NAME"], "7");
+    assert_eq!(vars(&set("NEW", "true"))["NEW"], "true", "where there is none, a string");
+    assert_eq!(vars(&set("LIST__0__ON", "0"))["LIST"][0]["On"], false);
+    assert_eq!(vars(&set("LIST__0__Off", "x"))["LIST"][0]["Off"], "x");
+    for (name, value) in [("FLAG", "perhaps"), ("COUNT", "many"), ("SHARE", "inf")] {
+        let said = text_of(&parse(&text, &set(name, value)).unwrap_err());
+        assert!(said.contains("to something else") && said.contains(name), "{said}");
+    }
+}
+
+/// Header fields are listed as dots, whatever their names; where a value comes from is told.
+#[test]
+fn header_fields_are_never_listed() {
+    let text = format!(
+        "{LEAST}[vars]\nAPI_TOKEN = \"hunter2\"\n[[webhook]]\nbinding = \"A\"\nurl = \"https://example.net/a\"\n\
+         headers = {{ X-Team = \"hunter2\", Authorization = {{ env = \"TOKEN\" }} }}\n"
+    );
+    let found = loaded(&text, &options(&[("TOKEN", "hunter2"), ("MAILWORKER__WEBHOOK__0__HEADERS__X_API", "hunter2")]));
+    let shown = format!("{:?}", found.origins);
+    assert!(!shown.contains("hunter2") && shown.contains("TOKEN"), "{shown}");
+}
+
+/// Where a header field is read from is one value: it is replaced, not mixed.
+#[test]
+fn a_variable_replaces_where_a_header_field_is_read_from() {
+    let text = format!(
+        "{LEAST}[webhook_defaults]\nsecret = {{ env = \"KEY\" }}\n\
+         [[webhook]]\nbinding = \"A\"\nurl = \"https://example.net/a\"\nheaders = {{ X-Key = {{ file = \"nowhere\" }} }}\n"
+    );
+    let key = format!("whsec_{}", "A".repeat(32));
+    let by_variable =
+        [("KEY", key.as_str()), ("TOKEN", "new"), ("MAILWORKER__WEBHOOK__0__HEADERS__X-KEY__ENV", "TOKEN")];
+    let found = loaded(&text, &options(&by_variable));
+    assert_eq!(found.config.webhook("A").unwrap().headers, [("X-Key".to_owned(), "new".to_owned())]);
+}
+
+#[test]
 fn secrets_come_from_each_source_and_are_never_shown() {
     let directory = tempfile::tempdir().unwrap();
     let key = |fill: &str| format!("whsec_{}", fill.repeat(32));

@@ -11,7 +11,7 @@ use super::check::{Checker, check};
 use super::decode::decode;
 use super::raw;
 use super::secret::Surroundings;
-use super::tree::{Kind, Node, Origin, PREFIX, Source, Tree, is_secret_key};
+use super::tree::{Kind, Node, Origin, PREFIX, Sight, Source, Tree};
 use crate::diagnostic::{Diagnostic, Severity, suggest};
 
 /// What the command line and the process' environment say.
@@ -262,19 +262,19 @@ fn origins(tree: &Tree<'_>, env: &str) -> Vec<(String, String, String)> {
         env: &'a str,
         found: Vec<(String, String, String)>,
     }
-    fn walk(node: &Node, key: &str, secret: bool, into: &mut Walk<'_>) {
+    fn walk(node: &Node, key: &str, sight: Sight, into: &mut Walk<'_>) {
         let value = match &node.kind {
             Kind::Table(entries) => {
                 for (name, entry) in entries {
                     let path = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                    let names_one = matches!(name.as_str(), "env" | "file" | "credential");
-                    walk(entry, &path, (secret && !names_one) || is_secret_key(name), into);
+                    let alone = !matches!(entry.kind, Kind::Table(_) | Kind::Array(_));
+                    walk(entry, &path, sight.below(name, alone), into);
                 }
                 return;
             }
             Kind::Array(items) if items.iter().any(|item| matches!(item.kind, Kind::Table(_) | Kind::Array(_))) => {
                 for (at, item) in items.iter().enumerate() {
-                    walk(item, &format!("{key}[{at}]"), secret, into);
+                    walk(item, &format!("{key}[{at}]"), sight, into);
                 }
                 return;
             }
@@ -283,7 +283,7 @@ fn origins(tree: &Tree<'_>, env: &str) -> Vec<(String, String, String)> {
             }
             kind => show(kind),
         };
-        let hidden = secret || super::tree::has_password(&value);
+        let hidden = sight.is_hidden() || super::tree::has_password(&value);
         let place = match &node.origin {
             Origin::Variable(name) => format!("environment variable {name}"),
             Origin::File { overlay, .. } => {
@@ -295,7 +295,7 @@ fn origins(tree: &Tree<'_>, env: &str) -> Vec<(String, String, String)> {
         into.found.push((key.to_owned(), if hidden { "••••••".to_owned() } else { value }, place));
     }
     let mut into = Walk { source: &tree.source, env, found: Vec::new() };
-    walk(&tree.root, "", false, &mut into);
+    walk(&tree.root, "", Sight::Shown, &mut into);
     into.found
 }
 

@@ -58,14 +58,66 @@ pub struct Hole {
 pub struct Source<'a> {
     pub name: &'a str,
     pub text: &'a str,
-    /// Values that stand in the clear where a secret belongs.
+    /// Values that stand in the clear where a secret may stand.
     sensitive: Vec<Range<usize>>,
+    /// The parser gave up somewhere: there may be values that no span is known of.
+    torn: bool,
 }
 
-/// Whether a value under this key is a secret, or says where one is.
+/// Whether a value under this key is a secret, or says where one is: by its name, in whatever case, since names of header
+/// fields have none (RFC 9110 §5.1).
 #[must_use]
 pub fn is_secret_key(key: &str) -> bool {
-    matches!(key, "secret" | "password" | "authorization" | "Authorization")
+    const PARTS: [&str; 10] = [
+        "secret",
+        "password",
+        "passwd",
+        "authorization",
+        "cookie",
+        "token",
+        "api-key",
+        "api_key",
+        "apikey",
+        "credential",
+    ];
+    let key = key.to_ascii_lowercase();
+    PARTS.iter().any(|part| key.contains(part)) || matches!(key.as_str(), "x-auth" | "auth" | "x-access-key")
+}
+
+/// What may be shown of a value, by the keys that lead to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    Shown,
+    /// A table of header fields, of which each may be a secret, whatever its name.
+    Headers,
+    /// A secret, or where one is.
+    Hidden,
+}
+
+impl Sight {
+    /// Of what stands under `key`, `alone` or as a table or list. `{ env = "…" }` names a secret and is none;
+    /// `{ secret = "…" }` would be one.
+    #[must_use]
+    pub fn below(self, key: &str, alone: bool) -> Self {
+        match self {
+            Self::Headers => Self::Hidden,
+            Self::Hidden if alone && matches!(key, "env" | "file" | "credential") => Self::Shown,
+            Self::Hidden => Self::Hidden,
+            Self::Shown if key.eq_ignore_ascii_case("headers") => Self::Headers,
+            Self::Shown if is_secret_key(key) => Self::Hidden,
+            Self::Shown => Self::Shown,
+        }
+    }
+
+    #[must_use]
+    pub fn is_hidden(self) -> bool {
+        self != Self::Shown
+    }
+}
+
+/// Whether the table under this key says where one value is read from: it is one value then, though it has keys.
+fn is_source(within: &str, key: &str) -> bool {
+    within == "headers" || matches!(key, "secret" | "password")
 }
 
 /// A tree under construction.
@@ -77,6 +129,8 @@ pub struct Tree<'a> {
     pub holes: Vec<Hole>,
     /// Where the parser gave up, anything may be missing.
     pub torn: bool,
+    /// Numbers that can't be held: told already, and taken out.
+    beyond: Vec<NodeId>,
     next: NodeId,
 }
 
@@ -87,11 +141,14 @@ impl<'a> Tree<'a> {
         let (document, errors) = DeTable::parse_recoverable(text);
         let whole = Origin::File { span: 0..0, overlay: false };
         let root = Node { id: 0, key: whole.clone(), origin: whole, kind: Kind::Table(Vec::new()) };
-        let source = Source { name, text, sensitive: Vec::new() };
         let torn = !errors.is_empty();
-        let mut tree = Self { root, source, found: Vec::new(), holes: Vec::new(), torn, next: 1 };
-        let entries = tree.table(document.get_ref(), false);
+        let source = Source { name, text, sensitive: Vec::new(), torn };
+        let mut tree = Self { root, source, found: Vec::new(), holes: Vec::new(), torn, beyond: Vec::new(), next: 1 };
+        let entries = tree.table(document.get_ref(), Sight::Shown);
         tree.root.kind = Kind::Table(entries);
+        for id in std::mem::take(&mut tree.beyond) {
+            tree.holes.extend(tree.root.prune(id));
+        }
         for error in errors {
             let span = error.span().unwrap_or(0..0);
             let (message, help) = (error.message().lines().next().unwrap_or("this is not TOML"), None);
@@ -106,57 +163,54 @@ impl<'a> Tree<'a> {
         self.next
     }
 
-    fn table(&mut self, table: &DeTable<'_>, secret: bool) -> Vec<(String, Node)> {
+    fn table(&mut self, table: &DeTable<'_>, sight: Sight) -> Vec<(String, Node)> {
         let mut entries = Vec::with_capacity(table.len());
         for (key, value) in table {
             let name = key.get_ref().to_string();
             let key = Origin::File { span: key.span(), overlay: false };
-            let secret = match value.get_ref() {
-                // `{ env = "…" }` names a secret and is none; `{ secret = "…" }` would be one.
-                DeValue::Table(_) => is_secret_key(&name) || secret,
-                _ => is_secret_key(&name) || (secret && !matches!(name.as_str(), "env" | "file" | "credential")),
-            };
-            let node = self.node(Some(key), value.span(), value.get_ref(), secret);
+            let alone = !matches!(value.get_ref(), DeValue::Array(_) | DeValue::Table(_));
+            let node = self.node(Some(key), value.span(), value.get_ref(), sight.below(&name, alone));
             entries.push((name, node));
         }
         entries
     }
 
-    fn node(&mut self, key: Option<Origin>, span: Range<usize>, value: &DeValue<'_>, secret: bool) -> Node {
+    fn node(&mut self, key: Option<Origin>, span: Range<usize>, value: &DeValue<'_>, sight: Sight) -> Node {
         let id = self.fresh();
         let origin = Origin::File { span: span.clone(), overlay: false };
         if !matches!(value, DeValue::Array(_) | DeValue::Table(_))
-            && (secret || value.as_str().is_some_and(has_password))
+            && (sight.is_hidden() || value.as_str().is_some_and(has_password))
         {
             self.source.sensitive.push(span);
         }
         let kind = match value {
             DeValue::String(text) => Kind::String(text.to_string()),
-            DeValue::Integer(number) => self.integer(number, &origin),
+            DeValue::Integer(number) => self.integer(number, &origin, id),
             DeValue::Float(number) => {
                 let parsed: f64 = number.as_str().parse().unwrap_or(f64::NAN);
                 if !parsed.is_finite() {
                     self.report(&origin, "a number must be finite", None);
+                    self.beyond.push(id);
                 }
                 Kind::Float(if parsed.is_finite() { parsed } else { 0.0 })
             }
             DeValue::Boolean(value) => Kind::Boolean(*value),
             DeValue::Datetime(when) => Kind::String(when.to_string()),
             DeValue::Array(items) => {
-                Kind::Array(items.iter().map(|item| self.node(None, item.span(), item.get_ref(), secret)).collect())
+                Kind::Array(items.iter().map(|item| self.node(None, item.span(), item.get_ref(), sight)).collect())
             }
-            DeValue::Table(table) => Kind::Table(self.table(table, secret)),
+            DeValue::Table(table) => Kind::Table(self.table(table, sight)),
         };
         Node { id, key: key.unwrap_or_else(|| origin.clone()), origin, kind }
     }
 
-    fn integer(&mut self, number: &toml::de::DeInteger<'_>, origin: &Origin) -> Kind {
+    fn integer(&mut self, number: &toml::de::DeInteger<'_>, origin: &Origin, id: NodeId) -> Kind {
         let parsed = i64::from_str_radix(number.as_str(), number.radix());
         if parsed.is_err() {
             self.report(origin, "the number is too large", None);
+            self.beyond.push(id);
         }
-        // As large as can be, so that nothing is said to be too small.
-        Kind::Integer(parsed.unwrap_or(i64::MAX))
+        Kind::Integer(parsed.unwrap_or_default())
     }
 
     fn report(&mut self, origin: &Origin, message: &str, help: Option<String>) {
@@ -174,7 +228,7 @@ impl<'a> Tree<'a> {
     /// Lays a table over the root: tables merge, all else replaces.
     pub fn overlay(&mut self, mut over: Node) {
         mark_overlay(&mut over);
-        merge(&mut self.root, over, "");
+        merge(&mut self.root, over, "", "");
     }
 
     /// Sets one value by its variable: `MAILWORKER__LIMITS__MESSAGE_SIZE`.
@@ -191,7 +245,8 @@ impl<'a> Tree<'a> {
             next += 1;
             next
         };
-        let refused = set_in(&mut self.root, &segments, variable, value, false, &mut fresh).err();
+        let way = Way { variable, within: "", in_vars: false };
+        let refused = set_in(&mut self.root, &segments, value, way, &mut fresh).err();
         self.next = next;
         if let Some((message, help)) = refused {
             self.report(&Origin::Variable(variable.to_owned()), &message, help);
@@ -251,13 +306,12 @@ fn mark_overlay(node: &mut Node) {
     }
 }
 
-fn merge(base: &mut Node, over: Node, name: &str) {
+fn merge(base: &mut Node, over: Node, within: &str, name: &str) {
     match (&mut base.kind, over.kind) {
-        // Where a secret is read from is one value, though it is written as a table.
-        (Kind::Table(entries), Kind::Table(added)) if !is_secret_key(name) => {
+        (Kind::Table(entries), Kind::Table(added)) if !is_source(within, name) => {
             for (key, node) in added {
                 match entries.iter_mut().find(|(existing, _)| *existing == key) {
-                    Some((_, existing)) => merge(existing, node, &key),
+                    Some((_, existing)) => merge(existing, node, name, &key),
                     None => entries.push((key, node)),
                 }
             }
@@ -268,21 +322,32 @@ fn merge(base: &mut Node, over: Node, name: &str) {
 
 type Refusal = (String, Option<String>);
 
+/// Where in the tree a variable leads.
+#[derive(Clone, Copy)]
+struct Way<'v> {
+    variable: &'v str,
+    /// The key of the table that is looked into.
+    within: &'v str,
+    /// Below `[vars]`: names are the admin's own, and a value keeps the type of the one that it replaces.
+    in_vars: bool,
+}
+
 fn set_in(
     node: &mut Node,
     segments: &[&str],
-    variable: &str,
     value: &str,
-    keep_case: bool,
+    way: Way<'_>,
     fresh: &mut dyn FnMut() -> NodeId,
 ) -> Result<(), Refusal> {
+    let variable = way.variable;
     let origin = Origin::Variable(variable.to_owned());
     let Some((segment, rest)) = segments.split_first() else {
         if matches!(node.kind, Kind::Array(_) | Kind::Table(_)) {
             let help = Some(format!("it sets one value: {variable}__KEY, or {variable}__0 for the first of a list"));
             return Err(("sets a whole section or list".to_owned(), help));
         }
-        *node = Node { id: fresh(), key: origin.clone(), origin, kind: Kind::Text(value.to_owned()) };
+        let kind = if way.in_vars { of_the_same_type(&node.kind, value)? } else { Kind::Text(value.to_owned()) };
+        *node = Node { id: fresh(), key: origin.clone(), origin, kind };
         return Ok(());
     };
     let mut make = || {
@@ -298,7 +363,7 @@ fn set_in(
             let known = entries.iter().position(|(name, _)| name.eq_ignore_ascii_case(segment));
             let at = known.unwrap_or(entries.len());
             if known.is_none() {
-                let name = if keep_case { (*segment).to_owned() } else { segment.to_ascii_lowercase() };
+                let name = if way.in_vars { (*segment).to_owned() } else { segment.to_ascii_lowercase() };
                 entries.push((name, make()));
             }
             entries.get_mut(at)
@@ -315,16 +380,35 @@ fn set_in(
                 items.push(make());
             }
             let child = items.get_mut(at);
-            return child.map_or(Ok(()), |child| set_in(child, rest, variable, value, false, fresh));
+            return child.map_or(Ok(()), |child| set_in(child, rest, value, Way { within: "", ..way }, fresh));
         }
         _ => return Err(("goes on below a key that holds one value".to_owned(), None)),
     };
     let Some((name, child)) = child else { return Ok(()) };
-    if is_secret_key(name) && !rest.is_empty() {
+    if is_source(way.within, name) && !way.in_vars && !rest.is_empty() {
         child.kind = Kind::Table(Vec::new());
     }
-    let keep_case = keep_case || name == "vars";
-    set_in(child, rest, variable, value, keep_case, fresh)
+    let way = Way { within: name, in_vars: way.in_vars || name == "vars", ..way };
+    set_in(child, rest, value, way, fresh)
+}
+
+/// A script that reckons with a number must not find a string in its place.
+fn of_the_same_type(replaced: &Kind, value: &str) -> Result<Kind, Refusal> {
+    let word = value.trim();
+    match replaced {
+        Kind::Boolean(_) => match word {
+            "true" | "1" => Ok(Kind::Boolean(true)),
+            "false" | "0" => Ok(Kind::Boolean(false)),
+            _ => Err(("sets true or false to something else".to_owned(), Some("true, false, 1 or 0".to_owned()))),
+        },
+        Kind::Integer(_) | Kind::Float(_) => {
+            let whole = word.parse().ok().map(Kind::Integer);
+            let broken = || word.parse().ok().filter(|number: &f64| number.is_finite()).map(Kind::Float);
+            let help = Some("a number, as in the file".to_owned());
+            whole.or_else(broken).ok_or_else(|| ("sets a number to something else".to_owned(), help))
+        }
+        _ => Ok(Kind::Text(value.to_owned())),
+    }
 }
 
 /// `scheme://user:password@host`
@@ -376,10 +460,14 @@ impl Source<'_> {
             .char_indices()
             .map(|(at, character)| if hidden(at) && !matches!(character, '"' | '\'') { '•' } else { character })
             .collect();
-        if self.sensitive.iter().any(|span| span.start < range.end && span.end > range.start) {
-            return shown;
-        }
-        hide_unparsed(&shown)
+        if self.torn { hide_unparsed(&shown, self.stands_in_headers(range.start)) } else { shown }
+    }
+
+    /// Whether the last `[section]` above is one of header fields.
+    fn stands_in_headers(&self, at: usize) -> bool {
+        let above = self.text.get(..at).unwrap_or_default();
+        let section = above.lines().rev().map(str::trim).find(|line| line.starts_with('['));
+        section.is_some_and(|line| keys_end_in(line.trim_matches(['[', ']', ' ']), |key| key == "headers"))
     }
 
     /// The line a place stands on, from 1; `None` for a variable.
@@ -392,14 +480,33 @@ impl Source<'_> {
     }
 }
 
-/// Where the parser gave up there are no spans: hide whatever follows `secret =` or `password =` in the clear.
-fn hide_unparsed(line: &str) -> String {
-    let Some((before, value)) = line.split_once('=') else { return line.to_owned() };
-    let key = before.trim().rsplit('.').next().unwrap_or_default().trim_matches(['"', '\'']);
-    if !is_secret_key(key) || value.trim_start().starts_with(['{', '[']) {
-        return line.to_owned();
+/// Whether the last of dotted keys is one of these, in lower case.
+fn keys_end_in(keys: &str, is_one: impl Fn(&str) -> bool) -> bool {
+    let key = keys.rsplit(['.', '{', '[', ',']).next().unwrap_or_default();
+    is_one(&key.trim().trim_matches(['"', '\'']).to_ascii_lowercase())
+}
+
+/// Where the parser gave up not every value has a span: hide whatever follows a secret's key in the clear, and all that
+/// follows `headers`.
+fn hide_unparsed(line: &str, in_headers: bool) -> String {
+    let mut from = None;
+    for (at, _) in line.match_indices('=') {
+        let (before, value) = line.split_at(at);
+        let value = value.trim_start_matches('=').trim_start();
+        let names_a_source = value.starts_with('{') || value.starts_with("[{");
+        let is_secret = keys_end_in(before, is_secret_key) && !names_a_source;
+        if in_headers || is_secret || keys_end_in(before, |key| key == "headers") {
+            from = Some(at + 1);
+            break;
+        }
     }
+    // In a section of header fields a line without a key is the rest of a value.
+    let from = from.or_else(|| (in_headers && !line.contains('=')).then_some(0));
+    let login = || line.find("://").filter(|_| has_password(line)).map(|at| at + "://".len());
+    let Some((before, value)) = from.or_else(login).and_then(|at| line.split_at_checked(at)) else {
+        return line.to_owned();
+    };
     let dots: String =
         value.chars().map(|c| if c.is_whitespace() || matches!(c, '"' | '\'') { c } else { '•' }).collect();
-    format!("{before}={dots}")
+    format!("{before}{dots}")
 }

@@ -95,6 +95,7 @@ impl Checker<'_> {
 
     pub(super) fn domains(&mut self, raw: Vec<At<raw::Domain>>) -> Vec<Domain> {
         let mut domains: Vec<Domain> = Vec::with_capacity(raw.len());
+        let mut postmasters = Vec::with_capacity(raw.len());
         for At { value, node } in raw {
             let main = value.main.as_ref().map(|at| self.worker(Some(at), Path::new("")));
             if value.postmaster.is_none() {
@@ -111,6 +112,7 @@ impl Checker<'_> {
             }
             let subaddress = self.separator(value.subaddress);
             let Some(postmaster) = value.postmaster else { continue };
+            postmasters.push(postmaster.node);
             domains.push(Domain {
                 name: name.value.0.0,
                 postmaster: postmaster.value.0,
@@ -119,7 +121,7 @@ impl Checker<'_> {
                 case_sensitive: value.case_sensitive.unwrap_or(false),
             });
         }
-        self.postmasters_are_elsewhere(&domains);
+        self.postmasters_are_elsewhere(&domains, &postmasters);
         domains
     }
 
@@ -132,15 +134,15 @@ impl Checker<'_> {
     }
 
     /// A postmaster that is the postmaster of one of our own domains would go in circles.
-    fn postmasters_are_elsewhere(&mut self, domains: &[Domain]) {
-        let circular = domains.iter().find(|domain| {
+    fn postmasters_are_elsewhere(&mut self, domains: &[Domain], places: &[u32]) {
+        let circular = domains.iter().zip(places).find(|(domain, _)| {
             domain.postmaster.local().eq_ignore_ascii_case("postmaster")
                 && domains.iter().any(|own| own.name == domain.postmaster.domain_key())
         });
-        if let Some(domain) = circular {
+        if let Some((domain, place)) = circular {
             let message =
                 format!("the postmaster of {} is a postmaster of ours: its mail would go in a circle", domain.name);
-            self.lack_in_all("domain", &message, "name a mailbox that a person reads");
+            self.error(*place, &message, Some("name a mailbox that a person reads"));
         }
     }
 
@@ -195,6 +197,10 @@ impl Checker<'_> {
         webhooks: &[At<Webhook>],
         destinations: &[At<Destination>],
     ) -> RouteAction {
+        if self.is_hole_in(node, "action") {
+            // Told already; what it goes with can't be known.
+            return RouteAction::Store;
+        }
         let action = route.action.as_ref().map_or(RouteActionName::default(), |at| at.value);
         self.only_with(action, route);
         match action {

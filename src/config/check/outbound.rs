@@ -4,6 +4,7 @@ use super::super::decode::At;
 use super::super::leaf::{HopUrl, Parsed};
 use super::super::raw;
 use super::super::secret::{HeaderValue, Secrets, read};
+use super::super::tree::is_secret_key;
 use super::super::{Destination, Login, Relay, RelayTimeouts, Scheme, Secret, Smarthost, Webhook, WebhookDefaults};
 use super::Checker;
 
@@ -63,7 +64,7 @@ impl Checker<'_> {
                 self.error_at_key(node, "this header field is set by mailworker itself", None);
             }
             match value {
-                HeaderValue::Plain(_) if holds_a_login(&name) => {
+                HeaderValue::Plain(_) if is_secret_key(&name) => {
                     let help = "say where it is: { env = \"NAME\" }, { file = \"path\" } or { credential = \"name\" }";
                     self.error(node, "a login doesn't stand in the file in the clear", Some(help));
                 }
@@ -198,9 +199,4 @@ fn is_ours(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.starts_with("webhook-")
         || matches!(name.as_str(), "host" | "content-length" | "transfer-encoding" | "connection" | "te" | "upgrade")
-}
-
-fn holds_a_login(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    matches!(name.as_str(), "authorization" | "proxy-authorization" | "cookie" | "x-api-key")
 }
