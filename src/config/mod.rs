@@ -66,7 +66,7 @@ pub struct Listener {
     /// `IP:PORT`, or `fd:NAME` for a socket of systemd's.
     pub address: ListenAddress,
     pub tls: TlsMode,
-    /// Peers that may send a PROXY header (v1 or v2); from these it is then required.
+    /// Peers that must send a PROXY header (v1 or v2): a receiver doesn't guess whether there is one (PROXY protocol, §2).
     pub proxy_protocol: Vec<IpNet>,
 }
 

@@ -39,7 +39,7 @@ pub struct File {
     pub listener: Vec<At<Listener>>,
     /// The certificate. Default: none, so STARTTLS isn't offered.
     pub tls: Option<At<Tls>>,
-    /// Health, metrics, the API.
+    /// Health, readiness, metrics.
     pub http: Option<Http>,
     /// The domains that mail is taken for.
     #[serde(default)]
@@ -95,7 +95,7 @@ pub struct Listener {
     pub address: Leaf<ListenAddress>,
     /// off | starttls (once a certificate is there) | required | implicit. Default: starttls.
     pub tls: Option<At<TlsMode>>,
-    /// Networks whose peers must send a PROXY header. Default: none.
+    /// Networks whose peers must send a PROXY header; a connection of theirs without one is refused. Default: none.
     #[serde(default)]
     pub proxy_protocol: Vec<Parsed<IpNet>>,
 }
@@ -126,11 +126,11 @@ pub struct Pair {
     pub key: Leaf<PathBuf>,
 }
 
-/// Health, metrics, the API.
+/// Health, readiness, metrics.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// /healthz, /readyz, /metrics and the API; "" switches it off. Default: "127.0.0.1:8025".
+    /// /healthz, /readyz, /metrics; "" switches it off. Default: "127.0.0.1:8025".
     pub address: Leaf<HttpAddress>,
 }
 

@@ -228,7 +228,7 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
 impl Checker<'_> {
     fn not_offered(&mut self, file: &raw::File) {
         if let Some(triggers) = &file.triggers {
-            let help = "a timer that sends a mail or calls the API does the same from outside";
+            let help = "a timer of the system's that sends a mail (`mailworker send`) does the same from outside";
             self.error_at_key(triggers.node, "[triggers] is not offered by this version", Some(help));
         }
         if let Some(acme) = file.tls.as_ref().and_then(|tls| tls.value.acme.as_ref()) {
