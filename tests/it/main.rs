@@ -13,6 +13,7 @@ mod limits;
 mod observe;
 mod receive;
 mod refuse;
+mod relay;
 mod reload;
 mod stop;
 mod store;

@@ -50,8 +50,8 @@ impl Replies {
             Ok(response) => {
                 self.parser.reset();
                 self.octets = 0;
-                // RFC 5321 §4.2: the first digit is 2 to 5, the second 0 to 5.
-                if !(200..=559).contains(&response.code) {
+                // RFC 5321 §4.3.2: the first digit says what is meant, whatever the others are (560 to 599 are used).
+                if !(200..=599).contains(&response.code) {
                     return Err(NoReply::Malformed);
                 }
                 Ok((Some(reply(response.code, response.esc, &response.message)), used))
@@ -111,6 +111,12 @@ impl Offers {
     }
 }
 
+/// 2xx: it was done. A 3xx wants more, which only DATA has to give (RFC 5321 §4.3.2).
+#[must_use]
+pub fn is_done(reply: &Reply) -> bool {
+    (200..300).contains(&reply.code)
+}
+
 /// A refusal as a failure; `phase` as in `RCPT TO`, `peer` as in `mx1.example.net [192.0.2.1]:25`.
 #[must_use]
 pub fn refused(reply: Reply, phase: &str, peer: &str) -> Failure {
@@ -161,7 +167,17 @@ mod tests {
     #[test]
     fn what_is_no_reply_is_said_so() {
         assert!(Replies::default().push(b"HTTP/1.1 400 Bad Request\r\n").is_err());
-        assert!(Replies::default().push(b"999 what\r\n").is_err());
+        for line in ["999 what\r\n", "600 what\r\n", "199 what\r\n"] {
+            assert!(Replies::default().push(line.as_bytes()).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_first_digit_says_what_a_reply_means() {
+        let (reply, _) = Replies::default().push(b"571 5.7.1 not for you\r\n").unwrap();
+        let failure = refused(reply.unwrap(), "RCPT TO", "mx");
+        assert_eq!((failure.retry, failure.status.as_str()), (Retry::Never, "5.7.1"));
+        assert!(Replies::default().push(b"599 x\r\n").unwrap().0.is_some_and(|reply| reply.is_permanent()));
     }
 
     #[test]

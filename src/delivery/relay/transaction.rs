@@ -10,7 +10,7 @@ use crate::mail::Reply;
 
 use super::connection::Connection;
 use super::letter::{Letter, Stuffed};
-use super::reply::refused;
+use super::reply::{is_done, refused};
 
 /// Content is gathered up to this many octets before it is written; a longer slice is written as it lies.
 const WRITE: usize = 64 * 1024;
@@ -102,7 +102,7 @@ impl Exchange<'_> {
             self.answer("RSET", self.limits.command).await?;
         }
         let mail = self.answer("MAIL FROM", self.limits.command).await?;
-        let begun = mail.is_positive();
+        let begun = is_done(&mail);
         if !begun {
             // Whatever is said of the rest, or if nothing more is: this is why.
             self.refuse_all(mail);
@@ -113,7 +113,7 @@ impl Exchange<'_> {
                 self.recipient_answered(index, reply);
             }
         }
-        Ok(Some(self.answer("DATA", self.limits.data).await?))
+        self.data_answer().await.map(Some)
     }
 
     /// One command at a time (RFC 2920 isn't offered); `None` where DATA was not reached.
@@ -124,7 +124,7 @@ impl Exchange<'_> {
         }
         self.letter.mail(&self.connection.offers, &mut wire);
         let mail = self.command(&wire, "MAIL FROM").await?;
-        if !mail.is_positive() {
+        if !is_done(&mail) {
             self.connection.dirty = true;
             self.refuse_all(mail);
             return Ok(None);
@@ -140,7 +140,7 @@ impl Exchange<'_> {
             return Ok(None);
         }
         self.connection.send(b"DATA\r\n", "DATA", self.limits.command).await?;
-        self.answer("DATA", self.limits.data).await.map(Some)
+        self.data_answer().await.map(Some)
     }
 
     async fn content(&mut self) -> Result<(), Failure> {
@@ -200,18 +200,26 @@ impl Exchange<'_> {
         self.answer(phase, self.limits.command).await
     }
 
-    /// A reply; 421 is the connection's end, whatever it answers (RFC 5321 §3.8).
+    /// A reply; 421 is the connection's end, whatever it answers (RFC 5321 §3.8), and so is a 3xx: it waits for
+    /// something that doesn't come, and took nothing.
     async fn answer(&mut self, phase: &str, limit: Duration) -> Result<Reply, Failure> {
         let reply = self.connection.receive(phase, limit).await?;
-        if reply.code == 421 { Err(refused(reply, phase, &self.connection.peer)) } else { Ok(reply) }
+        let ends = reply.code == 421 || (300..400).contains(&reply.code);
+        if ends { Err(refused(reply, phase, &self.connection.peer)) } else { Ok(reply) }
+    }
+
+    /// The reply to DATA, of which alone 354 is the answer hoped for.
+    async fn data_answer(&mut self) -> Result<Reply, Failure> {
+        let reply = self.connection.receive("DATA", self.limits.data).await?;
+        if reply.code == 421 { Err(refused(reply, "DATA", &self.connection.peer)) } else { Ok(reply) }
     }
 
     fn judged(&self, reply: Reply, phase: &str) -> Result<Reply, Failure> {
-        if reply.is_positive() { Ok(reply) } else { Err(refused(reply, phase, &self.connection.peer)) }
+        if is_done(&reply) { Ok(reply) } else { Err(refused(reply, phase, &self.connection.peer)) }
     }
 
     fn recipient_answered(&mut self, index: usize, reply: Reply) {
-        if !reply.is_positive() {
+        if !is_done(&reply) {
             let failure = refused(reply, "RCPT TO", &self.connection.peer);
             self.settle(index, Err(failure));
         }
