@@ -84,11 +84,11 @@ impl Letter {
             || (self.envelope.smtputf8 && self.content.has_utf8_header())
     }
 
-    /// `MAIL FROM`, with what the next hop offers to know.
-    pub fn mail(&self, offers: &Offers, out: &mut Vec<u8>) {
+    /// `MAIL FROM`, with what the next hop offers to know; `utf8`: the message goes by SMTPUTF8.
+    pub fn mail(&self, offers: &Offers, utf8: bool, out: &mut Vec<u8>) {
         let mut line = String::from("MAIL FROM:<");
         if let Some(sender) = &self.envelope.sender {
-            line.push_str(&written(sender, offers));
+            line.push_str(&written(sender, utf8));
         }
         line.push('>');
         if offers.size.is_some() {
@@ -97,7 +97,7 @@ impl Letter {
         if offers.eight_bit && (self.envelope.body == BodyKind::EightBit || !self.content.is_ascii()) {
             line.push_str(" BODY=8BITMIME");
         }
-        if offers.utf8 && self.needs_utf8() {
+        if utf8 {
             line.push_str(" SMTPUTF8");
         }
         if offers.dsn {
@@ -116,8 +116,9 @@ impl Letter {
 }
 
 impl Rcpt {
-    pub fn write(&self, offers: &Offers, out: &mut Vec<u8>) {
-        let mut line = format!("RCPT TO:<{}>", written(&self.address, offers));
+    /// `RCPT TO`; `utf8` as with [`Letter::mail`].
+    pub fn write(&self, offers: &Offers, utf8: bool, out: &mut Vec<u8>) {
+        let mut line = format!("RCPT TO:<{}>", written(&self.address, utf8));
         if offers.dsn {
             if self.notify.explicit {
                 let _ = write!(line, " NOTIFY={}", notify_words(self.notify));
@@ -132,9 +133,9 @@ impl Rcpt {
     }
 }
 
-/// With A-labels where the next hop doesn't know SMTPUTF8.
-fn written(address: &Address, offers: &Offers) -> String {
-    if address.is_ascii() || offers.utf8 {
+/// With A-labels where MAIL doesn't say SMTPUTF8: only there may an address be in UTF-8 (RFC 6531 §3.4, §3.3).
+fn written(address: &Address, utf8: bool) -> String {
+    if utf8 || address.is_ascii() {
         return address.as_str().to_owned();
     }
     format!("{}@{}", address.local(), domain_key(address.domain()))
@@ -299,8 +300,8 @@ mod tests {
         letter.envelope.body = BodyKind::EightBit;
         let all = Offers { pipelining: true, size: Some(0), eight_bit: true, utf8: true, dsn: true, starttls: false };
         let (mut full, mut bare) = (Vec::new(), Vec::new());
-        letter.mail(&all, &mut full);
-        letter.mail(&Offers::default(), &mut bare);
+        letter.mail(&all, false, &mut full);
+        letter.mail(&Offers::default(), false, &mut bare);
         let full = String::from_utf8(full).unwrap();
         assert_eq!(full, "MAIL FROM:<a@example.com> SIZE=11 BODY=8BITMIME RET=HDRS ENVID=a+2Bb+20c\r\n");
         assert_eq!(bare, b"MAIL FROM:<a@example.com>\r\n");
@@ -308,11 +309,17 @@ mod tests {
 
     #[test]
     fn a_domain_beyond_ascii_goes_in_a_labels_and_a_local_part_needs_smtputf8() {
-        let domain_only = letter("a@example.com", "b@bücher.example");
-        let mut out = Vec::new();
-        domain_only.recipients[0].write(&Offers::default(), &mut out);
-        assert_eq!(out, b"RCPT TO:<b@xn--bcher-kva.example>\r\n");
+        let domain_only = letter("a@bücher.example", "b@bücher.example");
         assert!(!domain_only.needs_utf8());
+        let mut out = Vec::new();
+        // Whether the next hop would take UTF-8 or not: MAIL doesn't announce it.
+        let offers = Offers { utf8: true, ..Offers::default() };
+        domain_only.mail(&offers, false, &mut out);
+        domain_only.recipients[0].write(&offers, false, &mut out);
+        assert_eq!(out, b"MAIL FROM:<a@xn--bcher-kva.example>\r\nRCPT TO:<b@xn--bcher-kva.example>\r\n");
+        out.clear();
+        domain_only.mail(&offers, true, &mut out);
+        assert_eq!(out, "MAIL FROM:<a@bücher.example> SMTPUTF8\r\n".as_bytes());
         assert!(letter("a@example.com", "bücher@example.net").needs_utf8());
     }
 
@@ -324,7 +331,7 @@ mod tests {
             orcpt: Some("rfc822;x\r\nRSET".to_owned()),
         };
         let mut out = Vec::new();
-        rcpt.write(&Offers { dsn: true, ..Offers::default() }, &mut out);
+        rcpt.write(&Offers { dsn: true, ..Offers::default() }, false, &mut out);
         assert_eq!(out, b"RCPT TO:<b@example.net> NOTIFY=NEVER\r\n");
     }
 }

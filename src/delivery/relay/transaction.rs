@@ -30,12 +30,13 @@ pub struct Sent {
 
 /// Carries `letter` over `connection`.
 pub async fn send(connection: &mut Connection, letter: &Letter, limits: &RelayTimeouts) -> Sent {
-    if let Some(unfit) = unfit(connection, letter) {
+    let utf8 = letter.needs_utf8();
+    if let Some(unfit) = unfit(connection, letter, utf8) {
         let results = letter.recipients.iter().map(|_| Err(unfit.clone())).collect();
         return Sent { results, broken: None, content_sent: false };
     }
     let results = letter.recipients.iter().map(|_| None).collect();
-    let mut exchange = Exchange { connection, letter, limits, results, content_sent: false };
+    let mut exchange = Exchange { connection, letter, utf8, limits, results, content_sent: false };
     let broken = exchange.run().await.err();
     let unanswered = broken.clone().unwrap_or_else(|| Failure::later(Side::Ours, "4.3.0", "no answer was read"));
     let results = exchange.results.into_iter().map(|result| result.unwrap_or_else(|| Err(unanswered.clone())));
@@ -43,10 +44,10 @@ pub async fn send(connection: &mut Connection, letter: &Letter, limits: &RelayTi
 }
 
 /// What the next hop can't take, known before anything is said.
-fn unfit(connection: &Connection, letter: &Letter) -> Option<Failure> {
+fn unfit(connection: &Connection, letter: &Letter, utf8: bool) -> Option<Failure> {
     let peer = &connection.peer;
     // RFC 6531 §3.2 (5.6.7 by RFC 5248): never down-graded on the way.
-    if letter.needs_utf8() && !connection.offers.utf8 {
+    if utf8 && !connection.offers.utf8 {
         return Some(Failure::never(
             Side::Remote,
             "5.6.7",
@@ -63,6 +64,8 @@ fn unfit(connection: &Connection, letter: &Letter) -> Option<Failure> {
 struct Exchange<'a> {
     connection: &'a mut Connection,
     letter: &'a Letter,
+    /// It goes by SMTPUTF8, which the server offers.
+    utf8: bool,
     limits: &'a RelayTimeouts,
     results: Vec<Option<Result<Reply, Failure>>>,
     content_sent: bool,
@@ -92,9 +95,9 @@ impl Exchange<'_> {
         if reset {
             wire.extend_from_slice(b"RSET\r\n");
         }
-        self.letter.mail(&self.connection.offers, &mut wire);
+        self.letter.mail(&self.connection.offers, self.utf8, &mut wire);
         for recipient in &self.letter.recipients {
-            recipient.write(&self.connection.offers, &mut wire);
+            recipient.write(&self.connection.offers, self.utf8, &mut wire);
         }
         wire.extend_from_slice(b"DATA\r\n");
         self.connection.send(&wire, "MAIL FROM", self.limits.command).await?;
@@ -122,7 +125,7 @@ impl Exchange<'_> {
         if std::mem::take(&mut self.connection.dirty) {
             self.command(b"RSET\r\n", "RSET").await?;
         }
-        self.letter.mail(&self.connection.offers, &mut wire);
+        self.letter.mail(&self.connection.offers, self.utf8, &mut wire);
         let mail = self.command(&wire, "MAIL FROM").await?;
         if !is_done(&mail) {
             self.connection.dirty = true;
@@ -131,7 +134,7 @@ impl Exchange<'_> {
         }
         for (index, recipient) in self.letter.recipients.iter().enumerate() {
             wire.clear();
-            recipient.write(&self.connection.offers, &mut wire);
+            recipient.write(&self.connection.offers, self.utf8, &mut wire);
             let reply = self.command(&wire, "RCPT TO").await?;
             self.recipient_answered(index, reply);
         }
