@@ -1,10 +1,34 @@
 //! How next hops are spoken to: which of them is, what is said, and what their answers mean.
 
+use std::net::Ipv4Addr;
+
 use crate::harness::{Setup, SmtpSink, mail};
 
 /// Forwards to one address.
 fn to(address: &str) -> String {
     format!("fn email(message, env, ctx) {{ message.forward(\"{address}\"); }}")
+}
+
+/// RFC 5321 §5.1, §3.1: a server that turns us away gives way to the host's other address, and that to the next host.
+#[test]
+fn a_server_that_turns_us_away_gives_way_to_the_next() {
+    let second = SmtpSink::at((Ipv4Addr::new(127, 0, 0, 3), 0).into());
+    let first = SmtpSink::at((Ipv4Addr::new(127, 0, 0, 2), second.address.port()).into());
+    let backup = SmtpSink::at((Ipv4Addr::new(127, 0, 0, 4), second.address.port()).into());
+    let setup = Setup::new().toml(&format!("[relay]\nport = {}", second.address.port()));
+    setup.dns.mx("example.net", 10, "mx.example.net").mx("example.net", 20, "backup.example.net");
+    setup.dns.a("mx.example.net", Ipv4Addr::new(127, 0, 0, 2)).a("mx.example.net", Ipv4Addr::new(127, 0, 0, 3));
+    setup.dns.a("backup.example.net", Ipv4Addr::new(127, 0, 0, 4));
+    first.always("CONNECT", "554 5.3.2 no service here");
+    let server = setup.start();
+    server.send("ann@example.org", &["support@example.com"], &mail("second", "x")).expect(250);
+    second.wait_one();
+    server.settled();
+    second.always("EHLO", "421 4.3.2 closing").always("MAIL", "421 4.3.2 closing");
+    let mark = server.log.mark();
+    server.send("ann@example.org", &["support@example.com"], &mail("third", "x")).expect(250);
+    server.wait_event(mark, "attempted", |event| event["outcome"] == "delivered");
+    backup.wait_one();
 }
 
 /// RFC 5321 §4.3.2: the first digit decides, whatever comes after it.

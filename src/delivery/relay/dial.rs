@@ -32,21 +32,27 @@ pub fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
     mixed
 }
 
-/// A connection to the first of `addresses` that answers, each within `limit`. `None` where there are no addresses.
-pub async fn dial(addresses: &[SocketAddr], limit: Duration) -> Option<Result<(TcpStream, SocketAddr), DialError>> {
-    let mut waiting = addresses.iter().copied();
+/// A connection to the first of the addresses that answers, each within `limit`; `None` where none is left.
+///
+/// Those that were reached or failed are taken off `left`, so that the next call goes on with the others.
+pub async fn dial(left: &mut Vec<SocketAddr>, limit: Duration) -> Option<Result<(TcpStream, SocketAddr), DialError>> {
+    let mut waiting = left.clone().into_iter();
     let mut trying = FuturesUnordered::new();
     trying.push(connect(waiting.next()?, limit));
     loop {
         tokio::select! {
-            Some(tried) = trying.next() => match tried {
-                Ok(connected) => return Some(Ok(connected)),
-                Err(error) => match waiting.next() {
-                    Some(address) => trying.push(connect(address, limit)),
-                    None if trying.is_empty() => return Some(Err(error)),
-                    None => {}
-                },
-            },
+            Some(tried) = trying.next() => {
+                let known = tried.as_ref().map_or_else(|error| error.address, |(_, address)| *address);
+                left.retain(|address| *address != known);
+                match tried {
+                    Ok(connected) => return Some(Ok(connected)),
+                    Err(error) => match waiting.next() {
+                        Some(address) => trying.push(connect(address, limit)),
+                        None if trying.is_empty() => return Some(Err(error)),
+                        None => {}
+                    },
+                }
+            }
             () = time::sleep(HEAD_START), if waiting.len() > 0 => {
                 if let Some(address) = waiting.next() {
                     trying.push(connect(address, limit));
@@ -85,14 +91,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_not_needed_is_left_for_the_next_call() {
+        let (one, two) =
+            tokio::join!(tokio::net::TcpListener::bind("127.0.0.1:0"), tokio::net::TcpListener::bind("127.0.0.1:0"),);
+        let (first, second) =
+            (one.as_ref().unwrap().local_addr().unwrap(), two.as_ref().unwrap().local_addr().unwrap());
+        let mut left = vec![first, second];
+        for expected in [first, second] {
+            let (_, reached) = dial(&mut left, Duration::from_secs(5)).await.unwrap().unwrap();
+            assert_eq!(reached, expected);
+        }
+        assert!(dial(&mut left, Duration::from_secs(5)).await.is_none());
+    }
+
+    #[tokio::test]
     async fn an_address_that_refuses_gives_way_to_the_next() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let good = listener.local_addr().unwrap();
         let refusing = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bad = refusing.local_addr().unwrap();
         drop(refusing);
-        let (_, reached) = dial(&[bad, good], Duration::from_secs(5)).await.unwrap().unwrap();
-        assert_eq!(reached, good);
-        assert!(dial(&[bad], Duration::from_secs(5)).await.unwrap().is_err());
+        let mut left = vec![bad, good];
+        let (_, reached) = dial(&mut left, Duration::from_secs(5)).await.unwrap().unwrap();
+        assert_eq!((reached, left), (good, Vec::new()));
+        assert!(dial(&mut vec![bad], Duration::from_secs(5)).await.unwrap().is_err());
     }
 }

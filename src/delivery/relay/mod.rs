@@ -102,15 +102,8 @@ impl Relay<'_> {
             };
             match tried {
                 Ok(connection) => return Ok(connection),
-                // RFC 5321 §5.1: the next one. One that may come back outweighs any that never will.
-                Err(failure) => {
-                    let keeps = worst
-                        .as_ref()
-                        .is_some_and(|known| known.retry == Retry::Later && failure.retry == Retry::Never);
-                    if !keeps {
-                        worst = Some(failure);
-                    }
-                }
+                // RFC 5321 §5.1: the next one.
+                Err(failure) => worst = Some(open::weightier(worst, failure)),
             }
         }
         Err(worst.unwrap_or_else(|| Failure::never(Side::Ours, "5.4.4", "there is no host to send to")))

@@ -68,7 +68,7 @@ impl Tls {
 }
 
 /// As in `TLSv1.3 TLS13_AES_256_GCM_SHA384, unverified`.
-pub(super) fn describe(session: &rustls::ClientConnection, checked: bool) -> String {
+fn describe(session: &rustls::ClientConnection, checked: bool) -> String {
     let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
     let version = version.replace('_', ".");
     let cipher = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("?");
