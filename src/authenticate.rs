@@ -2,6 +2,8 @@
 //!
 //! Says whether the envelope's sender is proved to have sent a message, so that a notice may go to it. A DNS that
 //! doesn't answer is [`Proof::Unknown`], never a «no». Input: the session's facts, envelope and octets as received.
+//! A signature vouches for the message and its author, not for the envelope: a user of the same domain can put
+//! anybody's address there. So it proves the sender only where that is the author.
 //! Standards: RFC 7208 (SPF, the MAIL FROM identity), RFC 6376 and 8463 (DKIM), aligned with the envelope's domain.
 
 use std::time::Duration;
@@ -10,7 +12,7 @@ use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{AuthenticatedMessage, DkimResult, Parameters, SpfResult};
 
 use crate::dns::{Addresses4, Addresses6, Dns, Exchanges, Pointers, Texts};
-use crate::mail::{Address, Client, Envelope};
+use crate::mail::{Address, Client, Envelope, Message};
 
 /// Signatures that are looked at; each costs a look-up and a hash of the body.
 const MAX_SIGNATURES: usize = 10;
@@ -33,13 +35,13 @@ pub enum Proof {
     },
 }
 
-/// Whether SPF (for the envelope's sender) or a DKIM signature of its domain vouches for the message.
+/// Whether SPF vouches for the envelope's sender, or a DKIM signature of its domain for the sender as the author.
 pub async fn sender_is_proved(
     dns: &Dns,
     hostname: &str,
     client: Option<&Client>,
     envelope: &Envelope,
-    raw: &[u8],
+    message: &Message,
 ) -> Proof {
     let Some(sender) = &envelope.sender else {
         return Proof::NotProved { why: "the null sender proves nobody".to_owned() };
@@ -53,14 +55,14 @@ pub async fn sender_is_proved(
         if spf == SpfResult::Pass {
             return Proof::Proved { by: format!("spf=pass smtp.mailfrom={}", sender.domain()) };
         }
-        let dkim = caches.dkim(dns, sender, raw).await;
+        let dkim = if is_author(sender, message) { caches.dkim(dns, sender, message.raw()).await } else { Signed::No };
         match dkim {
             Signed::By(domain) => Proof::Proved { by: format!("dkim=pass header.d={domain}") },
             Signed::Unknown => Proof::Unknown { why: format!("DNS did not answer for the DKIM keys of {sender}") },
             Signed::No if spf == SpfResult::TempError => {
                 Proof::Unknown { why: format!("DNS did not answer for the SPF record of {}", sender.domain()) }
             }
-            Signed::No => Proof::NotProved { why: format!("{}, no aligned DKIM signature", spf_words(spf)) },
+            Signed::No => Proof::NotProved { why: format!("{}, no DKIM signature of its own", spf_words(spf)) },
         }
     });
     looked.await.unwrap_or_else(|_| Proof::Unknown { why: format!("SPF and DKIM took longer than {DEADLINE:?}") })
@@ -113,7 +115,9 @@ impl Caches {
         let mut unknown = false;
         for output in &results {
             let Some(signature) = output.signature() else { continue };
-            if !is_aligned(&sender.domain_key(), &signature.d.to_ascii_lowercase()) {
+            // RFC 6376 §8.2: behind the part that `l=` signs anything may stand. §5.4: From is signed, or nobody's.
+            let is_whole = signature.l == 0 && signature.h.iter().any(|name| name.eq_ignore_ascii_case("from"));
+            if !is_whole || !is_aligned(&sender.domain_key(), &signature.d.to_ascii_lowercase()) {
                 continue;
             }
             match output.result() {
@@ -124,6 +128,19 @@ impl Caches {
         }
         if unknown { Signed::Unknown } else { Signed::No }
     }
+}
+
+/// The one author (RFC 5322 §3.6.2) is the envelope's sender, to the letter: another mailbox of a domain that signs for
+/// all its users is another person's.
+fn is_author(sender: &Address, message: &Message) -> bool {
+    let mut fields = message.headers().filter(|(name, _)| name.eq_ignore_ascii_case("from"));
+    let (Some(_), None) = (fields.next(), fields.next()) else { return false };
+    let authors = message.addresses("From");
+    let [author] = authors.as_slice() else { return false };
+    let author = author.address.as_deref().and_then(|address| Address::parse(address).ok());
+    author.is_some_and(|author| {
+        author.unquoted_local() == sender.unquoted_local() && author.domain_key() == sender.domain_key()
+    })
 }
 
 /// The signer is the sender's domain or one above it that isn't a top-level domain.
@@ -156,3 +173,6 @@ fn spf_words(result: SpfResult) -> &'static str {
         SpfResult::None => "spf=none",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ pub async fn prepare(
         Ok(sender) => sender,
         Err(why) => return Prepared::Suppressed { why },
     };
-    match sender_is_proved(dns, &config.hostname, body.client.as_ref(), &body.envelope, &body.raw).await {
+    match sender_is_proved(dns, &config.hostname, body.client.as_ref(), &body.envelope, &about).await {
         Proof::Proved { .. } => {}
         Proof::NotProved { why } => {
             return Prepared::Suppressed { why: format!("nothing proves that {sender} sent it: {why}") };

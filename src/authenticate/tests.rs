@@ -1,0 +1,79 @@
+//! Who is proved to have sent a message: by a signature of ed25519, with keys from a table.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use mail_auth::common::crypto::Ed25519Key;
+use mail_auth::common::headers::HeaderWriter as _;
+use mail_auth::dkim::DkimSigner;
+
+use super::*;
+use crate::dns::Table;
+
+const BODY: &str = "To: support@example.com\r\nSubject: hello\r\n\r\nwords\r\n";
+
+/// A message of `big.test`, signed by it; `length`: with `l=`.
+fn signed(from: &str, fields: &[&str], length: bool) -> (Dns, String) {
+    let key = Ed25519Key::from_pkcs8_der(&Ed25519Key::generate_pkcs8().unwrap()).unwrap();
+    let record = format!("v=DKIM1; k=ed25519; p={}", STANDARD.encode(key.public_key()));
+    let raw = format!("{from}{BODY}");
+    let signer = DkimSigner::from_key(key).domain("big.test").selector("sel").headers(fields.iter().copied());
+    let signature = signer.body_length(length).sign(raw.as_bytes()).unwrap();
+    let table = Table::default().with_txt("sel._domainkey.big.test", &record).with_txt("big.test", "v=spf1 -all");
+    (Dns::table(table).unwrap(), format!("{}{raw}", signature.to_header()))
+}
+
+async fn proved(sender: &str, dns: &Dns, raw: &str) -> Proof {
+    let client = Client {
+        ip: "192.0.2.7".parse().unwrap(),
+        port: 4025,
+        listener: "127.0.0.1:25".to_owned(),
+        helo: Some("mail.big.test".to_owned()),
+        esmtp: true,
+        tls: None,
+        ptr: None,
+    };
+    let envelope = Envelope { sender: Some(Address::parse(sender).unwrap()), ..Envelope::default() };
+    let message = Message::new(raw.as_bytes().to_vec().into());
+    sender_is_proved(dns, "mx.example.com", Some(&client), &envelope, &message).await
+}
+
+#[tokio::test]
+async fn a_signature_proves_the_sender_that_is_the_author() {
+    let (dns, raw) = signed("From: Ann <ann@big.test>\r\n", &["From", "To"], false);
+    assert_eq!(
+        proved("ann@BIG.test", &dns, &raw).await,
+        Proof::Proved { by: "dkim=pass header.d=big.test".to_owned() }
+    );
+    // A domain below the signer's.
+    let (dns, raw) = signed("From: ann@mail.big.test\r\n", &["From"], false);
+    assert!(matches!(proved("ann@mail.big.test", &dns, &raw).await, Proof::Proved { .. }));
+}
+
+/// Whoever has an account at a domain that signs for its users would have bounces sent to any of the others.
+#[tokio::test]
+async fn a_signature_proves_nobody_but_its_author() {
+    let (dns, raw) = signed("From: attacker@big.test\r\n", &["From"], false);
+    for sender in ["victim@big.test", "Attacker@big.test", "attacker@mail.big.test", "attacker@other.test"] {
+        let Proof::NotProved { why } = proved(sender, &dns, &raw).await else { panic!("{sender} is proved") };
+        assert!(why.contains("no DKIM signature of its own"), "{why}");
+    }
+    for from in [
+        "From: attacker@big.test, victim@big.test\r\n",
+        "From: victim@big.test, attacker@big.test\r\n",
+        "From: all: victim@big.test, attacker@big.test;\r\n",
+        "From: victim@big.test\r\nFrom: attacker@big.test\r\n",
+        "Sender: victim@big.test\r\n",
+    ] {
+        let (dns, raw) = signed(from, &["From", "To", "Sender"], false);
+        assert!(matches!(proved("victim@big.test", &dns, &raw).await, Proof::NotProved { .. }), "{from}");
+    }
+}
+
+/// RFC 6376 §8.2, §5.4.
+#[tokio::test]
+async fn a_signature_of_a_part_proves_nobody() {
+    for (fields, length) in [(["From", "To"].as_slice(), true), (&["To", "Subject"], false)] {
+        let (dns, raw) = signed("From: ann@big.test\r\n", fields, length);
+        assert!(matches!(proved("ann@big.test", &dns, &raw).await, Proof::NotProved { .. }), "{fields:?} {length}");
+    }
+}
