@@ -108,4 +108,54 @@ impl Failure {
     pub fn never(side: Side, status: &str, detail: impl Into<String>) -> Self {
         Self { retry: Retry::Never, side, status: status.to_owned(), reply: None, detail: detail.into() }
     }
+
+    /// The remote's own words, where it is the remote that refused the message. Not those about our login.
+    #[must_use]
+    pub fn speaker(&self) -> Option<&Reply> {
+        self.reply.as_ref().filter(|_| self.side == Side::Remote)
+    }
+
+    /// What a notice may say of it. Where we send on to, how we are configured and what goes wrong here is for the log.
+    #[must_use]
+    pub fn told(&self) -> String {
+        if let Some(reply) = self.speaker() {
+            return reply.to_string();
+        }
+        let words = match self.status.split_once('.').map_or("", |(_class, rest)| rest) {
+            "1.2" => "The domain that it goes to does not exist, or has no mail server",
+            "1.10" => "The domain that it goes to takes no mail",
+            "3.4" => "The message is too large for the mail server that it goes to",
+            "4.1" => "The mail server that it goes to could not be reached",
+            "4.2" => "The connection to the mail server that it goes to broke off",
+            "4.3" => "The name service (DNS) gave no answer",
+            "4.6" => "The message would go in a circle",
+            "6.7" => "The mail server that it goes to takes no internationalised mail (SMTPUTF8)",
+            "7.4" | "7.5" => "No secure connection to the mail server that it goes to could be made",
+            _ => "A local fault of this mail server",
+        };
+        words.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outsider_hears_the_remote_and_nothing_of_ours() {
+        let mut failure = Failure::never(Side::Remote, "5.1.1", "relay.lan [10.0.0.5]:25 answered RCPT TO with …");
+        failure.reply = Some(Reply::new(550, 1, 1, "no such user"));
+        assert_eq!(failure.told(), "550 5.1.1 no such user");
+        failure.side = Side::Ours;
+        assert_eq!((failure.told().as_str(), failure.speaker()), ("A local fault of this mail server", None));
+        for (side, status, detail) in [
+            (Side::Ours, "4.3.5", "no [[destination]] is named \"archive\" any more"),
+            (Side::Ours, "5.4.4", "mx.lan is at 10.0.0.5, which is no public address and not in [egress] allow"),
+            (Side::Network, "4.4.1", "connect to relay.lan [10.0.0.5]:25: refused"),
+            (Side::Remote, "5.3.4", "relay.lan [10.0.0.5]:25 takes 10 octets, the message has 11"),
+        ] {
+            let told = Failure::later(side, status, detail).told();
+            assert!(!told.contains("lan") && !told.contains("[["), "{told}");
+        }
+    }
 }

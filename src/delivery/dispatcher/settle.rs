@@ -117,8 +117,8 @@ impl Judge<'_> {
         relayed: &Relayed,
         result: &mut Settled,
     ) -> Vec<NewDelivery> {
-        let diagnostic = failure.reply.as_ref().map_or_else(|| failure.detail.clone(), ToString::to_string);
-        let remote = failure.reply.as_ref().and(relayed.peer.clone());
+        let diagnostic = failure.told();
+        let remote = failure.speaker().and(relayed.peer.clone());
         match result {
             Settled::Dead { .. } if task.notify.failure => {
                 let expired = failure.retry == Retry::Later;
