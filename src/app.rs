@@ -25,7 +25,7 @@ use crate::intake::{self, Current, Intake};
 use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
 use crate::mail::{MessageId, Reply};
 use crate::reload::{self, Adjust, Source, Watch, Watched, Watcher};
-use crate::smtp::{Answer, Question};
+use crate::smtp::{Answer, Closed, Question};
 use crate::store::{self, DecideTask, Store, StoreError};
 use crate::telemetry::Level;
 use crate::{clock, telemetry};
@@ -354,9 +354,10 @@ impl Answerer for Answering {
         })
     }
 
-    fn closed(&self, visit: &mut Visit, _end: &End) {
-        if let (true, Some(own)) = (visit.acknowledged, visit.own_mut::<intake::Visit>()) {
-            self.intake.acknowledged(own);
+    fn closed(&self, visit: &mut Visit, end: &End) {
+        let has_read = visit.acknowledged || *end == End::Closed(Closed::Quit);
+        if let Some(own) = visit.own_mut::<intake::Visit>() {
+            self.intake.closed(own, has_read);
         }
     }
 }

@@ -10,9 +10,11 @@ pub mod decide;
 pub mod foresee;
 pub mod headers;
 mod in_place;
+mod judge;
 mod overlay;
 mod recipient;
 pub mod snapshot;
+mod under_way;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,10 +34,15 @@ pub use combine::notice;
 use combine::{Combined, combine};
 use decide::{Case, Judged};
 use in_place::InPlace;
+use judge::{Judgement, Verdicts};
 pub use snapshot::{Current, Snapshot};
+use under_way::{Mark, UnderWay};
 
 /// How often a worker runs again because a key it had read was changed meanwhile, before the sender is told 451.
 const MAX_RUNS: u32 = 3;
+
+/// Messages of one session whose 250 waits to be read: a client may send many before it reads.
+const MAX_UNREAD: usize = 256;
 
 /// The intake of one process.
 pub struct Intake {
@@ -45,6 +52,7 @@ pub struct Intake {
     /// Bounds how many workers run at once, so that slow ones can't take every thread.
     runs: Arc<Semaphore>,
     in_place: InPlace,
+    under_way: UnderWay,
 }
 
 /// What intake remembers of one session.
@@ -54,8 +62,8 @@ pub struct Visit {
     sender: Option<Address>,
     /// What `rcpt_to` left on `session.notes`.
     notes: BTreeMap<String, serde_json::Value>,
-    /// The last message for which 250 was said, until the client is seen to have read on.
-    unread: Option<[u8; 16]>,
+    /// The messages for which 250 was said, by fingerprint, until the client is seen to have read on.
+    unread: Vec<([u8; 16], MessageId)>,
 }
 
 impl Visit {
@@ -63,6 +71,14 @@ impl Visit {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.snapshot.config)
+    }
+
+    fn promise(&mut self, fingerprint: [u8; 16], id: MessageId) {
+        if self.unread.len() >= MAX_UNREAD {
+            // The oldest's duplicate would be taken for a new message, which is the lesser harm.
+            self.unread.remove(0);
+        }
+        self.unread.push((fingerprint, id));
     }
 }
 
@@ -72,19 +88,31 @@ impl Intake {
         let configured = current.load().config.limits.runs;
         let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let runs = if configured == 0 { processors * 2 } else { configured };
-        Self { store, bus, current, runs: Arc::new(Semaphore::new(runs)), in_place: InPlace::default() }
+        Self {
+            store,
+            bus,
+            current,
+            runs: Arc::new(Semaphore::new(runs)),
+            in_place: InPlace::default(),
+            under_way: UnderWay::default(),
+        }
     }
 
     /// A session begins: it keeps the snapshot it began with.
     #[must_use]
     pub fn open(&self, session: u64) -> Visit {
-        Visit { session, snapshot: self.current.load(), sender: None, notes: BTreeMap::new(), unread: None }
+        Visit { session, snapshot: self.current.load(), sender: None, notes: BTreeMap::new(), unread: Vec::new() }
     }
 
     /// The client went on speaking, so it has read our 250: the same message again would be a new one (RFC 1047).
     pub fn acknowledged(&self, visit: &mut Visit) {
-        if let Some(fingerprint) = visit.unread.take() {
-            self.store.acknowledged(&fingerprint);
+        visit.unread.clear();
+    }
+
+    /// A session is over. Where its client hasn't read all it was told, it may come again with the same (RFC 1047).
+    pub fn closed(&self, visit: &mut Visit, has_read: bool) {
+        for (fingerprint, id) in visit.unread.drain(..).filter(|_| !has_read) {
+            self.store.put_unread(fingerprint, id);
         }
     }
 
@@ -161,16 +189,16 @@ impl Intake {
 
     /// Judge, commit; again where a key that was read was overtaken meanwhile.
     async fn settle(&self, visit: &mut Visit, case: &Arc<Case>, prdr: bool) -> Result<Answer, Trouble> {
+        let mut mark = None;
         for run in 1..=MAX_RUNS {
-            let judgement = self.judge(case, run).await?;
-            let Verdicts { fingerprint, judged, subject, header_from } = match judgement {
+            let Verdicts { judged, subject, header_from } = match self.judge(case, run, &mut mark).await? {
                 Judgement::Verdicts(verdicts) => verdicts,
                 Judgement::Refused(reply) => {
                     self.refused(visit, &case.facts.client, "data", case.envelope.sender.as_ref(), None, &reply);
                     return Ok(Answer::Reply(reply));
                 }
                 Judgement::Resent { original, fingerprint } => {
-                    visit.unread = Some(fingerprint);
+                    visit.promise(fingerprint, original);
                     self.publish(visit, original, vec![Event::new(case.received_at, Kind::Resent { original })]);
                     let text = format!("Received already, queued as {original}");
                     return Ok(Answer::Reply(Reply::new(250, 0, 0, text)));
@@ -178,7 +206,8 @@ impl Intake {
             };
             let mut combined = combine(case, judged, prdr, clock::now());
             // A resend may be answered "received already" only where that is true for each recipient.
-            let fingerprint = if combined.partial { headers::never_again(case.id) } else { fingerprint };
+            let fingerprint = mark.as_ref().filter(|_| !combined.partial).map(Mark::fingerprint);
+            let fingerprint = fingerprint.unwrap_or_else(|| headers::never_again(case.id));
             combined.events.insert(0, received(case, subject.clone()));
             for event in &mut combined.events {
                 event.session = Some(visit.session);
@@ -188,49 +217,14 @@ impl Intake {
             let (outcome, events) = (combined.outcome, combined.events.clone());
             let acceptance = acceptance(case, fingerprint, subject, header_from, combined);
             if self.store.accept(acceptance).await? == Accepted::Committed {
-                if !matches!(outcome, MessageOutcome::Rejected | MessageOutcome::Deferred) {
-                    visit.unread = Some(fingerprint);
+                if outcome.promised() {
+                    visit.promise(fingerprint, case.id);
                 }
                 self.publish(visit, case.id, events);
                 return Ok(answer);
             }
         }
         Err(Trouble::Overtaken)
-    }
-
-    /// All that takes the processor: fingerprint, parsing, the worker's runs. Where it is short at once, else on a thread
-    /// that may block.
-    async fn judge(&self, case: &Arc<Case>, run: u32) -> Result<Judgement, Trouble> {
-        if let Some(done) = self.judge_in_place(case, run) {
-            return done;
-        }
-        let _permit = Arc::clone(&self.runs).acquire_owned().await.map_err(|_| Trouble::Closing)?;
-        let (case, kv, store) = (Arc::clone(case), self.store.kv(), self.store.clone());
-        let task = tokio::task::spawn_blocking(move || {
-            let fingerprint = match looked_at(&case, &store) {
-                Ok(fingerprint) => fingerprint,
-                Err(judgement) => return judgement,
-            };
-            verdicts(&case, fingerprint, decide::decide_all(&case, &kv, run, decide::DECIDING))
-        });
-        // A panic stays on that thread; the message is the sender's still.
-        task.await.map_err(|error| Trouble::Panic(error.to_string()))
-    }
-
-    /// A small message for one recipient, whose worker decides in a moment.
-    fn judge_in_place(&self, case: &Case, run: u32) -> Option<Result<Judgement, Trouble>> {
-        let [only] = case.envelope.recipients.as_slice() else { return None };
-        if case.message.raw().len() > in_place::SMALL {
-            return None;
-        }
-        let judged = self.in_place.attempt(|patience| match looked_at(case, &self.store) {
-            Ok(fingerprint) => {
-                let judged = decide::decide_within(patience, case, only, &self.store.kv(), run)?;
-                Some(verdicts(case, fingerprint, vec![judged]))
-            }
-            Err(judgement) => Some(judgement),
-        });
-        judged.map(|judged| judged.map_err(Trouble::Panic))
     }
 
     /// Runs the worker again for a recipient whose first run failed, after the message was accepted for others.
@@ -301,42 +295,6 @@ enum Trouble {
     Panic(String),
     #[error("shutting down")]
     Closing,
-}
-
-/// What the thread that may block came to.
-enum Judgement {
-    /// Not to be taken, whoever it is for: it loops.
-    Refused(Reply),
-    Resent {
-        original: MessageId,
-        fingerprint: [u8; 16],
-    },
-    Verdicts(Verdicts),
-}
-
-struct Verdicts {
-    fingerprint: [u8; 16],
-    judged: Vec<Judged>,
-    subject: Option<String>,
-    header_from: Option<String>,
-}
-
-/// The message's fingerprint; or what becomes of it before a worker is asked.
-fn looked_at(case: &Case, store: &Store) -> Result<[u8; 16], Judgement> {
-    if let Some(reply) = headers::refusal(case) {
-        return Err(Judgement::Refused(reply));
-    }
-    let fingerprint = headers::fingerprint(&case.envelope, case.message.raw());
-    match store.recent(&fingerprint) {
-        Some(original) => Err(Judgement::Resent { original, fingerprint }),
-        None => Ok(fingerprint),
-    }
-}
-
-fn verdicts(case: &Case, fingerprint: [u8; 16], judged: Vec<Judged>) -> Judgement {
-    let subject = case.message.subject().map(|subject| clip(&subject));
-    let header_from = case.message.header_from().map(|from| clip(&from));
-    Judgement::Verdicts(Verdicts { fingerprint, judged, subject, header_from })
 }
 
 fn received(case: &Case, subject: Option<String>) -> Event {

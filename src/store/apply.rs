@@ -268,7 +268,8 @@ impl MessageOutcome {
     }
 
     /// The sender was told 250.
-    pub(super) fn promised(self) -> bool {
+    #[must_use]
+    pub fn promised(self) -> bool {
         matches!(self, Self::Accepted | Self::Stored | Self::Dropped)
     }
 }

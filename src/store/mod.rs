@@ -27,6 +27,7 @@ mod readers;
 mod retention;
 mod spool;
 mod tally;
+mod unread;
 mod writer;
 
 pub use acceptance::{
@@ -115,7 +116,7 @@ impl Store {
         let shared = Shared::new(Reader::beside(&options.data_dir, Some(bus.clone())), bus);
         shared.tally.count(&connection)?;
         shared.tally.spool_bytes.store(readers::spool_bytes(&spool_dir), Ordering::Relaxed);
-        shared.recent.fill(&connection, clock::now())?;
+        shared.unread.fill(&connection, clock::now())?;
         shared.claims.walked_to_start(queue::first_due(&connection)?);
         let spool = spool::Spool::new(spool_dir, options.segment_size, next);
         let writer = Writer::new(options, shared.clone(), connection, spool)?;
@@ -144,15 +145,16 @@ impl Store {
         self.commit(Work::Accept(Box::new(acceptance))).await.map(accepted)
     }
 
-    /// The message that was accepted within the last hour with this fingerprint and whose 250 may not have been read.
-    #[must_use]
-    pub fn recent(&self, fingerprint: &[u8; 16]) -> Option<MessageId> {
-        self.inner.shared.recent.get(fingerprint, clock::now())
+    /// The session of a message that was accepted has ended, and its client may not have read the 250 (RFC 1047).
+    pub fn put_unread(&self, fingerprint: [u8; 16], id: MessageId) {
+        self.inner.shared.unread.put(fingerprint, id, clock::now());
     }
 
-    /// The client has read the 250 (it went on speaking): a message like it is a new one.
-    pub fn acknowledged(&self, fingerprint: &[u8; 16]) {
-        self.inner.shared.recent.remove(fingerprint);
+    /// The message with this fingerprint whose 250 may not have been read. It is the caller's now: one that is like it is
+    /// a new one, unless it is put back.
+    #[must_use]
+    pub fn take_unread(&self, fingerprint: &[u8; 16]) -> Option<MessageId> {
+        self.inner.shared.unread.take(fingerprint, clock::now())
     }
 
     /// Due deliveries that nobody holds, oldest due first; they are the caller's until settled.

@@ -22,7 +22,8 @@ use super::claims::{Claimed, Claims};
 use super::readers::Reader;
 use super::retention::Retention;
 use super::spool::Spool;
-use super::tally::{Recent, Tally};
+use super::tally::Tally;
+use super::unread::Unread;
 use super::{
     Acceptance, Accepted, Body, DeliveryKey, Options, QueueFilter, Settlement, StoreError, directory, keys, log,
     migrate, queue,
@@ -88,7 +89,7 @@ pub(super) enum Command {
 pub(super) struct Shared {
     pub claims: Arc<Claims>,
     pub tally: Arc<Tally>,
-    pub recent: Arc<Recent>,
+    pub unread: Arc<Unread>,
     pub backups: Arc<Backups>,
     pub reader: Reader,
     pub bus: Bus,
@@ -99,7 +100,7 @@ impl Shared {
         Self {
             claims: Arc::default(),
             tally: Arc::default(),
-            recent: Arc::default(),
+            unread: Arc::default(),
             backups: Arc::default(),
             reader,
             bus,
@@ -164,6 +165,8 @@ impl Writer {
         };
         self.flush_log();
         if let Some(connection) = self.connection.take() {
+            // What fails here makes it an unclean end, for which the next opening is prepared.
+            let _best_effort = self.shared.unread.keep(&connection, clock::now());
             // A clean end leaves no WAL behind; where it fails, the next opening reads the WAL.
             let _best_effort: Result<(), _> = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
         }
@@ -236,7 +239,7 @@ impl Writer {
         match self.guarded(|writer| writer.group(&units, now)) {
             Ok(outcomes) => {
                 for (unit, outcome) in units.into_iter().zip(outcomes) {
-                    self.conclude(unit, outcome, now);
+                    self.conclude(unit, outcome);
                 }
                 self.shared.claims.notify();
             }
@@ -319,7 +322,7 @@ impl Writer {
     }
 
     /// What follows a commit in memory, then the answer.
-    fn conclude(&mut self, unit: Unit, outcome: Outcome, now: Timestamp) {
+    fn conclude(&mut self, unit: Unit, outcome: Outcome) {
         let (done, effects) = match outcome {
             Ok(done) => done,
             Err(Refusal::Overtaken) => {
@@ -331,7 +334,7 @@ impl Writer {
                 return;
             }
         };
-        let mut bodies = unit.work.into_bodies(&self.shared.recent, now);
+        let mut bodies = unit.work.into_bodies();
         for mut effects in effects {
             self.shared.tally.add(effects.queued, effects.dead);
             for (key, due) in effects.released {
@@ -445,11 +448,8 @@ impl Work {
     }
 
     /// The octets of what was accepted, by message, ready to be handed out with its deliveries.
-    fn into_bodies(self, recent: &Recent, now: Timestamp) -> Vec<(crate::mail::MessageId, Option<Arc<Body>>)> {
+    fn into_bodies(self) -> Vec<(crate::mail::MessageId, Option<Arc<Body>>)> {
         let body = |acceptance: Acceptance| {
-            if acceptance.outcome.promised() {
-                recent.insert(acceptance.fingerprint, acceptance.id, now);
-            }
             let Acceptance { id, envelope, client, head, body, .. } = acceptance;
             (id, Some(Arc::new(Body { envelope, client, head, raw: body })))
         };

@@ -1,6 +1,6 @@
 //! What comes in goes on octet for octet, however it was sent.
 
-use crate::harness::{Client, Setup, SmtpSink, contains, mail, smtp};
+use crate::harness::{Client, Server, Setup, SmtpSink, contains, mail, smtp};
 
 #[test]
 fn a_message_goes_on_octet_for_octet_with_received_before_it() {
@@ -288,16 +288,24 @@ fn a_recipient_that_is_named_twice_gets_one_copy() {
     assert_eq!(sink.wait_one().recipients().len(), 1);
 }
 
+const TRANSACTION: &[u8] = b"MAIL FROM:<ann@example.org>\r\nRCPT TO:<support@example.com>\r\nDATA\r\n";
+
+/// Waits until no session is left: what it leaves unread is known then.
+fn nobody_is_connected(server: &Server) {
+    server
+        .wait_until("the session has ended", || (server.metric("mailworker_sessions_open", &[]) == 0.0).then_some(()));
+}
+
 /// RFC 1047: the answer was lost with the connection, and the client comes again.
 #[test]
 fn a_message_whose_answer_was_lost_is_not_taken_twice() {
     let sink = SmtpSink::start();
     let server = Setup::relaying_to(&sink).start();
     let message = mail("resent", "x");
-    let send = |client: &mut crate::harness::Client| {
-        client.send("ann@example.org", &["support@example.com"], &message).expect(250).text()
-    };
+    let send =
+        |client: &mut Client| client.send("ann@example.org", &["support@example.com"], &message).expect(250).text();
     assert!(!send(&mut server.client()).contains("already"), "the connection goes with it");
+    nobody_is_connected(&server);
     let mut client = server.client();
     assert!(send(&mut client).contains("Received already"));
     // It goes on speaking, so it has read that: the same once more is meant.
@@ -305,4 +313,83 @@ fn a_message_whose_answer_was_lost_is_not_taken_twice() {
     assert!(!send(&mut client).contains("already"));
     server.settled();
     assert_eq!(sink.mails().len(), 2);
+}
+
+/// Equal messages are as many as there are: in one packet, and on connections that live beside each other.
+#[test]
+fn equal_messages_of_clients_that_live_are_all_taken() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let message = mail("alarm", "The door is open.");
+    let (mut one, mut two) = (server.client(), server.client());
+    let transaction = [TRANSACTION, &smtp::stuffed(&message)].concat();
+    one.raw(&transaction.repeat(3));
+    for _ in 0..3 {
+        for code in [250, 250, 354, 250] {
+            assert!(!one.reply().expect(code).text().contains("already"));
+        }
+    }
+    let beside = two.send("ann@example.org", &["support@example.com"], &message).expect(250);
+    assert!(!beside.text().contains("already"), "{beside:?}");
+    // What one of them hasn't read when it goes is known once, not three times.
+    drop(one);
+    two.command("QUIT").expect(221);
+    nobody_is_connected(&server);
+    let again = [(); 2].map(|()| server.send("ann@example.org", &["support@example.com"], &message).expect(250));
+    assert_eq!(again.map(|reply| reply.text().contains("already")), [true, false]);
+    server.settled();
+    assert_eq!(sink.mails().len(), 5);
+}
+
+/// RFC 1047 §2: whoever comes again while the first copy is being decided is asked to wait.
+#[test]
+fn a_message_that_is_still_being_decided_is_not_taken_twice() {
+    let sink = SmtpSink::start();
+    let slow = "fn email(message, env, ctx) {\n\
+                    for n in 0..150000 { if n < 0 { return; } }\n\
+                    message.forward(\"team@example.net\");\n\
+                }";
+    let server = Setup::relaying_to(&sink).rules(slow).start();
+    let message = mail("slow", "x");
+    let mark = server.log.mark();
+    let mut impatient = server.client();
+    impatient.envelope("ann@example.org", &["support@example.com"]);
+    impatient.command("DATA").expect(354);
+    impatient.raw(&smtp::stuffed(&message));
+    drop(impatient);
+    let reply = server.send("ann@example.org", &["support@example.com"], &message);
+    reply.expect_status(451, "4.3.0");
+    server.wait_event(mark, "accepted", |_| true);
+    nobody_is_connected(&server);
+    let reply = server.send("ann@example.org", &["support@example.com"], &message).expect(250);
+    assert!(reply.text().contains("Received already"), "{reply:?}");
+    server.settled();
+    sink.wait_one();
+}
+
+/// A clean stop knows what was read; after a kill the last moments are in doubt.
+#[test]
+fn what_was_read_before_a_stop_is_not_taken_for_a_resend() {
+    let sink = SmtpSink::start();
+    let mut server = Setup::relaying_to(&sink).start();
+    let (read, unread) = (mail("read", "x"), mail("unread", "x"));
+    let send = |server: &Server, message: &[u8]| {
+        server.send("ann@example.org", &["support@example.com"], message).expect(250).text().contains("already")
+    };
+    assert!(!send(&server, &read));
+    server.client().send("ann@example.org", &["support@example.com"], &unread).expect(250);
+    server.settled();
+    assert!(server.stop().success());
+    server.run();
+    assert!(!send(&server, &read));
+    assert!(send(&server, &unread));
+    let last = mail("last", "x");
+    server.client().send("ann@example.org", &["support@example.com"], &last).expect(250);
+    server.settled();
+    server.kill();
+    server.run();
+    assert!(send(&server, &last));
+    assert!(!send(&server, &unread));
+    server.settled();
+    assert_eq!(sink.mails().len(), 5);
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use mailworker::kv::{Read, Value, Write};
 use mailworker::mail::Timestamp;
-use mailworker::store::{Accepted, MessageFilter, MessageOutcome, QueueFilter, Settled, StoreError};
+use mailworker::store::{Accepted, MessageFilter, MessageOutcome, QueueFilter, Settled, Store, StoreError};
 
 use crate::harness::*;
 
@@ -200,26 +200,60 @@ async fn what_was_told_451_leaves_its_trace_and_no_octets() {
     let detail = store.message(id).await.unwrap();
     assert_eq!((detail.summary.raw, detail.summary.size, detail.trace.len()), (false, 4, 1));
     assert!(matches!(store.body(id).await, Err(StoreError::NotFound(_))));
-    assert_eq!(store.recent(&fingerprint), None);
+    assert_eq!(store.take_unread(&fingerprint), None);
     assert!(home.segments().is_empty());
 }
 
 #[tokio::test]
-async fn a_resend_is_told_until_its_250_was_read_or_an_hour_has_passed() {
+async fn only_what_may_be_unread_is_told_as_such_for_an_hour_and_once() {
     let home = Home::new();
     let store = home.open();
-    let first = message("x");
-    let (id, fingerprint) = (first.id, first.fingerprint);
+    let (first, old) = (message("x"), message_at("y", now().minus(DAY)));
+    let known = [(first.fingerprint, first.id), (old.fingerprint, old.id)];
     accept(&store, first).await;
-    assert_eq!(store.recent(&fingerprint), Some(id));
-    let old = message_at("y", now().minus(DAY));
-    let old_fingerprint = old.fingerprint;
     accept(&store, old).await;
-    assert_eq!(store.recent(&old_fingerprint), None);
-    let after = home.crash();
-    assert_eq!(after.open().recent(&fingerprint), Some(id));
-    store.acknowledged(&fingerprint);
-    assert_eq!(store.recent(&fingerprint), None);
+    assert_eq!(known.map(|(fingerprint, _)| store.take_unread(&fingerprint)), [None, None]);
+    for (fingerprint, id) in known {
+        store.put_unread(fingerprint, id);
+    }
+    assert_eq!(known.map(|(fingerprint, _)| store.take_unread(&fingerprint)), [Some(known[0].1), None]);
+    assert_eq!(store.take_unread(&known[0].0), None);
+}
+
+#[tokio::test]
+async fn a_clean_stop_keeps_what_may_be_unread_and_nothing_else() {
+    let home = Home::new();
+    let store = home.open();
+    let (unread, read) = (message("unread"), message("read"));
+    let known = [(unread.fingerprint, unread.id), (read.fingerprint, read.id)];
+    accept(&store, unread).await;
+    accept(&store, read).await;
+    store.put_unread(known[0].0, known[0].1);
+    store.close().await;
+    let again = home.open();
+    // The next end isn't clean; what was read before the clean one is known to be.
+    let crashed = home.crash();
+    assert_eq!(known.map(|(fingerprint, _)| again.take_unread(&fingerprint)), [Some(known[0].1), None]);
+    assert_eq!(crashed.open().take_unread(&known[1].0), None);
+    again.close().await;
+    assert_eq!(home.open().take_unread(&known[0].0), None, "it was taken");
+    assert_eq!(Store::check(&home.path()).unwrap().findings, []);
+}
+
+#[tokio::test]
+async fn after_a_crash_what_was_promised_in_the_last_moments_may_be_unread() {
+    let home = Home::new();
+    let store = home.open();
+    let mut refused = message("refused");
+    refused.outcome = MessageOutcome::Rejected;
+    let acceptances =
+        [message_at("long read", now().minus(std::time::Duration::from_mins(2))), message("just now"), refused];
+    let known = acceptances.each_ref().map(|acceptance| acceptance.fingerprint);
+    for acceptance in acceptances {
+        accept(&store, acceptance).await;
+    }
+    let after = home.crash().open();
+    assert_eq!(known.map(|fingerprint| after.take_unread(&fingerprint).is_some()), [false, true, false]);
 }
 
 #[tokio::test]
