@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::overlay::Overlay;
 use super::recipient::is_postmaster;
 use super::snapshot::Snapshot;
 use crate::clock;
@@ -49,38 +48,6 @@ pub struct Judged {
     pub keep_until: Option<Timestamp>,
     pub mailbox: Option<String>,
     pub events: Vec<Event>,
-}
-
-/// For all recipients of one message together: the sender waits for the answer (RFC 5321 §4.5.3.2.6), and an answer that
-/// comes late makes duplicates (RFC 1047 §2).
-pub const DECIDING: Duration = Duration::from_secs(30);
-
-/// Every recipient in turn; each run sees what the ones before it wrote. Whoever's turn doesn't come `within` this time
-/// is put off, as if the run had failed.
-pub fn decide_all(case: &Case, kv: &KvView, run: u32, within: Duration) -> Vec<Judged> {
-    let started = Instant::now();
-    if let [only] = case.envelope.recipients.as_slice() {
-        return vec![decide(case, only, kv, run)];
-    }
-    let overlay = Arc::new(Overlay::new(Arc::clone(kv)));
-    let view: KvView = overlay.clone();
-    let mut all: Vec<Judged> = Vec::with_capacity(case.envelope.recipients.len());
-    for recipient in &case.envelope.recipients {
-        if let Some(first) = all.iter().find(|judged| judged.recipient.address == recipient.address) {
-            let again = first.again(case, recipient);
-            all.push(again);
-            continue;
-        }
-        if !all.is_empty() && started.elapsed() >= within {
-            all.push(Judged::of(recipient).put_off(case));
-            continue;
-        }
-        let mut judged = decide(case, recipient, &view, run);
-        judged.reads = overlay.settle_reads(std::mem::take(&mut judged.reads));
-        overlay.add(&judged.writes);
-        all.push(judged);
-    }
-    all
 }
 
 /// One recipient.
@@ -167,7 +134,7 @@ fn loops(case: &Case, recipient: &Recipient) -> Option<Reply> {
 }
 
 impl Judged {
-    fn of(recipient: &Recipient) -> Self {
+    pub(super) fn of(recipient: &Recipient) -> Self {
         Self {
             recipient: recipient.clone(),
             fate: Fate::Accept,
@@ -182,7 +149,7 @@ impl Judged {
     }
 
     /// The same recipient once more: the same answer, and nothing is done twice.
-    fn again(&self, case: &Case, recipient: &Recipient) -> Self {
+    pub(super) fn again(&self, case: &Case, recipient: &Recipient) -> Self {
         let mut again = Self { fate: self.fate.clone(), outcome: self.outcome, ..Self::of(recipient) };
         let verdict = match self.fate {
             Fate::Accept => "accept",
@@ -194,7 +161,7 @@ impl Judged {
     }
 
     /// There was no time left for it.
-    fn put_off(mut self, case: &Case) -> Self {
+    pub(super) fn put_off(mut self, case: &Case) -> Self {
         self.fate = Fate::Defer(Reply::new(451, 3, 0, format!("Too busy now, try again later ({})", case.id)));
         self.decided(case, "the time for one message", "defer", None, Vec::new());
         self
@@ -430,68 +397,4 @@ pub(super) fn log_events(now: Timestamp, recipient: Option<&Address>, lines: Vec
 
 pub(super) fn script_failed(now: Timestamp, recipient: Option<&Address>, handler: &str, error: String) -> Event {
     Event::new(now, Kind::ScriptFailed { recipient: recipient.cloned(), handler: handler.to_owned(), error })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::path::Path;
-
-    use super::*;
-    use crate::config::load::Options;
-    use crate::kv::{Entry, Page, View, ViewError};
-    use crate::mail::{BodyKind, Client};
-    use crate::rules::{Bindings, Release};
-
-    struct Empty;
-    impl View for Empty {
-        fn get(&self, _: &str, _: &str, _: Timestamp) -> Result<Option<Entry>, ViewError> {
-            Ok(None)
-        }
-        fn list(&self, _: &str, _: &str, _: Option<&str>, _: usize, _: Timestamp) -> Result<Page, ViewError> {
-            Ok(Page { keys: Vec::new(), cursor: None })
-        }
-    }
-
-    fn case(recipients: &[&str]) -> Case {
-        let text = "[[domain]]\nname = \"example.com\"\npostmaster = \"a@example.net\"";
-        let config = Config::from_toml(text, "mailworker.toml", Path::new("/"), &Options::default()).unwrap().config;
-        let mains = config.rules_mains();
-        let worker = "fn email(message, env, ctx) { message.store(); }".to_owned();
-        let sources = mains.iter().map(|main| (main.clone(), worker.clone())).collect();
-        let (release, _) = Release::compile(&sources, &mains, Bindings::default()).unwrap();
-        let recipients = recipients.iter().map(|to| Recipient::new(Address::parse(to).unwrap())).collect();
-        let envelope =
-            Envelope { sender: None, recipients, smtputf8: false, body: BodyKind::SevenBit, ret: None, envid: None };
-        let client = Client {
-            ip: std::net::Ipv4Addr::LOCALHOST.into(),
-            port: 1,
-            listener: "127.0.0.1:25".into(),
-            helo: None,
-            esmtp: true,
-            tls: None,
-            ptr: None,
-        };
-        let now = Timestamp::default();
-        Case {
-            id: clock::message_id(now),
-            received_at: now,
-            snapshot: Arc::new(Snapshot { config: Arc::new(config), release: Arc::new(release) }),
-            envelope,
-            facts: Arc::new(SessionFacts { client, sender: None, notes: BTreeMap::new() }),
-            message: Arc::new(Message::new(bytes::Bytes::from_static(b"Subject: x\r\n\r\nhi\r\n"))),
-        }
-    }
-
-    #[test]
-    fn who_has_no_turn_in_time_is_put_off_and_the_first_always_has_one() {
-        let case = case(&["a@example.com", "b@example.com", "c@example.com"]);
-        let kv: KvView = Arc::new(Empty);
-        let accepted = |within| {
-            let fates = decide_all(&case, &kv, 1, within).into_iter().map(|judged| judged.fate == Fate::Accept);
-            fates.collect::<Vec<_>>()
-        };
-        assert_eq!(accepted(Duration::ZERO), [true, false, false]);
-        assert_eq!(accepted(Duration::MAX), [true, true, true]);
-    }
 }

@@ -4,16 +4,21 @@
 //! Input: a [`Case`]. Output: a [`Judgement`], which commits nothing yet.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::decide::{self, Case, Judged};
+use super::round::{DECIDING, Round};
 use super::under_way::{Mark, UnderWay};
-use super::{Intake, Trouble, clip, headers, in_place};
+use super::{Intake, PATIENCE, Trouble, clip, headers, in_place, too_busy};
 use crate::mail::{MessageId, Reply};
 use crate::store::Store;
 
+/// How long a message of several recipients keeps its turn.
+const SLICE: Duration = Duration::from_millis(100);
+
 /// What a message comes to.
 pub(super) enum Judgement {
-    /// Not to be taken, whoever it is for: it loops, or it is being taken already.
+    /// Not to be taken, whoever it is for: it loops, it is being taken already, there is no time for it.
     Refused(Reply),
     Resent {
         original: MessageId,
@@ -30,29 +35,44 @@ pub(super) struct Verdicts {
 
 impl Intake {
     /// Judges, and leaves `mark` for as long as the message is under way. A further run begins with the first one's.
+    /// `since`: when the message was received, from which all its time counts.
     pub(super) async fn judge(
         &self,
         case: &Arc<Case>,
         run: u32,
+        since: Instant,
         mark: &mut Option<Mark>,
     ) -> Result<Judgement, Trouble> {
         if let Some(done) = self.judge_in_place(case, run, mark) {
             return done;
         }
-        let _permit = Arc::clone(&self.runs).acquire_owned().await.map_err(|_| Trouble::Closing)?;
-        let (case, kv, store) = (Arc::clone(case), self.store.kv(), self.store.clone());
-        let (under_way, marked) = (self.under_way.clone(), mark.take());
-        let task = tokio::task::spawn_blocking(move || {
-            let marked = match marked.map_or_else(|| looked_at(&case, &store, &under_way), Ok) {
-                Ok(marked) => marked,
-                Err(judgement) => return (None, judgement),
-            };
-            (Some(marked), verdicts(&case, decide::decide_all(&case, &kv, run, decide::DECIDING)))
-        });
-        // A panic stays on that thread; the message is the sender's still.
-        let (marked, judgement) = task.await.map_err(|error| Trouble::Panic(error.to_string()))?;
-        *mark = marked;
-        Ok(judgement)
+        let (client, latest) = (case.facts.client.ip, since + DECIDING);
+        let Some(mut turn) = self.turns.take(client, since + PATIENCE).await else {
+            return Ok(Judgement::Refused(too_busy()));
+        };
+        let mut round = Round::new(case, self.store.kv(), run);
+        loop {
+            let (store, under_way) = (self.store.clone(), self.under_way.clone());
+            let (case_there, marked) = (Arc::clone(case), mark.take());
+            let task = tokio::task::spawn_blocking(move || {
+                let _for_so_long = turn;
+                step(&case_there, marked, round, latest, || looked_at(&case_there, &store, &under_way))
+            });
+            // A panic stays on that thread; the message is the sender's still.
+            match task.await.map_err(|error| Trouble::Panic(error.to_string()))? {
+                Step::Done(judgement, marked) => {
+                    *mark = marked;
+                    return Ok(judgement);
+                }
+                Step::Paused(so_far, marked) => (round, *mark) = (so_far, Some(marked)),
+            }
+            if let Some(next) = self.turns.take(client, latest).await {
+                turn = next;
+            } else {
+                round.put_off_the_rest(case);
+                return Ok(verdicts(case, round.judged()));
+            }
+        }
     }
 
     /// A small message for one recipient, whose worker decides in a moment.
@@ -72,6 +92,29 @@ impl Intake {
             Some(verdicts(case, vec![judged]))
         });
         judged.map(|judged| judged.map_err(Trouble::Panic))
+    }
+}
+
+/// What one turn came to.
+enum Step {
+    Done(Judgement, Option<Mark>),
+    Paused(Round, Mark),
+}
+
+/// As much of the round as one turn has time for.
+fn step(
+    case: &Case,
+    marked: Option<Mark>,
+    mut round: Round,
+    latest: Instant,
+    look: impl FnOnce() -> Result<Mark, Judgement>,
+) -> Step {
+    match marked.map_or_else(look, Ok) {
+        Err(judgement) => Step::Done(judgement, None),
+        Ok(mark) if round.go_on(case, Instant::now() + SLICE, latest) => {
+            Step::Done(verdicts(case, round.judged()), Some(mark))
+        }
+        Ok(mark) => Step::Paused(round, mark),
     }
 }
 

@@ -13,14 +13,16 @@ mod in_place;
 mod judge;
 mod overlay;
 mod recipient;
+mod round;
 pub mod snapshot;
+mod turns;
 mod under_way;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use crate::clock;
 use crate::config::Config;
@@ -36,10 +38,14 @@ use decide::{Case, Judged};
 use in_place::InPlace;
 use judge::{Judgement, Verdicts};
 pub use snapshot::{Current, Snapshot};
+use turns::Turns;
 use under_way::{Mark, UnderWay};
 
 /// How often a worker runs again because a key it had read was changed meanwhile, before the sender is told 451.
 const MAX_RUNS: u32 = 3;
+
+/// How long a worker's run may wait for its turn before the sender is told 451.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Messages of one session whose 250 waits to be read: a client may send many before it reads.
 const MAX_UNREAD: usize = 256;
@@ -50,7 +56,7 @@ pub struct Intake {
     bus: Bus,
     current: Current,
     /// Bounds how many workers run at once, so that slow ones can't take every thread.
-    runs: Arc<Semaphore>,
+    turns: Turns,
     in_place: InPlace,
     under_way: UnderWay,
 }
@@ -92,7 +98,7 @@ impl Intake {
             store,
             bus,
             current,
-            runs: Arc::new(Semaphore::new(runs)),
+            turns: Turns::new(runs),
             in_place: InPlace::default(),
             under_way: UnderWay::default(),
         }
@@ -189,9 +195,9 @@ impl Intake {
 
     /// Judge, commit; again where a key that was read was overtaken meanwhile.
     async fn settle(&self, visit: &mut Visit, case: &Arc<Case>, prdr: bool) -> Result<Answer, Trouble> {
-        let mut mark = None;
+        let (since, mut mark) = (Instant::now(), None);
         for run in 1..=MAX_RUNS {
-            let Verdicts { judged, subject, header_from } = match self.judge(case, run, &mut mark).await? {
+            let Verdicts { judged, subject, header_from } = match self.judge(case, run, since, &mut mark).await? {
                 Judgement::Verdicts(verdicts) => verdicts,
                 Judgement::Refused(reply) => {
                     self.refused(visit, &case.facts.client, "data", case.envelope.sender.as_ref(), None, &reply);
@@ -247,9 +253,13 @@ impl Intake {
             facts: Arc::new(SessionFacts { client, sender: body.envelope.sender.clone(), notes }),
             envelope: body.envelope.clone(),
         };
-        let _permit = Arc::clone(&self.runs).acquire_owned().await.map_err(|_| "shutting down".to_owned())?;
+        let turn = self.turns.take(case.facts.client.ip, Instant::now() + PATIENCE).await;
+        let turn = turn.ok_or_else(|| too_busy().to_string())?;
         let kv = self.store.kv();
-        let task = tokio::task::spawn_blocking(move || decide::decide(&case, &recipient, &kv, 1));
+        let task = tokio::task::spawn_blocking(move || {
+            let _for_so_long = turn;
+            decide::decide(&case, &recipient, &kv, 1)
+        });
         task.await.map_err(|error| error.to_string())
     }
 
@@ -267,7 +277,7 @@ impl Intake {
             Trouble::Store(StoreError::Full(_)) => {
                 Reply::new(452, 3, 1, format!("Not enough space here for more mail; try again later ({})", case.id))
             }
-            Trouble::Store(StoreError::Closed) | Trouble::Closing => Reply::new(421, 3, 2, "Shutting down, try again"),
+            Trouble::Store(StoreError::Closed) => Reply::new(421, 3, 2, "Shutting down, try again"),
             Trouble::Overtaken => Reply::new(451, 3, 0, format!("Busy, try again later ({})", case.id)),
             Trouble::Store(_) | Trouble::Panic(_) => {
                 Reply::new(451, 3, 0, format!("Something failed here, try again later ({})", case.id))
@@ -284,6 +294,12 @@ impl Intake {
     }
 }
 
+/// The other workers' runs take all the time there is.
+fn too_busy() -> Reply {
+    let text = format!("Too busy now: no turn to decide came within {} s; try again later", PATIENCE.as_secs());
+    Reply::new(451, 3, 2, text)
+}
+
 /// Why a message could not be accepted, on our side.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
@@ -293,8 +309,6 @@ enum Trouble {
     Overtaken,
     #[error("panicked: {0}")]
     Panic(String),
-    #[error("shutting down")]
-    Closing,
 }
 
 fn received(case: &Case, subject: Option<String>) -> Event {

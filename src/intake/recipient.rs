@@ -3,11 +3,13 @@
 //! Standards: RFC 5321 §3.6 (relaying), §4.5.1 (postmaster), §3.3.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::decide::{log_events, script_failed};
-use super::{Intake, Snapshot, Visit};
+use super::{Intake, PATIENCE, Snapshot, Visit, too_busy};
 use crate::clock;
 use crate::config::{Config, Domain, RouteAction};
+use crate::event::{Event, Kind};
 use crate::mail::{Address, Client, Recipient, Reply};
 use crate::rules::{RcptCall, RcptOutcome, RcptVerdict, SessionFacts};
 use crate::smtp::Answer;
@@ -41,23 +43,37 @@ impl Intake {
             now: clock::now(),
         };
         let notes = call.session.notes.clone();
-        if let Some(outcome) = self.run_rcpt(visit, call).await {
-            self.rcpt_answer(visit, &snapshot.config, address, outcome)
-        } else {
-            visit.notes = notes;
-            Answer::Reply(Reply::new(451, 3, 0, "Something failed here, try again later"))
+        match self.run_rcpt(visit, call).await {
+            Ok(outcome) => self.rcpt_answer(visit, &snapshot.config, address, outcome),
+            Err(reply) => {
+                visit.notes = notes;
+                Answer::Reply(reply)
+            }
         }
     }
 
-    async fn run_rcpt(&self, visit: &Visit, call: RcptCall) -> Option<RcptOutcome> {
+    /// # Errors
+    /// What to say where it couldn't be run.
+    async fn run_rcpt(&self, visit: &Visit, call: RcptCall) -> Result<RcptOutcome, Reply> {
         let release = &visit.snapshot.release;
         let short = self.in_place.attempt(|patience| release.rcpt_to_within(patience, &call, &self.store.kv()));
         if let Some(done) = short {
-            return done.ok();
+            return done.map_err(|panic| self.rcpt_panicked(visit, panic));
         }
-        let _permit = Arc::clone(&self.runs).acquire_owned().await.ok()?;
-        let (release, kv) = (Arc::clone(&visit.snapshot.release), self.store.kv());
-        tokio::task::spawn_blocking(move || release.rcpt_to(&call, &kv)).await.ok()
+        let turn = self.turns.take(call.session.client.ip, Instant::now() + PATIENCE).await;
+        let turn = turn.ok_or_else(too_busy)?;
+        let (release, kv) = (Arc::clone(release), self.store.kv());
+        let task = tokio::task::spawn_blocking(move || {
+            let _for_so_long = turn;
+            release.rcpt_to(&call, &kv)
+        });
+        task.await.map_err(|error| self.rcpt_panicked(visit, error.to_string()))
+    }
+
+    fn rcpt_panicked(&self, visit: &Visit, detail: String) -> Reply {
+        let kind = Kind::Fault { what: "rcpt_to".to_owned(), detail: format!("panicked: {detail}") };
+        self.bus.publish(Event::new(clock::now(), kind).in_session(visit.session));
+        Reply::new(451, 3, 0, "Something failed here, try again later")
     }
 
     fn rcpt_answer(&self, visit: &mut Visit, config: &Config, address: &Address, outcome: RcptOutcome) -> Answer {
