@@ -109,7 +109,7 @@ impl App {
             roots: None,
         });
         let tls = Arc::new(ArcSwap::from_pointee(built.tls));
-        let budget = Budget::new(config.limits.in_flight);
+        let budget = Budget::new(&config.limits);
         let (stop, stopping) = watch::channel(false);
         let readiness = Readiness::default();
         readiness.hold(LISTENERS, "not bound yet");
@@ -127,7 +127,7 @@ impl App {
             swapped: Arc::new({
                 let budget = Arc::clone(&budget);
                 move |fresh| {
-                    budget.set_limit(fresh.limits.in_flight);
+                    budget.set(&fresh.limits);
                     delivery_config.store(Arc::clone(fresh));
                 }
             }),

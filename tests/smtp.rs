@@ -227,6 +227,24 @@ fn a_body_that_is_refused_gives_its_memory_back_at_once() {
 }
 
 #[test]
+fn a_chunk_that_is_not_wanted_has_the_time_of_one_that_is() {
+    let mut session = Session::new(settings());
+    session.push(b"EHLO a.example\r\nBDAT 9 LAST\r\nnot");
+    loop {
+        match session.poll() {
+            Action::Ask(_) => session.answer(Answer::Accept),
+            Action::Read { timeout } => break assert_eq!(timeout, settings().data_timeout),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(session.is_receiving_data() && session.phase() == "data");
+    assert_eq!((session.body_len(), session.body_len_after(3)), (0, 0));
+    session.push(b"wanted");
+    session.poll();
+    assert!(!session.is_receiving_data());
+}
+
+#[test]
 fn a_body_is_handed_over_without_a_copy_of_what_was_pushed_before() {
     let mut session = receiving("DATA\r\nabc\r\n.\r\n");
     session.answer(Answer::Accept);

@@ -1,32 +1,54 @@
 //! The octets of mail in memory, all sessions together: `[limits] in_flight`.
 //!
-//! A session reserves as its message grows, in steps, and gives all of it back when the message has been answered or
-//! has gone with its session. Where nothing is left to reserve, the message is refused (452 4.3.1) and nobody is
-//! killed for want of memory. **Invariant**: what is reserved is released exactly once, by `Drop`.
+//! A session reserves as its message grows and gives all of it back when the message has been answered or has gone with
+//! its session. Where nothing is left to reserve, the message is refused (452 4.3.1) and nobody is killed for want of
+//! memory. While there is plenty, anybody may have it; once half is in use, a network has at most its [`Share`], so that
+//! nobody can take the room from all others. **Invariant**: what is reserved is released exactly once, by `Drop`.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// The first step of a reservation; each further one doubles, up to [`LARGEST_STEP`].
-const SMALLEST_STEP: u64 = 64 * 1024;
-const LARGEST_STEP: u64 = 1024 * 1024;
+use super::limits::network;
+use crate::config::Limits;
 
 /// How much may be held and how much is.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicU64,
+    share: AtomicU64,
     used: AtomicU64,
+    by_network: Mutex<HashMap<IpAddr, u64>>,
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// All sessions together hold what may be held.
+    All,
+    /// This network holds its share.
+    Share,
 }
 
 impl Budget {
     #[must_use]
-    pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit: AtomicU64::new(limit), used: AtomicU64::new(0) })
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        let budget = Self {
+            limit: AtomicU64::new(0),
+            share: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            by_network: Mutex::default(),
+        };
+        budget.set(limits);
+        Arc::new(budget)
     }
 
-    /// A new limit after a reload. What is held stays held.
-    pub fn set_limit(&self, limit: u64) {
-        self.limit.store(limit, Ordering::Relaxed);
+    /// New limits after a reload. What is held stays held.
+    pub fn set(&self, limits: &Limits) {
+        self.limit.store(limits.in_flight, Ordering::Relaxed);
+        // One message as large as we say we take must find room.
+        self.share.store((limits.in_flight / 4).max(limits.message_size), Ordering::Relaxed);
     }
 
     #[must_use]
@@ -34,46 +56,80 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// A reservation of nothing yet.
+    /// More than half is in use.
     #[must_use]
-    pub fn reserve(self: &Arc<Self>) -> Reservation {
-        Reservation { budget: Arc::clone(self), held: 0 }
+    pub fn is_short(&self) -> bool {
+        self.used() > self.limit.load(Ordering::Relaxed) / 2
     }
 
-    fn take(&self, octets: u64) -> bool {
+    /// A reservation of nothing yet, for a client of this address.
+    #[must_use]
+    pub fn reserve(self: &Arc<Self>, client: IpAddr) -> Reservation {
+        Reservation { budget: Arc::clone(self), network: network(client), held: 0 }
+    }
+
+    fn take(&self, network: IpAddr, octets: u64) -> Result<(), Full> {
         let limit = self.limit.load(Ordering::Relaxed);
-        self.used
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(octets).filter(|sum| *sum <= limit)
-            })
-            .is_ok()
+        let share = self.share.load(Ordering::Relaxed);
+        // Under the lock, so that two of one network can't pass its share together.
+        let mut by_network = self.by_network.lock().unwrap_or_else(PoisonError::into_inner);
+        let theirs = by_network.get(&network).copied().unwrap_or(0).saturating_add(octets);
+        let total = self.used().saturating_add(octets);
+        if total > limit {
+            return Err(Full::All);
+        }
+        if theirs > share && total > limit / 2 {
+            return Err(Full::Share);
+        }
+        by_network.insert(network, theirs);
+        self.used.store(total, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn give_back(&self, network: IpAddr, octets: u64) {
+        let mut by_network = self.by_network.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(theirs) = by_network.get_mut(&network) {
+            *theirs = theirs.saturating_sub(octets);
+            if *theirs == 0 {
+                by_network.remove(&network);
+            }
+        }
+        self.used.store(self.used().saturating_sub(octets), Ordering::Relaxed);
     }
 }
 
-/// One message's share.
+/// One message's part of it.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
+    network: IpAddr,
     held: u64,
 }
 
 impl Reservation {
-    /// Makes sure that at least `octets` are reserved. `false`: the budget has no room, and what was held is still held.
+    /// Makes sure that at least `octets` are reserved.
+    ///
+    /// # Errors
+    /// There is no room; what was held is still held.
+    pub fn grow_to(&mut self, octets: u64) -> Result<(), Full> {
+        let Some(missing) = octets.checked_sub(self.held).filter(|missing| *missing > 0) else { return Ok(()) };
+        self.budget.take(self.network, missing)?;
+        self.held = octets;
+        Ok(())
+    }
+
+    /// Something is held, and room is short.
     #[must_use]
-    pub fn grow_to(&mut self, octets: u64) -> bool {
-        let Some(missing) = octets.checked_sub(self.held).filter(|missing| *missing > 0) else { return true };
-        let step = self.held.clamp(SMALLEST_STEP, LARGEST_STEP);
-        let wanted = missing.div_ceil(step).saturating_mul(step);
-        // Near the limit the exact need may still fit where a whole step doesn't.
-        let taken = [wanted, missing].into_iter().find(|octets| self.budget.take(*octets));
-        self.held += taken.unwrap_or(0);
-        taken.is_some()
+    pub fn is_in_others_way(&self) -> bool {
+        self.held > 0 && self.budget.is_short()
     }
 
     /// Gives all of it back.
     pub fn release(&mut self) {
-        self.budget.used.fetch_sub(self.held, Ordering::Relaxed);
-        self.held = 0;
+        if self.held > 0 {
+            self.budget.give_back(self.network, self.held);
+            self.held = 0;
+        }
     }
 }
 
@@ -87,30 +143,56 @@ impl Drop for Reservation {
 mod tests {
     use super::*;
 
+    const ANN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const BOB: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    fn budget(in_flight: u64, message_size: u64) -> Arc<Budget> {
+        Budget::new(&Limits { in_flight, message_size, ..Limits::default() })
+    }
+
     #[test]
-    fn grows_in_steps_and_is_given_back() {
-        let budget = Budget::new(1024 * 1024);
-        let mut one = budget.reserve();
-        assert!(one.grow_to(1));
-        assert_eq!(budget.used(), SMALLEST_STEP);
-        assert!(one.grow_to(SMALLEST_STEP));
-        assert_eq!(budget.used(), SMALLEST_STEP);
-        assert!(one.grow_to(SMALLEST_STEP + 1));
-        assert_eq!(budget.used(), 2 * SMALLEST_STEP);
+    fn what_is_reserved_is_counted_once_and_given_back() {
+        let budget = budget(1000, 100);
+        let mut one = budget.reserve(ANN);
+        for (wanted, used) in [(1, 1), (64, 64), (64, 64), (10, 64), (65, 65)] {
+            assert_eq!(one.grow_to(wanted), Ok(()));
+            assert_eq!(budget.used(), used);
+        }
         drop(one);
         assert_eq!(budget.used(), 0);
+        assert!(budget.by_network.lock().unwrap().is_empty());
     }
 
     #[test]
     fn refuses_beyond_the_limit_and_holds_what_it_had() {
-        let budget = Budget::new(100);
-        let mut one = budget.reserve();
-        assert!(one.grow_to(60), "a whole step is too much, the exact need is not");
-        let mut two = budget.reserve();
-        assert!(!two.grow_to(41));
-        assert!(two.grow_to(40));
+        let budget = budget(100, 100);
+        let mut one = budget.reserve(ANN);
+        assert_eq!(one.grow_to(60), Ok(()));
+        let mut two = budget.reserve(BOB);
+        assert_eq!(two.grow_to(41), Err(Full::All));
+        assert_eq!(two.grow_to(40), Ok(()));
         assert_eq!(budget.used(), 100);
         one.release();
         assert_eq!(budget.used(), 40);
+    }
+
+    #[test]
+    fn half_may_be_anybodys_and_beyond_it_each_network_has_its_share() {
+        let budget = budget(1000, 100);
+        let mut anns = [budget.reserve(ANN), budget.reserve(ANN)];
+        assert_eq!(anns[0].grow_to(300), Ok(()));
+        assert_eq!(anns[1].grow_to(200), Ok(()));
+        assert!(!budget.is_short());
+        assert_eq!(anns[1].grow_to(201), Err(Full::Share));
+        let mut bobs = [budget.reserve(BOB), budget.reserve(BOB)];
+        assert_eq!(bobs[0].grow_to(250), Ok(()));
+        assert!(budget.is_short() && bobs[0].is_in_others_way() && !bobs[1].is_in_others_way());
+        assert_eq!(bobs[1].grow_to(1), Err(Full::Share));
+    }
+
+    #[test]
+    fn a_message_of_full_size_finds_room_on_an_idle_server() {
+        let budget = budget(1000, 1000);
+        assert_eq!(budget.reserve(ANN).grow_to(1000), Ok(()));
     }
 }

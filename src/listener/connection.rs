@@ -16,12 +16,13 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::budget::Reservation;
+use super::arrival::{encrypt, learn_peer, settings, stopping};
+use super::budget::{Full, Reservation};
 use super::limits::Slot;
-use super::serve::{Bound, Shared, Stop, too_many_from_there};
+use super::serve::{Bound, Shared, Stop};
 use super::stream::{FAREWELL, Stream, part, send_away};
+use super::times::{Limit, Times, later};
 use super::visit::{End, Visit};
-use super::{proxy, tls};
 use crate::config::{Config, EarlyTalk, TlsMode};
 use crate::event::Kind;
 use crate::mail::{Client, Reply};
@@ -31,8 +32,7 @@ use crate::smtp::{Action, Answer, Closed, Question, Session, Settings};
 const COMMAND_BUFFER: usize = 4 * 1024;
 /// The same while a message comes in.
 const DATA_BUFFER: usize = 64 * 1024;
-/// For a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(30);
+
 /// Serves one accepted connection to its end.
 pub(super) async fn run(tcp: TcpStream, peer: SocketAddr, slot: Slot, bound: Arc<Bound>, shared: Arc<Shared>) {
     let session = shared.next_session();
@@ -51,7 +51,7 @@ pub(super) async fn run(tcp: TcpStream, peer: SocketAddr, slot: Slot, bound: Arc
     shared.publish(Some(session), Kind::Connected { client: Box::new(client.clone()) });
     let mut visit = Visit::new(session, client);
     let stream = if bound.tls == TlsMode::Implicit {
-        let Some(stream) = encrypt(tcp, &mut visit, &shared).await else { return };
+        let Some(stream) = encrypt(tcp, shared.parts.tls.load().server(), &mut visit, &shared).await else { return };
         stream
     } else {
         Stream::Plain(tcp)
@@ -60,75 +60,6 @@ pub(super) async fn run(tcp: TcpStream, peer: SocketAddr, slot: Slot, bound: Arc
     let settings = settings(&config, &visit, &bound, &shared);
     Connection::new(stream, visit, config, settings, &shared).serve().await;
     drop(slot);
-}
-
-/// Whom we speak with: the peer, or whom a proxy speaks for. `None`: it was sent away.
-async fn learn_peer(
-    mut tcp: TcpStream,
-    mut slot: Slot,
-    peer: SocketAddr,
-    session: u64,
-    bound: &Bound,
-    shared: &Shared,
-) -> Option<(TcpStream, Slot, SocketAddr)> {
-    if !bound.is_proxy(peer.ip()) {
-        return Some((tcp, slot, peer));
-    }
-    let peer = match proxy::read(&mut tcp, proxy::TIMEOUT).await {
-        Ok(client) => client.unwrap_or(peer),
-        Err(reason) => {
-            let ip = peer.ip().to_canonical();
-            shared.publish(Some(session), Kind::Dropped { phase: "connect".to_owned(), ip, reason });
-            send_away(&mut tcp, &Reply::new(421, 3, 5, "A PROXY header is required here")).await;
-            return None;
-        }
-    };
-    if slot.assign(peer.ip(), shared.parts.answerer.config().limits.connections_per_ip) {
-        return Some((tcp, slot, peer));
-    }
-    let reply = too_many_from_there();
-    send_away(&mut tcp, &reply).await;
-    let ip = peer.ip().to_canonical();
-    let phase = "connect".to_owned();
-    shared.publish(Some(session), Kind::Refused { phase, ip, sender: None, recipient: None, reply });
-    None
-}
-
-/// Shakes hands, and tells how it went. `None`: it failed, and the connection is closed.
-async fn encrypt(tcp: TcpStream, visit: &mut Visit, shared: &Shared) -> Option<Stream> {
-    let shaken = match shared.parts.tls.load().server() {
-        Some(server) => tls::shake_hands(tcp, server, HANDSHAKE).await,
-        None => Err("there is no certificate ([tls] in the configuration)".to_owned()),
-    };
-    match shaken {
-        Ok(stream) => {
-            let facts = tls::facts(&stream);
-            let (version, cipher) = (facts.version.clone(), facts.cipher.clone());
-            shared.publish(Some(visit.session), Kind::TlsStarted { version, cipher });
-            visit.client.tls = Some(facts);
-            Some(Stream::Tls(Box::new(stream)))
-        }
-        Err(error) => {
-            let error = format!("{} [{}]", error, visit.client.ip);
-            shared.publish(Some(visit.session), Kind::TlsFailed { error });
-            None
-        }
-    }
-}
-
-fn settings(config: &Config, visit: &Visit, bound: &Bound, shared: &Shared) -> Settings {
-    let upgradable = matches!(bound.tls, TlsMode::Starttls | TlsMode::Required);
-    Settings {
-        hostname: config.hostname.clone(),
-        message_size: config.limits.message_size,
-        recipients: config.limits.recipients,
-        errors: config.limits.errors,
-        starttls: upgradable && shared.parts.tls.load().is_available(),
-        tls_required: bound.tls == TlsMode::Required,
-        repair_line_ends: config.session.repair_line_ends.iter().any(|network| network.contains(&visit.client.ip)),
-        command_timeout: config.session.command_timeout,
-        data_timeout: config.session.data_timeout,
-    }
 }
 
 /// Why a session stopped short of a close of its own.
@@ -148,11 +79,7 @@ struct Connection<'a> {
     buffer: Vec<u8>,
     /// For the octets of the message that is coming in or being answered.
     reservation: Reservation,
-    ends: Instant,
-    /// Set while a message comes in.
-    message_ends: Option<Instant>,
-    /// When the session last did something: a command that comes in drop by drop is no such thing.
-    moved: Instant,
+    times: Times,
     /// Why the session was told to go (421), if it was, and what it was at.
     told: Option<(&'static str, String)>,
 }
@@ -167,15 +94,13 @@ impl<'a> Connection<'a> {
         Self {
             stream: Some(stream),
             session,
+            reservation: shared.parts.budget.reserve(visit.client.ip),
             visit,
-            ends: later(now, config.session.session_timeout),
+            times: Times::new(now, &config.session),
             config,
             shared,
             stop: shared.stop.clone(),
             buffer: Vec::new(),
-            reservation: shared.parts.budget.reserve(),
-            message_ends: None,
-            moved: now,
             told: None,
         }
     }
@@ -247,31 +172,42 @@ impl<'a> Connection<'a> {
             stream.flush().await
         };
         // The end of the session binds, too, but there is always a moment for a 421.
-        let ends = later(Instant::now(), limit).min(later(self.ends, FAREWELL));
-        match tokio::time::timeout_at(ends, sent).await {
+        let now = Instant::now();
+        let ends = later(now, limit).min(later(self.times.session_ends().max(now), FAREWELL));
+        // Only looked at when the peer doesn't take all of it at once. A copy, for the read is to notice the stop, too.
+        let stopped = async {
+            stopping(self.stop.clone()).await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        let sent = tokio::select! {
+            biased;
+            sent = tokio::time::timeout_at(ends, sent) => sent,
+            () = stopped => return Err(Broken::stopped()),
+        };
+        match sent {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(Broken { reason: format!("sending an answer: {error}") }),
             Err(_) => return Err(Broken { reason: "the peer did not take our answer in time".to_owned() }),
         }
         let count = octets.len();
         self.session.sent(count);
-        self.moved = Instant::now();
+        self.times.moved(Instant::now());
         Ok(())
     }
 
     /// Reads once, for at most as long as any of the limits allows.
     async fn read(&mut self, timeout: Duration) -> Result<(), Broken> {
         let receiving = self.session.is_receiving_data();
-        let now = Instant::now();
-        self.message_ends = if receiving {
-            self.message_ends.or_else(|| Some(later(now, self.config.session.message_timeout)))
-        } else {
+        if !receiving {
             self.reservation.release();
-            None
-        };
-        // RFC 5321 §4.5.3.2: each block of data has its time anew, a command line has it once.
-        let state_ends = later(if receiving { now } else { self.moved }, timeout);
-        let ends = state_ends.min(self.ends).min(self.message_ends.unwrap_or(self.ends));
+        }
+        let now = Instant::now();
+        let (ends, limit) = self.times.next(now, receiving, timeout, &self.config.session);
+        // A peer that always has something to say isn't stopped by a wait that never comes.
+        if ends <= now && !matches!(limit, Limit::Quiet(_)) {
+            self.overtime(limit);
+            return Ok(());
+        }
 
         self.buffer.clear();
         size(&mut self.buffer, receiving);
@@ -290,8 +226,7 @@ impl<'a> Connection<'a> {
             }
             Ok(Err(error)) => Err(Broken { reason: format!("reading from the peer: {error}") }),
             Err(_) => {
-                self.told = Some((self.session.phase(), self.overtime(ends, state_ends, timeout)));
-                self.session.time_out();
+                self.overtime(limit);
                 Ok(())
             }
         }
@@ -300,25 +235,31 @@ impl<'a> Connection<'a> {
     /// Hands the session what was read, if there is room for it.
     fn take_in(&mut self, count: usize, receiving: bool) {
         if receiving {
-            let held = u64::try_from(self.session.body_len().saturating_add(count)).unwrap_or(u64::MAX);
-            if !self.reservation.grow_to(held) {
-                self.session.refuse_body(no_memory());
-                self.reservation.release();
+            self.times.heard(Instant::now(), count);
+            match self.session.body_len_after(count) {
+                // It is thrown away as it comes.
+                0 => self.reservation.release(),
+                held => {
+                    if let Err(full) = self.reservation.grow_to(u64::try_from(held).unwrap_or(u64::MAX)) {
+                        self.session.refuse_body(no_room(full));
+                        self.reservation.release();
+                    }
+                }
             }
         }
         self.session.push(&self.buffer);
     }
 
-    /// Which of the limits ended the wait, in words.
-    fn overtime(&self, ended: Instant, state_ends: Instant, timeout: Duration) -> String {
-        let session = &self.config.session;
-        if ended == state_ends {
-            format!("{} s without a whole command or block of data", timeout.as_secs_f32())
-        } else if ended == self.ends {
-            format!("the session took longer than {} s", session.session_timeout.as_secs_f32())
-        } else {
-            format!("the message took longer than {} s", session.message_timeout.as_secs_f32())
+    /// The time is up: the peer is told why, but for a look at its rate that finds nothing wrong.
+    fn overtime(&mut self, limit: Limit) {
+        // Looked at in any case, as a new window begins with it.
+        let slow = limit == Limit::Rate && self.times.was_slow(Instant::now(), &self.config.session);
+        if limit == Limit::Rate && !(slow && self.reservation.is_in_others_way()) {
+            return;
         }
+        let reason = limit.reason();
+        self.session.time_out(&format!("Closing: {reason}"));
+        self.told = Some((self.session.phase(), reason));
     }
 
     /// The server is stopping: the session decides whether it can go on for its message, but not beyond the deadline.
@@ -330,7 +271,7 @@ impl<'a> Connection<'a> {
         if let Some(stream) = &mut self.stream {
             send_away(stream, &Reply::new(421, 3, 2, "The server is shutting down")).await;
         }
-        Err(Broken { reason: "the server stopped".to_owned() })
+        Err(Broken::stopped())
     }
 
     async fn ask(&mut self, question: Question) {
@@ -340,20 +281,21 @@ impl<'a> Connection<'a> {
         }
         self.visit.acknowledged = self.session.acknowledged();
         let asked = Asked::of(&question);
-        let answer = if self.reserve_for(&question) {
-            let answer = AssertUnwindSafe(self.shared.parts.answerer.answer(&mut self.visit, question));
-            answer.catch_unwind().await.unwrap_or_else(|panic| {
-                self.fault("an answer", panic.as_ref());
-                Answer::Reply(asked.fault_reply())
-            })
-        } else {
-            Answer::Reply(no_memory())
+        let answer = match self.reserve_for(&question) {
+            Ok(()) => {
+                let answer = AssertUnwindSafe(self.shared.parts.answerer.answer(&mut self.visit, question));
+                answer.catch_unwind().await.unwrap_or_else(|panic| {
+                    self.fault("an answer", panic.as_ref());
+                    Answer::Reply(asked.fault_reply())
+                })
+            }
+            Err(full) => Answer::Reply(no_room(full)),
         };
         if asked == Asked::Message {
-            self.message_ends = None;
+            self.times.message_over();
             self.reservation.release();
         }
-        self.moved = Instant::now();
+        self.times.moved(Instant::now());
         if asked == Asked::Connect && self.is_early_talker(&answer) {
             self.session.early_talk();
         } else {
@@ -362,12 +304,12 @@ impl<'a> Connection<'a> {
     }
 
     /// A message that came within few reads has not been reserved for yet.
-    fn reserve_for(&mut self, question: &Question) -> bool {
+    fn reserve_for(&mut self, question: &Question) -> Result<(), Full> {
         match question {
             Question::Message(transaction) => {
                 self.reservation.grow_to(u64::try_from(transaction.body.len()).unwrap_or(u64::MAX))
             }
-            _ => true,
+            _ => Ok(()),
         }
     }
 
@@ -383,7 +325,7 @@ impl<'a> Connection<'a> {
     async fn start_tls(&mut self) -> Result<(), Broken> {
         self.flush().await?;
         let Some(Stream::Plain(tcp)) = self.stream.take() else { return Err(Broken::gone()) };
-        self.stream = encrypt(tcp, &mut self.visit, self.shared).await;
+        self.stream = encrypt(tcp, self.shared.parts.tls.load().server(), &mut self.visit, self.shared).await;
         if self.stream.is_none() {
             return Err(Broken { reason: "the TLS handshake failed".to_owned() });
         }
@@ -391,7 +333,7 @@ impl<'a> Connection<'a> {
         self.visit.client.helo = None;
         self.visit.client.esmtp = false;
         self.session.tls_started();
-        self.moved = Instant::now();
+        self.times.moved(Instant::now());
         Ok(())
     }
 
@@ -454,11 +396,19 @@ impl Broken {
     fn gone() -> Self {
         Self { reason: "the connection is gone".to_owned() }
     }
+
+    fn stopped() -> Self {
+        Self { reason: "the server stopped".to_owned() }
+    }
 }
 
 /// `[limits] in_flight` is used up.
-fn no_memory() -> Reply {
-    Reply::new(452, 3, 1, "No room for the message now, try again later")
+fn no_room(full: Full) -> Reply {
+    let text = match full {
+        Full::All => "No room for the message now, try again later",
+        Full::Share => "Too much mail of your address is under way, try again later",
+    };
+    Reply::new(452, 3, 1, text)
 }
 
 /// A read buffer of the size that the state calls for.
@@ -469,10 +419,4 @@ fn size(buffer: &mut Vec<u8>, receiving: bool) {
     } else if buffer.capacity() > wanted {
         buffer.shrink_to(wanted);
     }
-}
-
-/// `duration` after `moment`, however long it is.
-fn later(moment: Instant, duration: Duration) -> Instant {
-    const YEAR: Duration = Duration::from_hours(365 * 24);
-    moment + duration.min(YEAR)
 }

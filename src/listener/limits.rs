@@ -74,7 +74,7 @@ impl Drop for Slot {
 }
 
 /// What is counted as one: an IPv4 address, however it is written, or an IPv6 /64 by its first address.
-fn network(ip: IpAddr) -> IpAddr {
+pub(super) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),

@@ -12,6 +12,8 @@ use crate::mail::Reply;
 
 /// The most that is set aside for a size that was only declared.
 const TRUSTED_SIZE: u64 = 64 * 1024;
+/// Up to here a body's memory doubles as it grows; beyond it grows by this or by an eighth, whichever is more.
+const LARGEST_STEP: usize = 1024 * 1024;
 
 /// A message's octets on their way in.
 #[derive(Debug)]
@@ -164,11 +166,25 @@ impl Body {
         if self.fault.is_some() {
             return;
         }
-        if (self.octets.len() + octets.len()) as u64 > self.limit {
+        let length = self.octets.len() + octets.len();
+        if length as u64 > self.limit {
             self.spoil(Fault::TooLarge);
-        } else {
-            self.octets.extend_from_slice(octets);
+            return;
         }
+        if length > self.octets.capacity() {
+            let wanted = self.grown(length);
+            self.octets.reserve_exact(wanted - self.octets.len());
+        }
+        self.octets.extend_from_slice(octets);
+    }
+
+    /// How much memory is taken for a body of `length` octets that don't fit into what there is. In steps small enough
+    /// that little is held beyond what came in, and large enough that a body is copied a few times, not for each read.
+    fn grown(&self, length: usize) -> usize {
+        let held = self.octets.len();
+        let step = held.min(LARGEST_STEP).max(held / 8);
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        length.max(held.saturating_add(step).min(limit))
     }
 
     /// The message is lost; the first reason stands. From here on nothing of it is kept.
@@ -195,6 +211,18 @@ impl Body {
     #[must_use]
     pub fn memory(&self) -> usize {
         self.octets.capacity()
+    }
+
+    /// The same once `count` more octets have come in.
+    #[must_use]
+    pub fn memory_after(&self, count: usize) -> usize {
+        let length = self.octets.len().saturating_add(count);
+        let length = length.min(usize::try_from(self.limit).unwrap_or(usize::MAX));
+        match self.fault {
+            Some(_) => 0,
+            None if length <= self.octets.capacity() => self.octets.capacity(),
+            None => self.grown(length),
+        }
     }
 
     /// The message is whole.
@@ -282,6 +310,23 @@ mod tests {
         assert_eq!(body.data(b"abcd\r\n"), (6, false));
         assert_eq!((body.fault(), body.memory()), (Some(&Fault::TooLarge), 0));
         assert_eq!(body.data(b".\r\nNOOP"), (3, true));
+    }
+
+    #[test]
+    fn little_more_memory_is_held_than_octets_came_and_few_steps_lead_there() {
+        let (limit, block) = (25 << 20, vec![b'x'; 64 * 1024]);
+        let mut body = Body::of_chunks(limit as u64, 0, false);
+        let mut steps = 0;
+        for blocks in 1..=limit / block.len() {
+            let (before, foreseen) = (body.memory(), body.memory_after(block.len()));
+            body.chunk(&block);
+            let came = blocks * block.len();
+            assert_eq!(body.memory(), foreseen);
+            assert!(body.memory() <= limit && body.memory() - came <= LARGEST_STEP.max(came / 8), "{came}");
+            steps += usize::from(body.memory() > before);
+        }
+        assert!(steps <= 25, "{steps}");
+        assert_eq!(body.memory_after(9), limit, "what is too much will be thrown away");
     }
 
     #[test]

@@ -268,9 +268,9 @@ impl Session {
         }
     }
 
-    /// The peer said nothing for too long: 421 4.4.2, and over.
-    pub fn time_out(&mut self) {
-        self.tell(&Reply::new(421, 4, 2, "Nothing was heard for too long; closing"));
+    /// It took too long, as `why` says: 421 4.4.2, and over.
+    pub fn time_out(&mut self, why: &str) {
+        self.tell(&Reply::new(421, 4, 2, why.to_owned()));
     }
 
     /// The server stops: 421 4.3.2 as soon as no message is on its way, and over.
@@ -315,6 +315,12 @@ impl Session {
         self.mail.as_ref().and_then(|mail| mail.body.as_ref()).map_or(0, Body::memory)
     }
 
+    /// The same once `count` more octets have come in: to be asked before they are pushed.
+    #[must_use]
+    pub fn body_len_after(&self, count: usize) -> usize {
+        self.mail.as_ref().and_then(|mail| mail.body.as_ref()).map_or(0, |body| body.memory_after(count))
+    }
+
     /// Where the session stands, as events name it: connect, helo, mail, rcpt, data.
     #[must_use]
     pub fn phase(&self) -> &'static str {
@@ -329,10 +335,10 @@ impl Session {
         }
     }
 
-    /// A message's octets are on their way: after DATA's 354, or within or between the chunks of BDAT.
+    /// A message's octets are on their way: after DATA's 354, or within or between the chunks of BDAT, wanted or not.
     #[must_use]
     pub fn is_receiving_data(&self) -> bool {
-        self.mail.as_ref().is_some_and(|mail| mail.body.is_some())
+        matches!(self.stage, Stage::Chunk { .. }) || self.mail.as_ref().is_some_and(|mail| mail.body.is_some())
     }
 
     /// The client has gone on speaking after our last final reply to a message was sent, so it has read it (RFC 1047).

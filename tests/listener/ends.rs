@@ -115,10 +115,30 @@ async fn a_session_is_bounded_as_a_whole() {
     let mut server = start(TlsMode::Off, |config| config.session.session_timeout = SOON);
     let mut client = Client::greeted(server.address()).await;
     let mut beat = tokio::time::interval(SOON / 5);
-    while client.try_send(b"NOOP\r\n").await.is_ok() && client.reply().await.starts_with("250") {
+    let mut last = "250".to_owned();
+    while last.starts_with("250") {
         beat.tick().await;
+        last = client.command("NOOP").await;
     }
+    assert_eq!(last, "421 4.4.2 Closing: the session took longer than 0.15 s");
     assert_eq!(server.dropped().await.1, "the session took longer than 0.15 s");
+}
+
+#[tokio::test]
+async fn the_end_of_the_session_waits_for_a_message_under_way() {
+    let time = Duration::from_secs(2);
+    let mut server = start(TlsMode::Off, |config| config.session.session_timeout = time);
+    let since = std::time::Instant::now();
+    let mut client = Client::greeted(server.address()).await;
+    client.begin_data("ann@example.com").await;
+    let mut beat = tokio::time::interval(SOON);
+    while since.elapsed() < time {
+        beat.tick().await;
+        client.send(b"still coming\r\n").await;
+    }
+    assert!(client.command(".").await.starts_with("250"));
+    assert_eq!(client.reply().await, "421 4.4.2 Closing: the session took longer than 2 s");
+    assert_eq!(server.dropped().await.1, "the session took longer than 2 s");
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! Who is let in, how much may be in memory, and that all of it is given back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mailworker::config::TlsMode;
 
 use super::client::Client;
-use super::server::{start, until};
+use super::server::{Server, start, until};
 
 #[tokio::test]
 async fn over_the_limit_of_all_connections_there_is_a_421_and_then_room_again() {
@@ -49,6 +50,68 @@ async fn a_message_over_the_budget_is_put_off_and_the_next_one_taken() {
     assert!(first.command(".").await.starts_with("250"), "the one that had its share keeps it");
     until(|| server.budget.used() == 0).await;
     assert!(second.message("ann@example.com", &block.repeat(100)).await.starts_with("250"));
+    until(|| server.budget.used() == 0).await;
+}
+
+/// Connections that a proxy hands on, so that each client has an address of its own.
+async fn client_from(server: &Server, ip: &str) -> Client {
+    let mut client = Client::connect(server.address()).await;
+    client.send(format!("PROXY TCP4 {ip} 198.51.100.1 4711 25\r\n").as_bytes()).await;
+    assert!(client.reply().await.starts_with("220 "));
+    assert!(client.command("EHLO client.example").await.starts_with("250"));
+    client
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_the_room_from_all_others() {
+    let server = start(TlsMode::Off, |config| {
+        config.listeners[0].proxy_protocol = vec!["127.0.0.0/8".parse().unwrap()];
+        (config.limits.in_flight, config.limits.message_size) = (400 * 1024, 100 * 1024);
+    });
+    let block = "x".repeat(998) + "\r\n";
+    let mut greedy = Vec::new();
+    for held in [90, 180] {
+        let mut client = client_from(&server, "192.0.2.1").await;
+        client.begin_data("ann@example.com").await;
+        client.send(block.repeat(90).as_bytes()).await;
+        until(|| server.budget.used() >= held * 1000).await;
+        greedy.push(client);
+    }
+    let body = block.repeat(95);
+    let mut third = client_from(&server, "192.0.2.1").await;
+    assert!(third.message("ann@example.com", &body).await.starts_with("452 4.3.1 Too much mail of your address"));
+    let mut other = client_from(&server, "192.0.2.2").await;
+    assert!(other.message("ann@example.com", &body).await.starts_with("250"));
+    assert!(greedy[0].command(".").await.starts_with("250"), "what has its room keeps it");
+    until(|| server.budget.used() <= 100 * 1024).await;
+    assert!(third.message("ann@example.com", &body).await.starts_with("250"));
+}
+
+#[tokio::test]
+async fn a_message_of_the_largest_size_is_taken_where_no_more_than_one_fits() {
+    let server = start(TlsMode::Off, |config| {
+        (config.limits.in_flight, config.limits.message_size) = (300 * 1024, 300 * 1024);
+    });
+    let mut client = Client::greeted(server.address()).await;
+    for _ in 0..3 {
+        let body = "x".repeat(1022) + "\r\n";
+        let body = body.repeat(300);
+        assert!(client.message("ann@example.com", body.trim_end()).await.starts_with("250"));
+    }
+    until(|| server.budget.used() == 0).await;
+}
+
+#[tokio::test]
+async fn who_holds_the_room_and_hardly_sends_is_told_to_go() {
+    let mut server = start(TlsMode::Off, |config| {
+        (config.limits.in_flight, config.limits.message_size) = (400 * 1024, 400 * 1024);
+        config.session.message_timeout = Duration::from_secs(4);
+    });
+    let mut client = Client::greeted(server.address()).await;
+    client.begin_data("ann@example.com").await;
+    client.send("x".repeat(300_000).as_bytes()).await;
+    assert!(client.reply().await.starts_with("421 4.4.2 Closing: the message came in at less than 1024 octets"));
+    assert!(server.dropped().await.1.contains("while memory is short"));
     until(|| server.budget.used() == 0).await;
 }
 

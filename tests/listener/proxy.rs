@@ -3,7 +3,7 @@
 use mailworker::config::{Config, TlsMode};
 
 use super::client::Client;
-use super::server::start;
+use super::server::{start, until};
 
 fn behind_proxy(config: &mut Config) {
     config.listeners[0].proxy_protocol = vec!["127.0.0.0/8".parse().unwrap()];
@@ -67,4 +67,14 @@ async fn a_header_from_anybody_else_is_no_header() {
     client.reply().await;
     assert!(client.command("PROXY TCP4 192.0.2.9 198.51.100.1 4711 25").await.starts_with("500"));
     assert_eq!(server.asked("connect").await.ip.to_string(), "127.0.0.1");
+}
+
+#[tokio::test]
+async fn a_header_that_does_not_come_holds_up_no_stop() {
+    let server = start(TlsMode::Off, behind_proxy);
+    let mut client = Client::connect(server.address()).await;
+    until(|| server.listeners.open() == 1).await;
+    let drained = tokio::spawn(server.listeners.drain(std::time::Duration::from_secs(3600)));
+    assert!(client.reply().await.starts_with("421 4.3.2"));
+    drained.await.unwrap();
 }

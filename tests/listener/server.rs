@@ -113,7 +113,7 @@ pub fn start_silent(tls: TlsMode, change: impl FnOnce(&mut Config)) -> Server {
     let bus = Bus::new(1024);
     let events = bus.subscribe();
     let tls = Arc::new(ArcSwap::from_pointee(TlsState::load(&config).unwrap()));
-    let budget = Budget::new(config.limits.in_flight);
+    let budget = Budget::new(&config.limits);
     let answerer = Arc::clone(&table) as Arc<dyn Answerer>;
     let parts = Parts { answerer, tls: Arc::clone(&tls), bus, budget: Arc::clone(&budget) };
     let listeners = Listeners::start(&config.listeners, parts).unwrap();

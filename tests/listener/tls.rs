@@ -1,11 +1,14 @@
 //! STARTTLS, TLS from the first octet, the choice of certificates, and handshakes that fail.
 
+use std::time::Duration;
+
 use mailworker::config::TlsMode;
 use mailworker::event::Kind;
 use mailworker::listener::TlsState;
+use tokio::time::timeout;
 
-use super::client::Client;
-use super::server::{Server, certificate, config, start, tls_files};
+use super::client::{Client, PATIENCE};
+use super::server::{Server, certificate, config, start, tls_files, until};
 
 #[tokio::test]
 async fn starttls_encrypts_and_forgets_what_was_said_in_the_clear() {
@@ -128,4 +131,15 @@ fn files_that_do_not_serve_are_named() {
     assert!(missing.contains("none.pem"), "{missing}");
     let swapped = error(&(one.1.clone(), one.0.clone()));
     assert!(swapped.contains("no certificate in it"), "{swapped}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_does_not_go_on_holds_up_no_stop() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, pair) = certificate(directory.path(), "mx.example.com");
+    let server = start(TlsMode::Implicit, |config| config.tls = Some(tls_files(&pair, &[])));
+    let mut stalled = Client::connect(server.address()).await;
+    until(|| server.listeners.open() == 1).await;
+    timeout(PATIENCE, server.listeners.drain(Duration::from_secs(3600))).await.expect("the stop not to wait for it");
+    assert!(stalled.is_closed().await);
 }

@@ -126,7 +126,7 @@ impl Run<'_> {
 
     fn directive(&mut self, line: &str) {
         match line {
-            "@ timeout" => self.session.time_out(),
+            "@ timeout" => self.session.time_out("Nothing was heard for too long; closing"),
             "@ stop" | "@ stop at once" => self.session.shut_down(),
             "@ early" => {
                 self.session.poll();
