@@ -38,6 +38,10 @@ enum State {
     DotCr,
     /// A CR, kept back.
     Cr,
+    /// A bare line end that was repaired: a dot may be stuffed here, but nothing that follows is an end.
+    Repaired,
+    /// A dot after it, kept back.
+    RepairedDot,
     Text,
 }
 
@@ -87,10 +91,17 @@ impl Body {
                     self.state = self.after_line();
                     at += 1;
                 }
-                (State::DotCr | State::Cr, _) => {
-                    self.bare_line_end();
+                (State::DotCr | State::Cr, _) => self.state = self.bare_line_end(),
+                (State::Repaired, b'.') => {
+                    self.state = State::RepairedDot;
+                    at += 1;
+                }
+                // Alone on its line it is no stuffed one, and must not be an end: so it is text.
+                (State::RepairedDot, b'\r' | b'\n') => {
+                    self.put(b".");
                     self.state = State::Text;
                 }
+                (State::Repaired | State::RepairedDot, _) => self.state = State::Text,
                 (State::Text, _) => at = self.text(input, at),
             }
         }
@@ -135,7 +146,11 @@ impl Body {
                 }
                 _ => {
                     self.put_run(input, run, here);
-                    self.bare_line_end();
+                    let next = self.bare_line_end();
+                    if next != State::Text {
+                        self.state = next;
+                        return here + 1;
+                    }
                 }
             }
             run = here + 1;
@@ -150,12 +165,14 @@ impl Body {
         if self.dots { State::LineStart } else { State::Text }
     }
 
-    fn bare_line_end(&mut self) {
-        if self.repair {
-            self.put(b"\r\n");
-        } else {
+    /// A bare CR or LF, by what the peer is known for. What comes after it.
+    fn bare_line_end(&mut self) -> State {
+        if !self.repair {
             self.spoil(Fault::BareLineEnd);
+            return State::Text;
         }
+        self.put(b"\r\n");
+        if self.dots { State::Repaired } else { State::Text }
     }
 
     fn put_run(&mut self, input: &[u8], from: usize, to: usize) {
@@ -231,7 +248,7 @@ impl Body {
     /// Why it is to be refused.
     pub fn finish(mut self) -> Result<Bytes, Fault> {
         if self.state == State::Cr {
-            self.bare_line_end();
+            self.state = self.bare_line_end();
         }
         match self.fault {
             Some(fault) => Err(fault),
@@ -301,6 +318,8 @@ mod tests {
     fn a_peer_that_is_repaired_still_ends_only_at_the_true_end() {
         let (message, _) = decode(&[b"a\n.\nb\rc\r\n.\r\n"], true, 99);
         assert_eq!(message, good("a\r\n.\r\nb\r\nc\r\n"));
+        let (message, _) = decode(&[b"a\n..b\r..\n...c\n.\r\n.\n.\r.d\n.\r\r\n.\r\n"], true, 99);
+        assert_eq!(message, good("a\r\n.b\r\n.\r\n..c\r\n.\r\n\r\n.\r\nd\r\n.\r\n\r\n"));
         assert!(matches!(decode(&[b"a\0\r\n.\r\n"], true, 99).0, Some(Err(Fault::Nul))));
     }
 
