@@ -261,7 +261,7 @@ fn listening(listeners: &Listeners) -> Vec<Listening> {
     let line = |bound: &listener::Bound| Listening {
         protocol: "smtp".into(),
         address: bound.address.to_string(),
-        tls: tls_word(bound.tls).into(),
+        tls: tls_word(bound.offered).into(),
     };
     listeners.bound().iter().map(line).collect()
 }

@@ -1,4 +1,4 @@
-//! Takes the sockets to listen on: binds an address, or takes over one that systemd holds (`fd:NAME`).
+//! Takes the sockets to listen on: binds an address, or takes over those that systemd holds by a name (`fd:NAME`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -18,6 +18,11 @@ pub enum ListenError {
     Bind { address: SocketAddr, source: io::Error },
     #[error("no socket named {name:?} was handed over by systemd (handed over: {})", names(handed_over))]
     NotHandedOver { name: String, handed_over: Vec<String> },
+    #[error(
+        "systemd handed over a socket named {name:?} that no [[listener]] takes: add one with `address = \"fd:{name}\"`, \
+         or take the socket out of the unit"
+    )]
+    NotTaken { name: String },
     #[error("the socket {name:?} that systemd handed over cannot be used: {source}")]
     HandedOver { name: String, source: io::Error },
 }
@@ -36,14 +41,28 @@ fn names(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// A socket that listens. Must be called within a tokio runtime.
-pub(super) fn listen(address: &ListenAddress) -> Result<TcpListener, ListenError> {
+/// The sockets that listen: one that is bound, or all that systemd handed over by this name, as a socket unit may have
+/// several `ListenStream=`. Must be called within a tokio runtime.
+pub(super) fn listen(address: &ListenAddress) -> Result<Vec<TcpListener>, ListenError> {
     match address {
         ListenAddress::Socket(address) => {
-            bind(*address).map_err(|source| ListenError::Bind { address: *address, source })
+            bind(*address).map(|socket| vec![socket]).map_err(|source| ListenError::Bind { address: *address, source })
         }
-        ListenAddress::Systemd(name) => take_over(name),
+        ListenAddress::Systemd(name) => take_over(name, handed_over()),
     }
+}
+
+/// A socket that was handed over and that nobody listens on takes connections and never answers them.
+pub(super) fn none_is_left<'a>(taken: impl Iterator<Item = &'a ListenAddress>) -> Result<(), ListenError> {
+    let taken: Vec<&ListenAddress> = taken.collect();
+    match left(handed_over().iter().map(|(name, _)| name.as_str()), &taken) {
+        None => Ok(()),
+        Some(name) => Err(ListenError::NotTaken { name: name.to_owned() }),
+    }
+}
+
+fn left<'a>(mut handed_over: impl Iterator<Item = &'a str>, taken: &[&ListenAddress]) -> Option<&'a str> {
+    handed_over.find(|name| !taken.iter().any(|address| matches!(address, ListenAddress::Systemd(own) if own == name)))
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -54,29 +73,39 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-fn take_over(name: &str) -> Result<TcpListener, ListenError> {
-    let sockets = handed_over();
-    let Some((_, socket)) = sockets.iter().find(|(given, _)| given == name) else {
+/// What was handed over: its name, and the socket where it is one for TCP that listens.
+type HandedOver = (String, Option<StdListener>);
+
+fn take_over(name: &str, sockets: &[HandedOver]) -> Result<Vec<TcpListener>, ListenError> {
+    let failed = |source| ListenError::HandedOver { name: name.to_owned(), source };
+    let mut taken = Vec::new();
+    for (_, socket) in sockets.iter().filter(|(given, _)| given == name) {
+        let Some(socket) = socket else {
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is no TCP socket that listens")));
+        };
+        let socket = socket.try_clone().map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        taken.push(TcpListener::from_std(socket).map_err(failed)?);
+    }
+    if taken.is_empty() {
         let handed_over = sockets.iter().map(|(given, _)| given.clone()).collect();
         return Err(ListenError::NotHandedOver { name: name.to_owned(), handed_over });
-    };
-    let failed = |source| ListenError::HandedOver { name: name.to_owned(), source };
-    let socket = socket.try_clone().map_err(failed)?;
-    socket.set_nonblocking(true).map_err(failed)?;
-    TcpListener::from_std(socket).map_err(failed)
+    }
+    Ok(taken)
 }
 
-/// The TCP sockets of `sd_listen_fds(3)`, by the names of `FileDescriptorName=`. Taken from the environment once.
-fn handed_over() -> &'static [(String, StdListener)] {
-    static SOCKETS: OnceLock<Vec<(String, StdListener)>> = OnceLock::new();
+/// The sockets of `sd_listen_fds(3)`, by the names of `FileDescriptorName=`. Taken from the environment once.
+fn handed_over() -> &'static [HandedOver] {
+    static SOCKETS: OnceLock<Vec<HandedOver>> = OnceLock::new();
     SOCKETS.get_or_init(|| {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let mut sockets = listenfd::ListenFd::from_env();
         (0..sockets.len())
-            .filter_map(|index| {
-                let name = names.next().unwrap_or_default().to_owned();
-                Some((name, sockets.take_tcp_listener(index).ok().flatten()?))
+            .map(|index| {
+                // As sd_listen_fds_with_names(3) calls one without a name.
+                let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
+                (name, sockets.take_tcp_listener(index).ok().flatten())
             })
             .collect()
     })
@@ -90,5 +119,31 @@ mod tests {
     fn says_which_sockets_there_are() {
         let error = listen(&ListenAddress::Systemd("smtp".to_owned())).unwrap_err();
         assert_eq!(error.to_string(), r#"no socket named "smtp" was handed over by systemd (handed over: none)"#);
+    }
+
+    #[tokio::test]
+    async fn takes_all_the_sockets_of_a_name() {
+        let socket = || Some(StdListener::bind("127.0.0.1:0").unwrap());
+        let named = |name: &str, socket| (name.to_owned(), socket);
+        let sockets = [named("smtp", socket()), named("smtps", socket()), named("smtp", socket()), named("log", None)];
+        let taken = take_over("smtp", &sockets).unwrap();
+        let addresses: Vec<_> = taken.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        let expected: Vec<_> = [0, 2].map(|at: usize| sockets[at].1.as_ref().unwrap().local_addr().unwrap()).to_vec();
+        assert_eq!(addresses, expected);
+        let error = take_over("log", &sockets).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            r#"the socket "log" that systemd handed over cannot be used: it is no TCP socket that listens"#
+        );
+    }
+
+    #[test]
+    fn a_socket_that_no_listener_takes_is_named() {
+        let addresses = [ListenAddress::Systemd("smtp".to_owned()), ListenAddress::Socket(([127, 0, 0, 1], 25).into())];
+        let taken: Vec<&ListenAddress> = addresses.iter().collect();
+        assert_eq!(left(["smtp", "smtp"].into_iter(), &taken), None);
+        assert_eq!(left(["smtp", "smtps"].into_iter(), &taken), Some("smtps"));
+        let error = ListenError::NotTaken { name: "smtps".to_owned() }.to_string();
+        assert!(error.contains(r#"named "smtps" that no [[listener]] takes"#), "{error}");
     }
 }

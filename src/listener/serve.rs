@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::bind::{ListenError, listen};
+use super::bind::{ListenError, listen, none_is_left};
 use super::budget::Budget;
 use super::connection;
 use super::limits::{Gate, Slot};
@@ -74,6 +74,8 @@ pub struct Bound {
     /// With the real port.
     pub address: SocketAddr,
     pub tls: TlsMode,
+    /// What of it there is at the start: STARTTLS isn't offered before a certificate is there.
+    pub offered: TlsMode,
     pub(super) proxies: Vec<ipnet::IpNet>,
 }
 
@@ -93,8 +95,9 @@ impl Listeners {
     pub fn start(listeners: &[config::Listener], parts: Parts) -> Result<Self, ListenError> {
         let mut sockets = Vec::with_capacity(listeners.len());
         for listener in listeners {
-            sockets.push((listen(&listener.address)?, listener));
+            sockets.extend(listen(&listener.address)?.into_iter().map(|socket| (socket, listener)));
         }
+        none_is_left(listeners.iter().map(|listener| &listener.address))?;
         let (stop, stopped) = watch::channel(Stop::Serving);
         let gate = Gate::new();
         let shared = Arc::new(Shared { parts, gate: Arc::clone(&gate), sessions: AtomicU64::new(0), stop: stopped });
@@ -102,7 +105,9 @@ impl Listeners {
         for (socket, listener) in sockets {
             let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
             let address = socket.local_addr().unwrap_or(unspecified);
-            let bound = Bound { address, tls: listener.tls, proxies: listener.proxy_protocol.clone() };
+            let is_available = shared.parts.tls.load().is_available();
+            let offered = if listener.tls == TlsMode::Starttls && !is_available { TlsMode::Off } else { listener.tls };
+            let bound = Bound { address, tls: listener.tls, offered, proxies: listener.proxy_protocol.clone() };
             shared.publish(None, listening(&bound));
             started.bound.push(bound.clone());
             started.loops.spawn(accept(socket, Arc::new(bound), Arc::clone(&shared)));
@@ -110,7 +115,7 @@ impl Listeners {
         Ok(started)
     }
 
-    /// In the order of the configuration.
+    /// In the order of the configuration; those that systemd handed over by one name in its order.
     #[must_use]
     pub fn bound(&self) -> &[Bound] {
         &self.bound
@@ -152,7 +157,7 @@ async fn ended(loops: &mut JoinSet<()>) {
 }
 
 fn listening(bound: &Bound) -> Kind {
-    let (protocol, tls) = match bound.tls {
+    let (protocol, tls) = match bound.offered {
         TlsMode::Off => ("smtp", "off"),
         TlsMode::Starttls => ("smtp", "starttls"),
         TlsMode::Required => ("smtp", "required"),
