@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -77,6 +78,8 @@ struct Connection<'a> {
     shared: &'a Shared,
     stop: watch::Receiver<Stop>,
     buffer: Vec<u8>,
+    /// What there was to shake hands with when the session last took octets in which STARTTLS may have stood.
+    certificates: Option<Arc<ServerConfig>>,
     /// For the octets of the message that is coming in or being answered.
     reservation: Reservation,
     times: Times,
@@ -101,6 +104,7 @@ impl<'a> Connection<'a> {
             shared,
             stop: shared.stop.clone(),
             buffer: Vec::new(),
+            certificates: None,
             told: None,
         }
     }
@@ -247,6 +251,10 @@ impl<'a> Connection<'a> {
                 }
             }
         }
+        if !receiving && self.session.may_start_tls() {
+            self.certificates = self.shared.parts.tls.load().server();
+            self.session.has_certificate(self.certificates.is_some());
+        }
         self.session.push(&self.buffer);
     }
 
@@ -325,7 +333,7 @@ impl<'a> Connection<'a> {
     async fn start_tls(&mut self) -> Result<(), Broken> {
         self.flush().await?;
         let Some(Stream::Plain(tcp)) = self.stream.take() else { return Err(Broken::gone()) };
-        self.stream = encrypt(tcp, self.shared.parts.tls.load().server(), &mut self.visit, self.shared).await;
+        self.stream = encrypt(tcp, self.certificates.take(), &mut self.visit, self.shared).await;
         if self.stream.is_none() {
             return Err(Broken { reason: "the TLS handshake failed".to_owned() });
         }

@@ -19,6 +19,9 @@ use crate::mail::{Envelope, Recipient, Reply};
 const INPUT_LIMIT: usize = 64 * 1024;
 /// Output that waits to be sent: beyond it no further command is carried out.
 const OUTPUT_LIMIT: usize = 16 * 1024;
+/// So many answers that put something off are free, or four times the recipients of one transaction, since each of these
+/// may be put off; each further one is an error.
+const FREE_PUT_OFFS: usize = 1_000;
 /// Refusals kept for the log between two looks at them.
 const MAX_REFUSALS: usize = 64;
 
@@ -39,6 +42,10 @@ pub struct Session {
     errors: usize,
     /// Commands that moved no mail since the last message.
     idle_commands: usize,
+    /// Answers that put something off (4xx) since the last message.
+    put_off: usize,
+    /// There is a certificate; where it has gone since STARTTLS was offered, there is none to shake hands with.
+    has_certificate: bool,
     acknowledgement: Acknowledgement,
     refusals: Vec<Refusal>,
 }
@@ -113,6 +120,8 @@ impl Session {
             failed_chunks: None,
             errors: 0,
             idle_commands: 0,
+            put_off: 0,
+            has_certificate: true,
             acknowledgement: Acknowledgement::Nothing,
             refusals: Vec::new(),
         }
@@ -278,6 +287,17 @@ impl Session {
         self.stopping = true;
     }
 
+    /// Whether there still is a certificate: to be said before octets are pushed in which STARTTLS may stand.
+    pub fn has_certificate(&mut self, is_there: bool) {
+        self.has_certificate = is_there;
+    }
+
+    /// STARTTLS was offered and may still come.
+    #[must_use]
+    pub fn may_start_tls(&self) -> bool {
+        self.settings.starttls && !self.encrypted
+    }
+
     /// The peer spoke before the greeting: 554 in its place (RFC 5321 §3.1), and over.
     /// The open question needs no answer any more.
     pub fn early_talk(&mut self) {
@@ -374,9 +394,12 @@ impl Session {
         self.decline(reply);
     }
 
-    /// Says no, and counts it where it is for good: a peer that goes on guessing is shown out.
+    /// Says no, and counts it where it is for good: a peer that goes on guessing is shown out. One that is put off may
+    /// go on trying for long, but not without end.
     fn decline(&mut self, reply: &Reply) {
-        if reply.is_permanent() && self.is_one_error_too_many() {
+        self.put_off += usize::from(!reply.is_permanent());
+        let free = FREE_PUT_OFFS.max(self.settings.recipients.saturating_mul(4));
+        if (reply.is_permanent() || self.put_off > free) && self.is_one_error_too_many() {
             return;
         }
         self.say(reply);

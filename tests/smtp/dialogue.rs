@@ -132,6 +132,7 @@ impl Run<'_> {
                 self.session.poll();
                 self.session.early_talk();
             }
+            "@ no certificate" => self.session.has_certificate(false),
             "@ connect" => {}
             "@ ehlo" => return self.silently("EHLO client.example.org\r\n"),
             "@ rcpt" => {

@@ -45,7 +45,7 @@ impl Session {
         text.push_str("\nPIPELINING");
         let _infallible = write!(text, "\nSIZE {}", self.settings.message_size);
         text.push_str("\n8BITMIME\nENHANCEDSTATUSCODES\nCHUNKING\nDSN\nSMTPUTF8\nPRDR");
-        if self.settings.starttls && !self.encrypted {
+        if self.may_start_tls() && self.has_certificate {
             text.push_str("\nSTARTTLS");
         }
         text.push_str("\nHELP");
@@ -94,6 +94,7 @@ impl Session {
         if last.is_positive() {
             self.errors = 0;
             self.idle_commands = 0;
+            self.put_off = 0;
         }
         // A message that a rule refuses is no error of the protocol: it isn't counted.
         self.say(&last);

@@ -7,7 +7,7 @@ use super::{Action, Body, Closed, Command, Question, Reply, Session, Stage, Wait
 use crate::mail::{Envelope, Recipient};
 use crate::smtp::command::envelope::needs_smtputf8;
 
-/// So many NOOP, RSET, VRFY, HELP and EHLO without a message are free; each further one is an error.
+/// So many NOOP, RSET, VRFY, HELP, EHLO and empty chunks without a message are free; each further one is an error.
 const FREE_IDLE_COMMANDS: usize = 100;
 
 impl Session {
@@ -76,8 +76,15 @@ impl Session {
     }
 
     fn is_idling(&mut self, command: &Command) -> bool {
-        let idle =
-            matches!(command, Command::Helo { .. } | Command::Rset | Command::Noop | Command::Vrfy | Command::Help);
+        let idle = matches!(
+            command,
+            Command::Helo { .. }
+                | Command::Rset
+                | Command::Noop
+                | Command::Vrfy
+                | Command::Help
+                | Command::Bdat { size: 0, last: false }
+        );
         self.idle_commands += usize::from(idle);
         idle && self.idle_commands > FREE_IDLE_COMMANDS
     }
@@ -97,6 +104,10 @@ impl Session {
             Command::Data | Command::Bdat { .. } => self.data_out_of_place(matches!(command, Command::Data)),
             Command::StartTls if self.encrypted => Some(Reply::new(503, 5, 1, "TLS stands already")),
             Command::StartTls if !self.settings.starttls => Some(Reply::new(502, 5, 1, "STARTTLS is not offered")),
+            // RFC 3207 §4
+            Command::StartTls if !self.has_certificate => {
+                Some(Reply::new(454, 7, 0, "TLS is not available now; there is no certificate"))
+            }
             _ => None,
         }
     }
