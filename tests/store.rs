@@ -10,6 +10,8 @@ mod accepting;
 mod checking;
 #[path = "store/claiming.rs"]
 mod claiming;
+#[path = "store/copying.rs"]
+mod copying;
 #[path = "store/keeping.rs"]
 mod keeping;
 #[path = "store/keys.rs"]

@@ -1,13 +1,17 @@
 //! The directory a store lives in: its layout, its modes, its lock, the file systems it can be trusted to.
 //!
-//! `mailworker.db` (SQLite), `spool/<16 hex>.seg` (octets of mail), `lock` (held while a process has the store open).
-//! Directories are 0700 and files 0600: mail is nobody else's business.
+//! `mailworker.db` (SQLite), `spool/<16 hex>.seg` (octets of mail), `lock` (names the process that has the store open).
+//! What we make is closed to others (directories 0700, files 0600): mail is nobody else's business. What was there keeps
+//! its mode: `data_dir = "/srv"` must not shut everybody out of it.
+//! What root makes in a store (a repair, `kv put`) belongs to whom the directory around it belongs to: the service that
+//! owns the store is to read it.
 //! Network file systems are refused: their locks and syncs don't hold what 250 promises.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::StoreError;
 
@@ -31,15 +35,25 @@ pub(super) fn spool(data_dir: &Path) -> PathBuf {
     data_dir.join("spool")
 }
 
-/// Makes what isn't there yet and closes it to others.
+/// Makes what isn't there yet, closed to others.
 pub(super) fn prepare(data_dir: &Path) -> Result<(), StoreError> {
-    prepare_one(data_dir)?;
-    prepare_one(&spool(data_dir))?;
-    refuse_network(data_dir)
+    make(data_dir)?;
+    refuse_network(data_dir)?;
+    make_within(&spool(data_dir))
 }
 
-/// Makes a directory and those above it, closes it to others, and makes the entries that lead to it durable.
-pub(super) fn prepare_one(directory: &Path) -> Result<(), StoreError> {
+/// Makes a directory of a store, owned as the one around it.
+pub(super) fn make_within(directory: &Path) -> Result<(), StoreError> {
+    if make(directory)?
+        && let Ok(made) = File::open(directory)
+    {
+        adopt(&made, directory);
+    }
+    Ok(())
+}
+
+/// Makes a directory and those above it, and makes the entries that lead to it durable. Whether it wasn't there.
+pub(super) fn make(directory: &Path) -> Result<bool, StoreError> {
     let above = |path: &Path| path.parent().map(|parent| parent.join("."));
     let mut leading = vec![above(directory)];
     let mut missing = directory.parent();
@@ -47,15 +61,14 @@ pub(super) fn prepare_one(directory: &Path) -> Result<(), StoreError> {
         leading.push(above(path));
         missing = path.parent();
     }
+    let made = !directory.exists();
     DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|e| unusable(directory, &e))?;
-    let permissions = fs::metadata(directory).map_err(|e| unusable(directory, &e))?.permissions();
-    // The sticky bit: /tmp and its like, which can't be closed to the others.
-    if permissions.mode() & 0o1000 != 0 {
+    // Who may write in it may put another file in the place of ours. The sticky bit: /tmp and its like.
+    if fs::metadata(directory).map_err(|e| unusable(directory, &e))?.permissions().mode() & 0o1002 != 0 {
         let name = directory.display();
-        return Err(StoreError::Unusable(format!("{name} can't be the store's directory: all users share it")));
-    }
-    if permissions.mode() & 0o077 != 0 {
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(|e| unusable(directory, &e))?;
+        return Err(StoreError::Unusable(format!(
+            "{name} can't be the store's directory: all users share it (one that is the store's alone: chmod 0700)"
+        )));
     }
     for path in leading.iter().flatten() {
         match File::open(path) {
@@ -65,7 +78,23 @@ pub(super) fn prepare_one(directory: &Path) -> Result<(), StoreError> {
             Err(error) => return Err(unusable(path, &error)),
         }
     }
-    sync(directory)
+    sync(directory)?;
+    Ok(made)
+}
+
+/// What root has just made at `path` gets the owner and the group of the directory around it.
+fn adopt(made: &File, path: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (Some(around), Ok(ours)) = (path.parent().and_then(|parent| fs::metadata(parent).ok()), made.metadata()) else {
+        return;
+    };
+    if (around.uid(), around.gid()) != (ours.uid(), ours.gid()) {
+        let owner = (rustix::fs::Uid::from_raw(around.uid()), rustix::fs::Gid::from_raw(around.gid()));
+        // A root that may give nothing away (a container's) keeps it.
+        let _not_allowed = rustix::fs::fchown(made, Some(owner.0), Some(owner.1));
+    }
 }
 
 fn unusable(path: &Path, error: &std::io::Error) -> StoreError {
@@ -86,9 +115,24 @@ pub(super) fn sync(directory: &Path) -> Result<(), StoreError> {
         .map_err(|e| StoreError::io(&format!("sync {}", directory.display()), &e))
 }
 
-/// Creates a file that no one else reads; it must not be there yet.
+/// Creates a file of a store that no one else reads, owned as the directory around it; it must not be there yet.
 pub(super) fn create(path: &Path) -> std::io::Result<File> {
+    let file = create_alone(path)?;
+    adopt(&file, path);
+    Ok(file)
+}
+
+/// Creates a file that no one but this process's user reads; it must not be there yet.
+pub(super) fn create_alone(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Opens a file of a store to write at its end, created where it isn't there.
+pub(super) fn append(path: &Path) -> std::io::Result<File> {
+    match create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => OpenOptions::new().append(true).open(path),
+        created => created,
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -124,41 +168,65 @@ pub fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+/// How long a start waits for a process that is about to let go of the store: a command, or the server before this one.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Held by the one process that writes. The kernel lets go of it when the process ends, however it ends.
+///
+/// It lies on the directory itself, which nobody deletes from under a server; the file `lock` only tells whose it is.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    _directory: File,
 }
 
 impl Lock {
     /// # Errors
     /// `Locked`, naming the process that has it.
     pub(super) fn take(data_dir: &Path) -> Result<Self, StoreError> {
-        let path = data_dir.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|e| unusable(&path, &e))?;
-        match file.try_lock() {
+        let directory = File::open(data_dir).map_err(|e| unusable(data_dir, &e))?;
+        match directory.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(held_by(&mut file, data_dir))),
-            Err(TryLockError::Error(error)) => return Err(unusable(&path, &error)),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(held_by(data_dir))),
+            Err(TryLockError::Error(error)) => return Err(unusable(data_dir, &error)),
         }
-        // The holder's number is for the reader of an error message; the lock itself is the kernel's.
-        file.set_len(0)
-            .and_then(|()| write!(file, "{}", std::process::id()))
-            .map_err(|e| StoreError::io(&format!("write {}", path.display()), &e))?;
-        Ok(Self { _file: file })
+        // For the reader of an error message, who goes without it where it can't be written.
+        let path = data_dir.join("lock");
+        let note = create(&path).or_else(|_there| OpenOptions::new().write(true).open(&path));
+        let _no_name = note.and_then(|mut note| note.set_len(0).and_then(|()| write!(note, "{}", std::process::id())));
+        Ok(Self { _directory: directory })
+    }
+
+    /// As [`Lock::take`], but waits some seconds for who has it, after `say` was told.
+    pub(super) fn wait(data_dir: &Path, say: impl FnOnce(&str)) -> Result<Self, StoreError> {
+        let end = Instant::now() + PATIENCE;
+        let mut say = Some(say);
+        loop {
+            match Self::take(data_dir) {
+                Err(StoreError::Locked(text)) if Instant::now() < end => {
+                    if let Some(say) = say.take() {
+                        say(&text);
+                    }
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                taken => return taken,
+            }
+        }
+    }
+
+    /// Whether a process has it now.
+    pub(super) fn is_taken(data_dir: &Path) -> Result<bool, StoreError> {
+        let directory = File::open(data_dir).map_err(|e| unusable(data_dir, &e))?;
+        match directory.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(unusable(data_dir, &error)),
+        }
     }
 }
 
-fn held_by(file: &mut File, data_dir: &Path) -> String {
+fn held_by(data_dir: &Path) -> String {
     let mut text = String::new();
-    let read = file.take(20).read_to_string(&mut text);
+    let read = File::open(data_dir.join("lock")).and_then(|note| note.take(20).read_to_string(&mut text));
     let holder = match text.trim().parse::<u32>() {
         Ok(pid) if read.is_ok() => format!("process {pid}"),
         _ => "another process".to_owned(),

@@ -2,6 +2,8 @@
 //!
 //! Migrations are files of /migrations, embedded, forward-only, run by refinery.
 
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
@@ -52,10 +54,28 @@ pub(super) fn begin_wal_anew(connection: &Connection) -> Result<(), StoreError> 
 /// A connection that can't write.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(|e| cannot_open(path, &e))?;
+    let connection = if is_beyond_change(path) {
+        let mut uri = "file:".to_owned();
+        for octet in path.as_os_str().as_bytes() {
+            let plain = octet.is_ascii_alphanumeric() || b"/-_.".contains(octet);
+            let _infallible = if plain { write!(uri, "{}", char::from(*octet)) } else { write!(uri, "%{octet:02x}") };
+        }
+        Connection::open_with_flags(uri + "?immutable=1", flags | OpenFlags::SQLITE_OPEN_URI)
+    } else {
+        Connection::open_with_flags(path, flags)
+    }
+    .map_err(|e| cannot_open(path, &e))?;
     connection.pragma_update(None, "query_only", true)?;
     configure(&connection)?;
     Ok(connection)
+}
+
+/// On a medium that is read-only, where what SQLite keeps beside a database in WAL mode can't be made. A WAL with
+/// something in it is to be read too, which SQLite does or refuses.
+fn is_beyond_change(path: &Path) -> bool {
+    let flags = rustix::fs::statvfs(path).map(|found| found.f_flag);
+    flags.is_ok_and(|flags| flags.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+        && path.with_extension("db-wal").metadata().map_or(true, |wal| wal.len() == 0)
 }
 
 fn configure(connection: &Connection) -> Result<(), StoreError> {

@@ -50,7 +50,7 @@ use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::clock;
-use crate::event::{Bus, Event};
+use crate::event::{Bus, Event, Kind};
 use crate::kv;
 use crate::mail::{MessageId, Timestamp};
 
@@ -99,9 +99,13 @@ impl Store {
     /// `Locked`, `Unusable`, `Full`, `Failed`.
     pub fn open(options: Options, bus: Bus) -> Result<Self, StoreError> {
         directory::prepare(&options.data_dir)?;
-        let lock = directory::Lock::take(&options.data_dir)?;
+        let lock = directory::Lock::wait(&options.data_dir, |held| {
+            let what = "the store is waited for".to_owned();
+            bus.publish(Event::new(clock::now(), Kind::Fault { what, detail: held.to_owned() }));
+        })?;
         let (path, spool_dir) = (directory::database(&options.data_dir), directory::spool(&options.data_dir));
         if !path.exists() {
+            backup::refuse_unfinished(&options.data_dir)?;
             refuse_lost(&spool_dir, &path)?;
             directory::create(&path).map_err(|e| StoreError::io(&format!("create {}", path.display()), &e))?;
         }
@@ -310,10 +314,10 @@ impl Store {
         done.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Copies the running store into `dir` (new or empty), consistent as of one moment.
+    /// Copies the running store into `dir` (new or empty), consistent as of one moment. All of it, or nothing is left there.
     ///
     /// # Errors
-    /// `Failed`, `Full`, `Unusable` where `dir` isn't empty.
+    /// `Failed`; `Unusable` where `dir` isn't empty or has no room.
     pub async fn backup(&self, dir: &Path) -> Result<(), StoreError> {
         let (into, backups) = (dir.to_owned(), Arc::clone(&self.inner.shared.backups));
         self.read(move |reader| backup::backup(reader, &backups, &into)).await

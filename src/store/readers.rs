@@ -12,8 +12,8 @@ use rusqlite::Connection;
 
 use super::spool::{self, Unreadable};
 use super::{
-    Body, Gauges, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter, StoreError, directory, log,
-    messages, migrate, queue,
+    Body, Gauges, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter, StoreError, backup, directory,
+    log, messages, migrate, queue,
 };
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
@@ -47,6 +47,7 @@ impl Reader {
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
         let path = directory::database(data_dir);
         if !path.exists() {
+            backup::refuse_unfinished(data_dir)?;
             return Err(StoreError::Unusable(format!("there is no store in {}", data_dir.display())));
         }
         let reader = Self::beside(data_dir, None);

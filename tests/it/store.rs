@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::harness::{Setup, SmtpSink, mail};
+use crate::harness::{Server, Setup, SmtpSink, mail};
 
 #[test]
 fn a_second_server_on_one_store_is_refused() {
@@ -44,6 +44,69 @@ fn a_backup_of_a_running_store_is_a_store() {
     let list = run(&["messages", "list", "--json"]);
     assert!(!String::from_utf8_lossy(&list.stdout).contains("afterwards"), "as of one moment");
     drop(elsewhere);
+}
+
+/// As deploy/README.md says it: a copy of the backup is the new `data_dir`.
+#[test]
+fn a_backup_is_restored_and_what_was_queued_goes_on() {
+    let sink = SmtpSink::start();
+    sink.always("RCPT", "451 4.3.0 later");
+    let mut server = Setup::relaying_to(&sink).toml("[relay]\nretry = [\"1 h\"]").start();
+    server.leaves_queue();
+    let message = mail("queued", "x");
+    server.send("ann@example.org", &["support@example.com"], &message).expect(250);
+    server.wait_until("it is put off", || (server.newest()["deliveries"][0]["attempts"] == 1).then_some(()));
+    let id = server.newest()["id"].as_str().unwrap().to_owned();
+    server.stdout(&["backup", "copy"]);
+    server.kill();
+
+    sink.as_usual();
+    let setup = Setup::relaying_to(&sink);
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(server.path().join("copy"))
+        .arg(setup.dir.path().join("data"))
+        .status();
+    assert!(copied.unwrap().success());
+    setup.write();
+    let restored = setup.start();
+    assert!(restored.stdout(&["messages", "raw", &id]).as_bytes().ends_with(&message));
+    restored.stdout(&["queue", "retry", "--all"]);
+    assert!(sink.wait_one().text().contains("queued"));
+    restored.settled();
+    restored.stdout(&["store", "check"]);
+}
+
+/// Runs `mailworker backup copy` where no file may grow past two MiB, which a process is killed by, or told.
+fn backup_with_little_room(server: &Server, first: &str) -> std::process::Output {
+    let command = server.command(&["backup", "copy"]);
+    let mut limited = std::process::Command::new("bash");
+    limited.args(["-c", &format!("{first}; ulimit -c 0; ulimit -f 2048; exec \"$@\""), "bash"]);
+    limited.arg(command.get_program()).args(command.get_args()).current_dir(server.path()).output().unwrap()
+}
+
+#[test]
+fn a_backup_without_room_leaves_nothing_and_one_that_is_killed_nothing_that_is_taken_for_a_store() {
+    let mut server = Setup::new().rules("fn email(message, env, ctx) { }").start();
+    server
+        .send("ann@example.org", &["support@example.com"], &mail("large", &"0123456789\r\n".repeat(400_000)))
+        .expect(250);
+    assert!(server.stop().success());
+    let told = backup_with_little_room(&server, "trap '' XFSZ");
+    let said = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert_eq!(told.status.code(), Some(1), "{said}");
+    assert!(said.contains("copy spool/"), "{said}");
+    assert!(!server.path().join("copy").exists());
+
+    let killed = backup_with_little_room(&server, ":");
+    assert!(killed.status.code().is_none_or(|code| code > 128), "{:?}", killed.status);
+    let old = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
+    server.write("mailworker.toml", &old.replace("data_dir = \"data\"", "data_dir = \"copy\""));
+    for arguments in [&["store", "check"][..], &["messages", "list"], &["serve"]] {
+        let refused = server.cli(arguments);
+        let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+        assert!(!refused.status.success() && said.contains("didn't come to its end"), "{arguments:?}: {said}");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Opening: one process at a time, what isn't a store of ours, what a crash or a hand has left in the directory.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use mailworker::event::Bus;
+use mailworker::event::{Bus, Kind};
 use mailworker::store::{MessageFilter, Options, QueueFilter, Store, StoreError};
 
 use crate::harness::*;
@@ -45,15 +45,79 @@ fn what_is_in_it_is_nobody_elses_business() {
     assert_eq!(["mailworker.db", "mailworker.db-wal", "lock"].map(mode), [0o600; 3]);
 }
 
-/// A slip such as `data_dir = "/tmp"` must not shut everybody out of it.
-#[test]
-fn a_directory_that_all_users_share_is_refused_and_stays_as_it_is() {
+/// The lock lies on the directory: a hand that tidies up lets no second server in.
+#[tokio::test]
+async fn a_lock_file_that_was_deleted_lets_nobody_in() {
     let home = Home::new();
-    std::fs::create_dir_all(home.path()).unwrap();
-    std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
-    let text = refused(&home);
-    assert!(text.contains("all users share it"), "{text}");
-    assert_eq!(std::fs::metadata(home.path()).unwrap().permissions().mode() & 0o7777, 0o1777);
+    let store = home.open();
+    std::fs::remove_file(home.path().join("lock")).unwrap();
+    assert!(refused(&home).contains("in use by another process"));
+    store.close().await;
+    home.open();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_waits_for_who_is_about_to_let_go() {
+    let home = Home::new();
+    let store = home.open();
+    let bus = Bus::new(16);
+    let mut events = bus.subscribe();
+    let options = home.options();
+    let second = tokio::task::spawn_blocking(move || Store::open(options, bus).map(drop));
+    let told = events.recv().await.unwrap();
+    let Kind::Fault { what, detail } = &told.kind else { panic!("{told:?}") };
+    assert!(what.contains("waited for") && detail.contains("in use by process"), "{told:?}");
+    store.close().await;
+    second.await.unwrap().unwrap();
+}
+
+/// Slips such as `data_dir = "/srv"` or `data_dir = "/tmp"` must not shut everybody out of it.
+#[test]
+fn a_directory_that_was_there_keeps_its_mode_and_one_that_all_users_share_is_refused() {
+    for (mode, taken) in [(0o755, true), (0o750, true), (0o1777, false), (0o777, false)] {
+        let home = Home::new();
+        std::fs::create_dir_all(home.path()).unwrap();
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        if taken {
+            drop(home.open());
+        } else {
+            let text = refused(&home);
+            assert!(text.contains("all users share it"), "{text}");
+            assert!(!home.path().join("spool").exists(), "nothing is left in it");
+        }
+        assert_eq!(std::fs::metadata(home.path()).unwrap().permissions().mode() & 0o7777, mode);
+    }
+}
+
+/// `store check --repair` and `kv put` by root, in the store of a service that isn't root.
+#[tokio::test]
+async fn what_root_makes_in_a_store_belongs_to_its_owner() {
+    let home = Home::new();
+    let store = home.open();
+    accept(&store, message("one of two")).await;
+    accept(&store, message("damaged")).await;
+    store.close().await;
+    std::fs::remove_file(home.path().join("lock")).unwrap();
+    let segment = home.segments().remove(0);
+    let mut octets = std::fs::read(&segment).unwrap();
+    *octets.last_mut().unwrap() ^= 1;
+    std::fs::write(&segment, octets).unwrap();
+    let given = std::process::Command::new("chown").arg("-R").arg("65534:65534").arg(home.path()).output().unwrap();
+    if !given.status.success() {
+        println!("skipped: only root gives files away");
+        return;
+    }
+    let repaired = Store::repair(&home.path(), now()).unwrap();
+    assert!(repaired.quarantine.is_some() && home.segments().len() == 1);
+    home.open().kv_write(Vec::new(), now()).await.unwrap();
+    let mut below = vec![home.path()];
+    while let Some(path) = below.pop() {
+        let found = std::fs::metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), (65534, 65534), "{}", path.display());
+        if found.is_dir() {
+            below.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //! sound is mended first: what its indexes say of the rest can't be trusted.
 //! Memory is bounded: rows come in pages, octets in pieces, findings up to a thousand.
 //! On a running store it reads beside the writer; whatever looks damaged is looked at again, for retention may have
-//! moved it, and what isn't committed yet is none of its business.
+//! moved it, and what isn't committed yet is none of its business. A check holds no lock, so that it keeps no server from
+//! starting meanwhile; a repair holds it.
 //!
 //! **Invariant**: a repair deletes nothing: what can't be kept in its place is put into `quarantine/` first.
 
@@ -22,7 +23,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 
 use super::directory::Lock;
-use super::{CheckReport, Finding, RepairReport, StoreError, directory, migrate};
+use super::{CheckReport, Finding, RepairReport, StoreError, backup, directory, migrate};
 use crate::mail::Timestamp;
 
 /// Findings that are listed; more are counted.
@@ -58,6 +59,8 @@ enum Remedy {
 struct Check<'a> {
     data_dir: &'a Path,
     connection: &'a Connection,
+    /// The lock is held by this repair.
+    ours: bool,
     report: CheckReport,
     remedies: Vec<Remedy>,
 }
@@ -94,12 +97,7 @@ impl Check<'_> {
 /// `Unusable` where there is no store, or one of another version.
 pub(super) fn check(data_dir: &Path) -> Result<CheckReport, StoreError> {
     exists(data_dir)?;
-    let lock = match Lock::take(data_dir) {
-        Ok(lock) => Some(lock),
-        Err(StoreError::Locked(_)) => None,
-        Err(error) => return Err(error),
-    };
-    Ok(look(data_dir, lock.is_none())?.0)
+    Ok(look(data_dir, false)?.0)
 }
 
 /// # Errors
@@ -108,14 +106,14 @@ pub(super) fn repair(data_dir: &Path, now: Timestamp) -> Result<RepairReport, St
     exists(data_dir)?;
     let _lock = Lock::take(data_dir)?;
     let mut quarantine = quarantine::Quarantine::new(data_dir, now);
-    let (found, mut remedies) = look(data_dir, false)?;
+    let (found, mut remedies) = look(data_dir, true)?;
     let mut left = found.clone();
     for _ in 0..ROUNDS {
         if remedies.is_empty() {
             break;
         }
         mend::mend(data_dir, &remedies, &mut quarantine, now)?;
-        let (next, further) = look(data_dir, false)?;
+        let (next, further) = look(data_dir, true)?;
         if next.findings == left.findings && next.unlisted == left.unlisted {
             break;
         }
@@ -128,13 +126,15 @@ fn exists(data_dir: &Path) -> Result<(), StoreError> {
     if directory::database(data_dir).exists() {
         return Ok(());
     }
+    backup::refuse_unfinished(data_dir)?;
     Err(StoreError::Unusable(format!("there is no store in {}", data_dir.display())))
 }
 
-fn look(data_dir: &Path, running: bool) -> Result<(CheckReport, Vec<Remedy>), StoreError> {
+fn look(data_dir: &Path, ours: bool) -> Result<(CheckReport, Vec<Remedy>), StoreError> {
+    let running = !ours && Lock::is_taken(data_dir)?;
     let connection = migrate::open_reader(&directory::database(data_dir))?;
     let report = CheckReport { running, ..CheckReport::default() };
-    let mut check = Check { data_dir, connection: &connection, report, remedies: Vec::new() };
+    let mut check = Check { data_dir, connection: &connection, ours, report, remedies: Vec::new() };
     check.run()?;
     Ok((check.report, check.remedies))
 }

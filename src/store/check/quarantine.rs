@@ -4,9 +4,8 @@
 //! `<number>.seg` segments that were replaced or that nothing names. All of it is durable before the store changes.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::{Value, ValueRef};
@@ -38,8 +37,8 @@ impl Quarantine {
 
     fn make(&mut self) -> Result<(), StoreError> {
         if !self.made {
-            directory::prepare_one(&self.root)?;
-            directory::prepare_one(&self.directory)?;
+            directory::make_within(&self.root)?;
+            directory::make_within(&self.directory)?;
             self.made = true;
         }
         Ok(())
@@ -74,7 +73,7 @@ impl Quarantine {
         self.make()?;
         let path = self.directory.join(name);
         let failed = |error: std::io::Error| StoreError::io(&format!("write {}", path.display()), &error);
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
+        let mut file = directory::append(&path).map_err(failed)?;
         file.write_all(octets).and_then(|()| file.sync_all()).map_err(failed)?;
         directory::sync(&self.directory)
     }

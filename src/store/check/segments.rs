@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use rusqlite::params;
 
+use super::super::directory::Lock;
 use super::super::retention::NEWEST_OF_SEGMENT;
 use super::super::spool::{self, HEADER};
 use super::octets::Octets;
@@ -39,7 +40,8 @@ pub(super) fn walk(check: &mut Check<'_>) -> Result<(), StoreError> {
         let name = spool::file_name(segment);
         let path = spool.join(&name);
         if newest.is_none() {
-            // A running server is about to name it, or to delete it.
+            // A running server is about to name it, or to delete it; one may have been started since.
+            check.report.running |= !check.ours && Lock::is_taken(check.data_dir)?;
             if !check.report.running {
                 let octets = path.metadata().map_or(0, |metadata| metadata.len());
                 let problem =
