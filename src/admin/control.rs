@@ -52,7 +52,9 @@ impl IntoResponse for Refused {
             StoreError::NotFound(_) => StatusCode::NOT_FOUND,
             StoreError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
             StoreError::Unusable(_) => StatusCode::CONFLICT,
-            StoreError::Failed(_) | StoreError::Locked(_) | StoreError::Closed => StatusCode::INTERNAL_SERVER_ERROR,
+            StoreError::Failed(_) | StoreError::Broken(_) | StoreError::Locked(_) | StoreError::Closed => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         };
         (code, Json(ApiError { error: self.0.to_string() })).into_response()
     }

@@ -10,7 +10,6 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rusqlite::backup::{Backup, StepResult};
@@ -19,14 +18,10 @@ use rusqlite::{Connection, OpenFlags};
 use super::readers::Reader;
 use super::{StoreError, directory, spool};
 
-/// Pages of the database that are copied in one step.
-const STEP: i32 = 256;
-
 /// Keeps retention from unlinking segments that a backup is copying.
 #[derive(Debug, Default)]
 pub(super) struct Backups {
     reading: Mutex<()>,
-    given_way: AtomicU64,
 }
 
 impl Backups {
@@ -41,15 +36,6 @@ impl Backups {
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
-    }
-
-    /// A backup that reads the database lets go of it: the writer can't go on beside one.
-    pub(super) fn give_way(&self) {
-        self.given_way.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn ways_given(&self) -> u64 {
-        self.given_way.load(Ordering::Relaxed)
     }
 }
 
@@ -73,19 +59,20 @@ pub(super) fn refuse_unfinished(data_dir: &Path) -> Result<(), StoreError> {
 /// One at a time.
 pub(super) fn backup(reader: &Reader, backups: &Backups, into: &Path) -> Result<(), StoreError> {
     let _running = backups.begin();
-    copy(reader, backups, into).map_err(|error| match error {
+    copy(reader, into).map_err(|error| match error {
         StoreError::Full(text) => StoreError::Unusable(format!("{} has no room for it: {text}", into.display())),
         other => other,
     })
 }
 
-fn copy(reader: &Reader, backups: &Backups, into: &Path) -> Result<(), StoreError> {
+fn copy(reader: &Reader, into: &Path) -> Result<(), StoreError> {
     refuse_filled(into)?;
-    let mut target = Target { into: into.to_owned(), made: directory::make(into)?, files: Vec::new(), whole: false };
+    let mut target =
+        Target { into: into.to_owned(), made: directory::prepare_one(into)?, files: Vec::new(), whole: false };
     let (unfinished, spool) = (partial(into), directory::spool(into));
     target.create(unfinished.clone())?;
-    directory::make(&spool)?;
-    for (segment, end) in copy_database(reader, backups, &unfinished)? {
+    directory::prepare_one(&spool)?;
+    for (segment, end) in copy_database(reader, &unfinished)? {
         target.copy_segment(reader.data_dir(), segment, end)?;
     }
     let failed = |e: std::io::Error| StoreError::io(&format!("sync {}", unfinished.display()), &e);
@@ -146,7 +133,7 @@ impl Drop for Target {
         if self.whole {
             return;
         }
-        // The database last: while something is left, it is told for what it is. What SQLite keeps beside it is empty.
+        // The database last: while something is left, it is told for what it is. What SQLite keeps beside it goes too.
         let beside = partial(&self.into).with_extension("partial-journal");
         for path in self.files.iter().rev().chain([&beside]) {
             let _best_effort = std::fs::remove_file(path);
@@ -159,27 +146,16 @@ impl Drop for Target {
 }
 
 /// Copies it as of one moment; each segment that a row of the copy names, and one past the last octet named.
-fn copy_database(reader: &Reader, backups: &Backups, unfinished: &Path) -> Result<Vec<(i64, u64)>, StoreError> {
+fn copy_database(reader: &Reader, unfinished: &Path) -> Result<Vec<(i64, u64)>, StoreError> {
     // Nobody else knows of it, so it needs no locks, which the file system of a backup may not have.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut target = Connection::open_with_flags_and_vfs(unfinished, flags, c"unix-none")?;
     target.pragma_update(None, "locking_mode", "exclusive")?;
-    let before = backups.ways_given();
     reader.at_once(|source| {
-        // The moment: a transaction begins with its first read.
-        source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let copying = Backup::new(source, &mut target)?;
-        loop {
-            match copying.step(STEP)? {
-                StepResult::Done => return Ok(()),
-                StepResult::More if backups.ways_given() == before => {}
-                StepResult::More => {
-                    let text =
-                        "the backup gave way: the store met a fault that it can't mend while its database is read";
-                    return Err(StoreError::Failed(text.to_owned()));
-                }
-                other => return Err(StoreError::Failed(format!("the database can't be copied: {other:?}"))),
-            }
+        match copying.step(-1)? {
+            StepResult::Done => Ok(()),
+            other => Err(StoreError::Failed(format!("the database can't be copied: {other:?}"))),
         }
     })?;
     // Without a WAL it can be read where nothing can be written.

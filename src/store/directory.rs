@@ -37,14 +37,14 @@ pub(super) fn spool(data_dir: &Path) -> PathBuf {
 
 /// Makes what isn't there yet, closed to others.
 pub(super) fn prepare(data_dir: &Path) -> Result<(), StoreError> {
-    make(data_dir)?;
+    prepare_one(data_dir)?;
     refuse_network(data_dir)?;
-    make_within(&spool(data_dir))
+    prepare_within(&spool(data_dir))
 }
 
 /// Makes a directory of a store, owned as the one around it.
-pub(super) fn make_within(directory: &Path) -> Result<(), StoreError> {
-    if make(directory)?
+pub(super) fn prepare_within(directory: &Path) -> Result<(), StoreError> {
+    if prepare_one(directory)?
         && let Ok(made) = File::open(directory)
     {
         adopt(&made, directory);
@@ -53,7 +53,7 @@ pub(super) fn make_within(directory: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes a directory and those above it, and makes the entries that lead to it durable. Whether it wasn't there.
-pub(super) fn make(directory: &Path) -> Result<bool, StoreError> {
+pub(super) fn prepare_one(directory: &Path) -> Result<bool, StoreError> {
     let above = |path: &Path| path.parent().map(|parent| parent.join("."));
     let mut leading = vec![above(directory)];
     let mut missing = directory.parent();

@@ -9,6 +9,9 @@ pub enum StoreError {
     /// `451 4.3.0`
     #[error("the store failed: {0}")]
     Failed(String),
+    /// As `Failed`: reading, writing or syncing the database's files. What is in memory of them is no longer trusted.
+    #[error("the store failed: {0}")]
+    Broken(String),
     /// Another process holds it.
     #[error("{0}")]
     Locked(String),
@@ -28,12 +31,13 @@ impl From<rusqlite::Error> for StoreError {
 }
 
 impl StoreError {
-    /// `Full`, where SQLite means that.
+    /// `Full` or `Broken`, where SQLite means that.
     pub(super) fn from_sqlite_code(error: &rusqlite::Error) -> Option<Self> {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::OutOfMemory) => {
                 Some(Self::Full(error.to_string()))
             }
+            Some(rusqlite::ErrorCode::SystemIoFailure) => Some(Self::Broken(error.to_string())),
             _ => None,
         }
     }

@@ -3,8 +3,11 @@
 //! Migrations are files of /migrations, embedded, forward-only, run by refinery.
 
 use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -19,6 +22,11 @@ mod embedded {
 const APPLICATION_ID: i64 = 0x4d57_4b31;
 /// Statements kept compiled for each connection: more than there are.
 const STATEMENTS: usize = 128;
+/// How long a lock of SQLite's is waited for.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Octets of the WAL written again at once.
+const PIECE: usize = 1 << 20;
 
 /// The writer's connection. WAL with `synchronous=FULL`: a commit is on disk when COMMIT returns.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
@@ -39,16 +47,40 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Writes what the WAL holds once more, octet for octet in its place, and syncs it.
+///
+/// After a sync that failed, pages that never reached the disk may be read from memory as if they had. Only what is
+/// written again is synced again.
+pub(super) fn write_again(wal: &Path) -> Result<(), StoreError> {
+    let failed = |error: std::io::Error| StoreError::io(&format!("sync {}", wal.display()), &error);
+    let file = match OpenOptions::new().read(true).write(true).open(wal) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    copy_onto_itself(&file).and_then(|()| file.sync_all()).map_err(failed)
+}
+
+fn copy_onto_itself(file: &File) -> std::io::Result<()> {
+    let (mut at, mut piece) = (0, vec![0; PIECE]);
+    loop {
+        let read = file.read_at(&mut piece, at)?;
+        let Some(octets) = piece.get(..read).filter(|octets| !octets.is_empty()) else { return Ok(()) };
+        file.write_all_at(octets, at)?;
+        at += read as u64;
+    }
+}
+
 /// Moves all that the WAL holds into the database, synced, and empties it.
 ///
 /// A sync that failed may have dropped pages of the WAL that are still read from memory: what is committed behind them
-/// would be lost with them when the power goes, however often it is synced.
-pub(super) fn begin_wal_anew(connection: &Connection) -> Result<(), StoreError> {
-    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if busy {
-        return Err(StoreError::Failed("the WAL can't be begun anew while a reader holds it".to_owned()));
-    }
-    Ok(())
+/// would be lost with them when the power goes, however often it is synced. While a reader needs the WAL it can't be
+/// emptied, and nobody can be made to end: what it holds is written again in its place then.
+pub(super) fn begin_wal_anew(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    connection.busy_timeout(Duration::ZERO)?;
+    let busy: rusqlite::Result<bool> = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+    connection.busy_timeout(BUSY)?;
+    if busy? { write_again(&path.with_extension("db-wal")) } else { Ok(()) }
 }
 
 /// A connection that can't write.
@@ -79,14 +111,14 @@ fn is_beyond_change(path: &Path) -> bool {
 }
 
 fn configure(connection: &Connection) -> Result<(), StoreError> {
-    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(())
 }
 
 fn cannot_open(path: &Path, error: &rusqlite::Error) -> StoreError {
     match StoreError::from_sqlite_code(error) {
-        Some(full) => full,
+        Some(disk) => disk,
         None => StoreError::Unusable(format!("{} can't be opened: {error}", path.display())),
     }
 }

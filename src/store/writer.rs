@@ -2,8 +2,10 @@
 //!
 //! Order of a group: rows under BEGIN IMMEDIATE, a savepoint each; the surviving octets in one gathered write to the
 //! segment, fdatasync; COMMIT, which syncs the WAL; only then the answers.
-//! A segment that fails to write or sync is abandoned and the group rolled back; after a COMMIT that fails, and after a
-//! panic, the database is opened anew as well, for what its cache says of the disk is no longer known.
+//! A segment that fails to write or sync is abandoned and the group rolled back; after a COMMIT that fails, after an I/O
+//! error of the database's files and after a panic, the database is opened anew as well, for what its cache says of the
+//! disk is no longer known.
+//! The WAL is moved into the database after a group's answers, where enough has come together (`wal`).
 //! No caller is left waiting: whatever happens, each gets an answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,6 +36,7 @@ use crate::mail::Timestamp;
 
 #[cfg(test)]
 mod tests;
+mod wal;
 
 /// Units in one group.
 const GROUP_UNITS: usize = 1024;
@@ -114,6 +117,11 @@ pub(super) struct Writer {
     path: PathBuf,
     /// `None` after a failure, until it is opened anew.
     connection: Option<Connection>,
+    /// What the WAL holds may not be on the disk, though it can be read.
+    doubtful: bool,
+    /// A COMMIT is under way.
+    committing: bool,
+    wal: wal::Wal,
     pub(super) spool: Spool,
     pub(super) versions: keys::Versions,
     pub(super) log: log::Pending,
@@ -134,11 +142,15 @@ impl Writer {
         spool: Spool,
     ) -> Result<Self, StoreError> {
         let versions = keys::Versions::reserve(&connection)?;
+        wal::count(&connection)?;
         Ok(Self {
             path: directory::database(&options.data_dir),
             options,
             shared,
             connection: Some(connection),
+            doubtful: false,
+            committing: false,
+            wal: wal::Wal::default(),
             spool,
             versions,
             log: log::Pending::default(),
@@ -214,11 +226,13 @@ impl Writer {
             }
         }
         self.look_at_disk();
+        self.checkpoint();
         closing
     }
 
     fn tick(&mut self) {
         self.flush_log();
+        self.checkpoint();
         self.look_at_disk();
     }
 
@@ -261,26 +275,43 @@ impl Writer {
         work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let result = catch_unwind(AssertUnwindSafe(|| work(self)));
-        let error = match result {
+        let (error, panicked) = match result {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => error,
-            Err(_panic) => StoreError::Failed("the writer met a fault of its own".to_owned()),
+            Ok(Err(error)) => (error, false),
+            Err(_panic) => (StoreError::Failed("the writer met a fault of its own".to_owned()), true),
         };
-        // Closing rolls back what is open. What a failed commit or sync has left in the cache is no longer trusted,
-        // and a commit that failed may yet be found whole in the WAL: so the rows are asked again.
-        self.connection = None;
-        self.spool.abandon();
+        if std::mem::take(&mut self.committing) || matches!(error, StoreError::Broken(_)) || panicked {
+            // Closing rolls back what is open. What a failed commit or sync has left in the cache is no longer trusted.
+            self.connection = None;
+            self.doubtful = true;
+            self.spool.abandon();
+        } else {
+            self.roll_back();
+        }
         self.shared.claims.forget(&std::mem::take(&mut self.held));
+        // A commit that failed may yet be found whole in the WAL: so the rows are asked again.
         self.shared.claims.start_over();
         error.publish(&self.shared.bus);
         Err(error)
+    }
+
+    /// Ends the transaction that an error has left open.
+    fn roll_back(&mut self) {
+        let open = self.connection.as_ref().filter(|connection| !connection.is_autocommit());
+        if open.is_some_and(|connection| connection.execute_batch("ROLLBACK").is_err()) {
+            self.connection = None;
+        }
     }
 
     /// The connection, opened anew where a failure has closed it.
     pub(super) fn connection(&mut self) -> Result<&Connection, StoreError> {
         if self.connection.is_none() {
             let connection = migrate::open_writer(&self.path)?;
-            migrate::begin_wal_anew(&connection)?;
+            if self.doubtful {
+                migrate::begin_wal_anew(&connection, &self.path)?;
+                self.doubtful = false;
+            }
+            wal::count(&connection)?;
             self.shared.tally.count(&connection)?;
             self.connection = Some(connection);
         }
@@ -314,7 +345,9 @@ impl Writer {
         self.held = effects().flat_map(|effects| effects.ready.iter().map(|delivery| delivery.key)).collect();
         self.shared.claims.hold(&self.held);
         let written = self.spool.write(&plan)?;
+        self.committing = true;
         connection.prepare_cached("COMMIT")?.execute([])?;
+        self.committing = false;
         self.log.written(logged);
         self.shared.tally.spool_bytes.fetch_add(written, Ordering::Relaxed);
         self.shared.tally.syncs.fetch_add(1 + u64::from(written > 0), Ordering::Relaxed);

@@ -37,8 +37,8 @@ impl Quarantine {
 
     fn make(&mut self) -> Result<(), StoreError> {
         if !self.made {
-            directory::make_within(&self.root)?;
-            directory::make_within(&self.directory)?;
+            directory::prepare_within(&self.root)?;
+            directory::prepare_within(&self.directory)?;
             self.made = true;
         }
         Ok(())

@@ -180,6 +180,71 @@ fn a_commit_that_fails_leaves_nothing_and_the_database_is_synced_anew_before_it_
     assert_eq!(bench.queued(), 2);
 }
 
+/// Another process's snapshot needs the WAL, and can't be made to end: a shell that somebody left open.
+#[test]
+fn a_reader_that_never_ends_keeps_no_mail_out_after_a_commit_that_failed() {
+    let mut bench = Bench::new();
+    let before = message("before");
+    assert!(bench.accept(std::slice::from_ref(&before)).remove(0).is_ok());
+    let path = directory::database(bench.dir.path());
+    let shell = migrate::open_reader(&path).unwrap();
+    let snapshot = shell.unchecked_transaction().unwrap();
+    let count = |reader: &Connection| reader.query_row("SELECT count(*) FROM messages", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count(&snapshot).unwrap(), 1);
+
+    bench.writer.connection.as_ref().unwrap().commit_hook(Some(|| true)).unwrap();
+    assert!(bench.accept(&[message("lost")]).remove(0).is_err());
+    let wal = path.with_extension("db-wal");
+    let size = wal.metadata().unwrap().len();
+    File::options().write(true).open(&wal).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    bench.writer.connection().unwrap();
+    let again = wal.metadata().unwrap();
+    assert!(again.len() == size && again.modified().unwrap() > std::time::UNIX_EPOCH, "it was written again");
+    let next = message("next");
+    assert!(bench.accept(std::slice::from_ref(&next)).remove(0).is_ok());
+    assert!(bench.kept(&before) && bench.kept(&next));
+    assert_eq!(count(&snapshot).unwrap(), 1, "the reader reads on");
+    drop(snapshot);
+    assert_eq!(count(&shell).unwrap(), 2);
+}
+
+#[test]
+fn an_error_before_anything_was_written_costs_neither_the_connection_nor_the_segment() {
+    let mut bench = Bench::new();
+    assert!(bench.accept(&[message("before")]).remove(0).is_ok());
+    let result: Result<(), StoreError> = bench.writer.guarded(|writer| {
+        writer.connection()?.execute_batch("BEGIN IMMEDIATE; DELETE FROM counters")?;
+        Err(StoreError::Failed("a row that can't be read".to_owned()))
+    });
+    assert!(result.is_err());
+    assert!(bench.writer.connection.as_ref().is_some_and(Connection::is_autocommit));
+    assert!(bench.accept(&[message("after")]).remove(0).is_ok());
+    assert_eq!(segments(&bench), [1]);
+    let counters: i64 =
+        bench.writer.connection().unwrap().query_row("SELECT count(*) FROM counters", [], |row| row.get(0)).unwrap();
+    assert_eq!(counters, 1, "what it began is rolled back");
+}
+
+#[test]
+fn the_wal_is_moved_into_the_database_and_who_keeps_it_from_ending_is_told() {
+    let mut bench = Bench::new();
+    let mut events = bench.writer.shared.bus.subscribe();
+    (bench.writer.wal.bound, bench.writer.wal.long) = (1, 1);
+    let path = directory::database(bench.dir.path());
+    assert!(bench.accept(&[message("one")]).remove(0).is_ok());
+    let before = path.metadata().unwrap().len();
+    let shell = migrate::open_reader(&path).unwrap();
+    let snapshot = shell.unchecked_transaction().unwrap();
+    snapshot.query_row("SELECT count(*) FROM messages", [], |_| Ok(())).unwrap();
+    bench.writer.checkpoint();
+    assert!(path.metadata().unwrap().len() > before);
+    let told = events.try_recv().unwrap();
+    assert!(
+        matches!(&told.kind, Kind::Fault { what, detail } if what.contains("grows") && detail.contains("this server itself")),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn a_panic_is_an_answer_and_the_next_group_goes_on() {
     let mut bench = Bench::new();
