@@ -183,7 +183,7 @@ Examples:
   mailworker explain support@example.com --from boss@example.net --message mail.eml")]
 pub struct Explain {
     /// The recipient
-    #[arg(value_name = "ADDRESS")]
+    #[arg(value_name = "ADDRESS", value_parser = recipient)]
     pub address: Address,
     /// The envelope's sender; `<>` for the null sender
     #[arg(long, value_name = "ADDRESS", default_value = "someone@example.org", allow_hyphen_values = true)]
@@ -211,7 +211,7 @@ pub struct Send {
     #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
     pub from: String,
     /// A recipient of the envelope; may be given several times
-    #[arg(long = "to", value_name = "ADDRESS", required = true, num_args = 1..)]
+    #[arg(long = "to", value_name = "ADDRESS", value_parser = recipient, required = true, num_args = 1..)]
     pub to: Vec<Address>,
     /// The server; otherwise the first listener of the configuration
     #[arg(long, value_name = "HOST:PORT")]
@@ -221,6 +221,11 @@ pub struct Send {
     pub tls: SendTls,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// An address, or `postmaster` alone (RFC 5321 §4.5.1).
+fn recipient(text: &str) -> Result<Address, crate::mail::address::AddressError> {
+    Address::bare_postmaster(text).map_or_else(|| Address::parse(text), Ok)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -268,11 +273,18 @@ pub struct MessageList {
     /// Older than this message: the next page
     #[arg(long, value_name = "ID")]
     pub before: Option<MessageId>,
-    /// At most so many
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
-    pub limit: usize,
+    #[command(flatten)]
+    pub limit: Limit,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// How much of a list.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Limit {
+    /// At most so many; 0: all. Otherwise 50, and with --json all
+    #[arg(long = "limit", short = 'n', value_name = "N")]
+    pub given: Option<usize>,
 }
 
 fn outcome(text: &str) -> Result<MessageOutcome, String> {
@@ -282,16 +294,23 @@ fn outcome(text: &str) -> Result<MessageOutcome, String> {
 
 #[derive(Debug, Subcommand)]
 pub enum Queue {
-    /// List deliveries, those due first at the top
+    /// List deliveries, oldest first
     #[command(
         after_help = "Examples:\n  mailworker queue list --dead\n  mailworker queue list --destination example.net"
     )]
     List {
         #[command(flatten)]
         filter: QueueFilter,
-        /// At most so many
-        #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
-        limit: usize,
+        #[command(flatten)]
+        limit: Limit,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// What waits for each next hop: how much, since when, until when, and its last error
+    #[command(after_help = "Examples:\n  mailworker queue summary\n  mailworker queue summary --older-than 2h --json")]
+    Summary {
+        #[command(flatten)]
+        filter: QueueFilter,
         #[command(flatten)]
         machine: Machine,
     },
@@ -351,7 +370,7 @@ pub enum Kv {
         #[command(flatten)]
         machine: Machine,
     },
-    /// Write a key; a value that is JSON other than a string is kept as such
+    /// Write a key; a value that is JSON other than a string is kept as such, but for numbers that would not stay the same
     #[command(after_help = "\
 Examples:
   mailworker kv put EMAILS greeting hello

@@ -1,5 +1,7 @@
 //! `kv`: a worker's key-value namespaces, read beside the running server and written through it.
 
+use std::io::IsTerminal as _;
+
 use serde_json::json;
 
 use super::access::{self, Writer};
@@ -75,7 +77,7 @@ fn put(
     if let Some(ttl) = ttl.filter(|ttl| ttl.as_secs() < MIN_TTL) {
         return Err(Failure::Usage(format!("--ttl {ttl:?} is shorter than {MIN_TTL} s")));
     }
-    let parsed = if as_text { None } else { serde_json::from_str(&text).ok() };
+    let parsed = if as_text || !numbers_stay(&text) { None } else { serde_json::from_str(&text).ok() };
     let value = match parsed {
         None | Some(serde_json::Value::Null) => Value::Text(text),
         Some(serde_json::Value::String(text)) => Value::Text(text),
@@ -85,12 +87,28 @@ fn put(
     Ok(Write::Put { namespace, key, value, metadata: None, expires_at })
 }
 
-/// As it was put: text and octets as they are (a terminal's obedience is its owner's business), JSON laid out.
+/// Whether every number of a JSON text is still the same once it is read. One alone must stay as it was written, since
+/// it may be none (a telephone number, an id); within more, a whole number must be one that a script can hold.
+fn numbers_stay(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
+    if text.trim().chars().all(is_part) {
+        return serde_json::from_str::<serde_json::Number>(text).is_ok_and(|number| number.to_string() == text.trim());
+    }
+    // What is outside of strings: every second part, once quotes within strings are gone.
+    let unescaped = text.replace("\\\\", "").replace("\\\"", "");
+    let mut words = unescaped.split('"').step_by(2).flat_map(|part| part.split(|c| !is_part(c)));
+    words.all(|word| {
+        !word.bytes().any(|byte| byte.is_ascii_digit()) || word.contains(['.', 'e', 'E']) || word.parse::<i64>().is_ok()
+    })
+}
+
+/// As it was put, JSON laid out; on a terminal without what that would obey.
 fn value(value: &Value) -> Done {
     match value {
-        Value::Text(text) => print::line(print::lines(text)),
+        Value::Text(text) => print::text(text),
+        Value::Blob(octets) if std::io::stdout().is_terminal() => print::text(&String::from_utf8_lossy(octets)),
         Value::Blob(octets) => print::bytes(octets),
-        Value::Json(json) => print::line(serde_json::to_string_pretty(json).map_err(Failure::failed)?),
+        Value::Json(json) => print::line(print::escaped(&serde_json::to_string_pretty(json).map_err(Failure::failed)?)),
     }
 }
 
@@ -107,7 +125,7 @@ fn entry_json(key: &str, entry: &Entry) -> serde_json::Value {
         "type": kind,
         "value": value,
         "metadata": entry.metadata,
-        "expires_at": entry.expires_at.map(|at| at.to_string()),
+        "expires_at": entry.expires_at,
     })
 }
 
@@ -116,11 +134,10 @@ fn list(view: &dyn kv::View, binding: &str, prefix: &str, limit: usize, json: bo
     while left > 0 {
         let page = view.list(binding, prefix, cursor.as_deref(), left.min(MAX_LIST), now).map_err(Failure::failed)?;
         for key in &page.keys {
-            let expires = key.expires_at.map(|at| at.to_string());
             if json {
-                print::json(&json!({ "key": key.name, "metadata": key.metadata, "expires_at": expires }))?;
+                print::json(&json!({ "key": key.name, "metadata": key.metadata, "expires_at": key.expires_at }))?;
             } else {
-                let expires = expires.map(|at| format!("  expires {at}")).unwrap_or_default();
+                let expires = key.expires_at.map(|at| format!("  expires {at}")).unwrap_or_default();
                 print::line(format_args!("{}{}", plain(&key.name), Painted(DIM, expires)))?;
             }
         }
@@ -150,6 +167,17 @@ mod tests {
         assert_eq!(value_of("[1,2]", false), Value::Json(json!([1, 2])));
         assert_eq!(value_of("[1,2]", true), Value::Text("[1,2]".into()));
         assert_eq!(value_of("\"quoted\"", false), Value::Text("quoted".into()));
+    }
+
+    #[test]
+    fn a_number_that_would_not_stay_the_same_is_text() {
+        for same in ["7", "-7", "0.5", "[1.50, 2]", "{\"a\\\"9\": \"12345678901234567890123\"}", "9223372036854775807"]
+        {
+            assert!(matches!(value_of(same, false), Value::Json(_)), "{same}");
+        }
+        for other in ["12345678901234567890123", "[12345678901234567890123]", "1.50", "1e3", "+7", "007", "1-2"] {
+            assert_eq!(value_of(other, false), Value::Text(other.into()));
+        }
     }
 
     #[test]

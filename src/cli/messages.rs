@@ -1,18 +1,19 @@
 //! `messages`: what came in and what became of it, read beside the running server.
 
 use super::access;
-use super::args::{Common, Machine, MessageList, Messages};
+use super::args::{Common, MessageList, Messages};
+use super::pages::pages;
 use super::print::{self, BAD, BOLD, DIM, GOOD, NOTE, Painted, WAIT, plain, short};
 use super::{Done, Failure, configured, queue, show};
 use crate::clock;
 use crate::mail::Address;
-use crate::store::{MessageDetail, MessageFilter, MessageOutcome, MessageSummary};
+use crate::store::{MessageDetail, MessageFilter, MessageOutcome, MessageSummary, Reader};
 
 pub fn run(common: &Common, verb: Messages) -> Done {
     let config = configured::load(common)?.config;
     let reader = access::reader(&config)?;
     match verb {
-        Messages::List(options) => list(&reader.messages(&filter(&options))?, options.machine),
+        Messages::List(options) => list(&reader, &options),
         Messages::Show { id, machine } => {
             let detail = reader.message(id)?;
             if machine.json { print::json(&detail) } else { one(&detail) }
@@ -29,18 +30,23 @@ fn filter(options: &MessageList) -> MessageFilter {
         outcome: options.outcome,
         since: options.since.map(|age| clock::now().minus(age)),
         before: options.before,
-        limit: Some(options.limit),
+        limit: None,
     }
 }
 
-fn list(messages: &[MessageSummary], machine: Machine) -> Done {
-    if machine.json {
-        return messages.iter().try_for_each(print::json);
-    }
-    if messages.is_empty() {
-        return print::line("no messages");
-    }
-    messages.iter().try_for_each(|message| print::line(line(message)))
+fn list(reader: &Reader, options: &MessageList) -> Done {
+    let (limit, machine) = (options.limit, options.machine);
+    let first = filter(options);
+    let show = |message: &MessageSummary| if machine.json { print::json(message) } else { print::line(line(message)) };
+    let shown = pages(
+        limit.of(machine),
+        |last: Option<&MessageSummary>, limit| {
+            let before = last.map(|message| message.id).or(first.before);
+            Ok(reader.messages(&MessageFilter { before, limit: Some(limit), ..first.clone() })?)
+        },
+        show,
+    )?;
+    shown.tell(limit, machine, "messages")
 }
 
 fn line(message: &MessageSummary) -> String {

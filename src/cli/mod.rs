@@ -17,6 +17,7 @@ pub mod generate;
 pub mod init;
 pub mod kv;
 pub mod messages;
+pub mod pages;
 pub mod print;
 pub mod queue;
 pub mod send;

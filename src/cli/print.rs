@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -65,7 +65,38 @@ pub fn line(text: impl fmt::Display) -> Result<(), Failure> {
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(Failure::failed)?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")?;
+    writeln!(out, "{}", escaped(&text))?;
+    out.flush()?;
+    Ok(())
+}
+
+/// JSON in which nothing is left that a terminal would obey: it stands in strings alone, where `\u` means the same.
+#[must_use]
+pub fn escaped(json: &str) -> Cow<'_, str> {
+    let obeyed = |character: char| character != '\n' && is_obeyed(character);
+    if !json.contains(obeyed) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        if obeyed(character) {
+            // All of them are of the first plane: four digits.
+            let _infallible = write!(out, "\\u{:04x}", u32::from(character));
+        } else {
+            out.push(character);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A text and a line end: as it is for a program, cleaned by [`lines`] on a terminal.
+pub fn text(text: &str) -> Result<(), Failure> {
+    if std::io::stdout().is_terminal() {
+        return line(lines(text));
+    }
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.write_all(b"\n")?;
     out.flush()?;
     Ok(())
 }
@@ -189,6 +220,16 @@ mod tests {
         assert_eq!(plain("\u{1b}[2Jhi\r\n\u{202e}x\u{9b}"), "\\u{1b}[2Jhi\\u{d}\\u{a}\\u{202e}x\\u{9b}");
         assert_eq!(plain("grüße 日本"), "grüße 日本");
         assert_eq!(lines("a\nb\u{7}"), "a\nb\\u{7}");
+    }
+
+    #[test]
+    fn json_has_nothing_that_a_terminal_obeys_and_means_the_same() {
+        let text = serde_json::json!({ "a": "\u{9b}2J\u{202e}\u{7f}", "b": ["grüße"] });
+        let printed = serde_json::to_string_pretty(&text).unwrap();
+        let shown = escaped(&printed);
+        assert!(shown.contains("\\u009b2J\\u202e\\u007f") && shown.contains("grüße"), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), text);
+        assert!(matches!(escaped("{\n}"), Cow::Borrowed(_)));
     }
 
     #[test]

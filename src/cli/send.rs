@@ -80,9 +80,7 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
 /// `--server`, or the first listener of the configuration; where its port is chosen at the start, the running server says.
 async fn server(common: &Common, options: &Send) -> Result<SocketAddr, Failure> {
     if let Some(named) = &options.server {
-        let mut found = tokio::net::lookup_host(named.as_str())
-            .await
-            .map_err(|error| Failure::Usage(format!("--server {named:?}: {error}; it is written HOST:PORT")))?;
+        let mut found = tokio::net::lookup_host(named.as_str()).await.map_err(|error| unresolved(named, &error))?;
         return found.next().ok_or_else(|| Failure::Failed(format!("{named} has no address")));
     }
     let config = configured::load(common)?.config;
@@ -98,6 +96,14 @@ async fn server(common: &Common, options: &Send) -> Result<SocketAddr, Failure> 
     Ok(reachable(address))
 }
 
+/// What isn't written as it should be is wrong usage; a name that leads nowhere isn't.
+fn unresolved(named: &str, error: &std::io::Error) -> Failure {
+    if error.kind() == std::io::ErrorKind::InvalidInput {
+        return Failure::Usage(format!("--server {named:?}: {error}; it is written HOST:PORT"));
+    }
+    Failure::Failed(format!("--server {named:?}: {error}"))
+}
+
 /// A listener on every address is reached on this machine's own.
 fn reachable(address: SocketAddr) -> SocketAddr {
     if !address.ip().is_unspecified() {
@@ -108,4 +114,17 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
     };
     SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_without_a_port_is_wrong_usage_and_one_without_an_address_is_not() {
+        let unwritten = tokio::net::lookup_host("mx.example.com").await.map(drop).unwrap_err();
+        assert!(matches!(unresolved("mx.example.com", &unwritten), Failure::Usage(_)));
+        let unknown = std::io::Error::other("failed to lookup address information");
+        assert!(matches!(unresolved("mx.example.com:25", &unknown), Failure::Failed(_)));
+    }
 }

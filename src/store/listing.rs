@@ -66,6 +66,8 @@ pub struct QueueFilter {
     /// Part of the last error.
     pub error: Option<String>,
     pub dead: Option<bool>,
+    /// Behind this one: the next page.
+    pub after: Option<DeliveryKey>,
     pub limit: Option<usize>,
 }
 

@@ -109,7 +109,7 @@ impl Reader {
     /// # Errors
     /// `Failed`.
     pub fn queue(&self, filter: &QueueFilter) -> Result<Vec<QueueEntry>, StoreError> {
-        self.with(|connection| queue::list(connection, filter, None, queue::lines(filter)))
+        self.with(|connection| queue::list(connection, filter, filter.after, queue::lines(filter)))
     }
 
     /// The newest events of no accepted message.
