@@ -20,7 +20,9 @@ pub async fn run(common: &Common, options: &Serve) -> Done {
     let mut signals = Signals::listen()?;
     let source = Source::Files(configured::options(common));
     let app = start(app::Options { source, adjust: None, capture: None }).await?;
-    announce(&app, options.machine.json)?;
+    if let Err(failure) = announce(&app, options.machine.json) {
+        unread(&failure);
+    }
     tell(&[NotifyState::Ready]);
     while let Asked::Reload = signals.next().await {
         // Told before it starts; its end can't be told of: it goes on in the background (sd_notify(3)).
@@ -44,6 +46,15 @@ fn raise_open_files() {
     let _what_there_was_stays = setrlimit(Resource::Nofile, Rlimit { current: granted, maximum: granted });
 }
 
+/// Mail goes on, whoever has ceased to read what is printed.
+fn unread(failure: &Failure) {
+    let why = match failure {
+        Failure::Failed(text) => text.as_str(),
+        _ => "nobody reads it",
+    };
+    print::warning(&format!("standard output is gone ({why}): nothing more is printed there, the server goes on"));
+}
+
 /// One line for each listener; as JSON every event follows, on a thread of its own, so that whoever reads slowly
 /// loses events and holds up nothing.
 fn announce(app: &App, json: bool) -> Done {
@@ -63,11 +74,10 @@ fn announce(app: &App, json: bool) -> Done {
     print::json(&Event::new(clock::now(), Kind::Started { version: env!("CARGO_PKG_VERSION").to_owned() }))?;
     std::thread::spawn(move || {
         loop {
-            match events.blocking_recv() {
-                Ok(event) if print::json(&*event).is_ok() => {}
-                Err(RecvError::Lagged(_missed)) => {}
-                // The server has ended, or nobody reads any more.
-                Ok(_) | Err(RecvError::Closed) => return,
+            match events.blocking_recv().map(|event| print::json(&*event)) {
+                Ok(Ok(())) | Err(RecvError::Lagged(_)) => {}
+                Ok(Err(failure)) => return unread(&failure),
+                Err(RecvError::Closed) => return,
             }
         }
     });
