@@ -64,7 +64,7 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
         Source::Files(options) => Config::load(options)?,
         Source::Embedded { config, .. } => {
             // The key that it names lies beside no file; who runs by it brings one along.
-            let options = load::Options { without_secrets: true, ..load::Options::default() };
+            let options = load::Options { secrets: load::Reading::Unread, ..load::Options::default() };
             Config::from_toml(config, "built-in.toml", Path::new("."), &options)?
         }
     };
@@ -79,7 +79,12 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
     };
     let (release, mut warnings) = Release::compile(&sources, &mains, bindings(&config))?;
     warnings.splice(0..0, loaded.warnings);
-    let tls = TlsState::load(&config).map_err(|error| vec![at_key(&loaded.origins, "tls.certificate", error)])?;
+    let tls = TlsState::load(&config).map_err(|error| {
+        vec![match loaded.tls {
+            Some(place) => Diagnostic { message: error, ..place },
+            None => finding("[tls]", error),
+        }]
+    })?;
     let mut watched = loaded.watched;
     watched.extend(folders);
     if let Some(files) = &config.tls {
@@ -189,17 +194,6 @@ fn read_folder(
         }
     }
     Ok(())
-}
-
-/// A finding about what a key of the configuration names, at the line that the key stands in.
-fn at_key(origins: &[(String, String, String)], key: &str, message: String) -> Diagnostic {
-    let place = origins.iter().find(|(name, ..)| name == key).map_or("", |(.., place)| place);
-    let place = place.split_once(" [env.").map_or(place, |(place, _)| place);
-    let line = place.rsplit_once(':').and_then(|(file, line)| Some((file, line.parse().ok()?)));
-    let (file, line) = line.unwrap_or((place, 0));
-    let help =
-        "`certificate` and `key` of [tls] name PEM files: the chain, the server's own first, and its private key";
-    Diagnostic { line, column: line.min(1), help: Some(help.to_owned()), ..finding(file, message) }
 }
 
 fn finding(file: &str, message: String) -> Diagnostic {

@@ -11,13 +11,18 @@ use tempfile::TempDir;
 
 /// The program in `dir`, with nothing of the environment that bears on it.
 fn run(dir: &Path, arguments: &[&str]) -> Output {
+    program(dir, arguments).output().unwrap()
+}
+
+fn program(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailworker"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("MAILWORKER") {
+        if name.to_string_lossy().starts_with("MAILWORKER") || name == "NO_COLOR" {
             command.env_remove(name);
         }
     }
-    command.args(arguments).current_dir(dir).stdin(Stdio::null()).output().unwrap()
+    command.args(arguments).current_dir(dir).stdin(Stdio::null());
+    command
 }
 
 fn out(output: &Output) -> String {
@@ -66,6 +71,17 @@ fn help_teaches_by_example_and_every_command_has_some() {
     }
 }
 
+/// RFC 5321 §4.5.1
+#[test]
+fn postmaster_alone_is_an_address() {
+    let dir = configured();
+    let explained = exits(&run(dir.path(), &["explain", "Postmaster", "--json"]), 0);
+    let explained: serde_json::Value = serde_json::from_str(&explained).unwrap();
+    assert_eq!(explained["rcpt"]["code"], 250, "{explained}");
+    assert!(explained["deliveries"][0]["what"].as_str().unwrap().contains("admin@example.net"), "{explained}");
+    exits(&run(dir.path(), &["explain", "root"]), 2);
+}
+
 #[test]
 fn wrong_usage_is_2() {
     let dir = configured();
@@ -105,6 +121,12 @@ fn colour_is_as_asked_for() {
     let dir = empty();
     let output = run(dir.path(), &["messages", "list", "--config", "missing.toml", "--color", "always"]);
     assert!(err(&output).contains('\u{1b}'), "{:?}", err(&output));
+    // As on a terminal: where nothing is said, NO_COLOR decides, and not by being empty.
+    for (no_color, coloured) in [("1", false), ("", true)] {
+        let mut command = program(dir.path(), &["messages", "list", "--config", "missing.toml"]);
+        let output = command.env("CLICOLOR_FORCE", "1").env("NO_COLOR", no_color).output().unwrap();
+        assert_eq!(err(&output).contains('\u{1b}'), coloured, "NO_COLOR={no_color}: {:?}", err(&output));
+    }
 }
 
 #[test]
@@ -142,7 +164,11 @@ fn keys_are_written_and_read_without_a_server() {
     let json = exits(&run(dir.path(), &["kv", "get", "EMAILS", "numbers", "--json"]), 0);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["type"], &json["value"][1]), (&"json".into(), &2.into()), "{json}");
-    assert!(json["expires_at"].is_string(), "{json}");
+    assert!(json["expires_at"].as_i64() > Some(1_700_000_000_000), "{json}");
+    exits(&run(dir.path(), &["kv", "put", "EMAILS", "odd", "a\tb\u{9b}\u{202e}"]), 0);
+    assert_eq!(exits(&run(dir.path(), &["kv", "get", "EMAILS", "odd"]), 0), "a\tb\u{9b}\u{202e}\n", "as it was put");
+    let json = exits(&run(dir.path(), &["kv", "get", "EMAILS", "odd", "--json"]), 0);
+    assert!(json.contains("a\\tb\\u009b\\u202e"), "{json}");
     assert_eq!(exits(&run(dir.path(), &["kv", "list", "EMAILS", "--prefix", "gr"]), 0), "greeting\n");
     exits(&run(dir.path(), &["kv", "delete", "EMAILS", "greeting"]), 0);
     exits(&run(dir.path(), &["kv", "get", "EMAILS", "greeting"]), 1);
@@ -228,6 +254,67 @@ fn looking_needs_no_secret() {
     assert!(err(&looked).contains("there is no store"), "{}", err(&looked));
 }
 
+/// `check` is run from a shell, `serve` by a service that has its secrets.
+#[test]
+fn a_secret_that_is_not_to_be_had_here_is_a_warning_of_check() {
+    let dir = configured();
+    let path = dir.path().join("mailworker.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let more = "[tls]\ncertificate = { credential = \"chain\" }\nkey = { credential = \"tls-key\" }\n\
+                [webhook_defaults]\nsecret = { env = \"NOT_SET_HERE\" }\n\
+                [relay]\nsmarthost = \"smtps://me@relay.example.net\"\npassword = { file = \"relay.password\" }\n";
+    std::fs::write(&path, text + more).unwrap();
+    let checked = run(dir.path(), &["check"]);
+    assert!(exits(&checked, 0).contains("4 warnings"), "{}", err(&checked));
+    for missing in ["NOT_SET_HERE", "LoadCredential=tls-key", "LoadCredential=chain", "relay.password"] {
+        assert!(err(&checked).contains(missing), "{missing}: {}", err(&checked));
+    }
+    for demands in [&["check", "--secrets"][..], &["serve"]] {
+        let refused = run(dir.path(), demands);
+        exits(&refused, 78);
+        assert!(err(&refused).contains("NOT_SET_HERE") && err(&refused).contains("tls-key"), "{}", err(&refused));
+    }
+    // One that is there and wrong is an error, whoever asks.
+    std::fs::write(dir.path().join("relay.password"), "two\nlines\n").unwrap();
+    exits(&run(dir.path(), &["check"]), 78);
+}
+
+#[test]
+fn a_certificate_may_be_a_credential() {
+    let dir = configured();
+    let path = dir.path().join("mailworker.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let tls = "[tls]\ncertificate = { credential = \"chain\" }\nkey = { credential = \"tls-key\" }\n";
+    std::fs::write(&path, text + tls).unwrap();
+    let made = rcgen::generate_simple_self_signed(["mx.example.com".to_owned()]).unwrap();
+    let credentials = empty();
+    std::fs::write(credentials.path().join("chain"), made.cert.pem()).unwrap();
+    std::fs::write(credentials.path().join("tls-key"), made.signing_key.serialize_pem()).unwrap();
+    let mut command = program(dir.path(), &["check", "--secrets"]);
+    let checked = command.env("CREDENTIALS_DIRECTORY", credentials.path()).output().unwrap();
+    exits(&checked, 0);
+    assert_eq!(err(&checked), "");
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap().replace("credential = \"chain\"", "env = \"X\""))
+        .unwrap();
+    let refused = run(dir.path(), &["check"]);
+    exits(&refused, 78);
+    assert!(err(&refused).contains("are files") && err(&refused).contains("^^^"), "{}", err(&refused));
+}
+
+#[test]
+fn an_environment_of_the_file_is_chosen_by_name() {
+    let dir = configured();
+    let path = dir.path().join("mailworker.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text + "[vars]\nTEAM = \"live\"\n[env.staging.vars]\nTEAM = \"test\"\n").unwrap();
+    assert!(exits(&run(dir.path(), &["check"]), 0).contains("\"live\""));
+    let staging = exits(&run(dir.path(), &["check", "--env", "staging"]), 0);
+    assert!(staging.contains("\"test\"") && staging.contains("[env.staging]"), "{staging}");
+    let wrong = run(dir.path(), &["check", "--env", "stagin"]);
+    exits(&wrong, 78);
+    assert!(err(&wrong).contains("did you mean `staging`?"), "{}", err(&wrong));
+}
+
 #[test]
 fn a_certificate_that_is_none_is_told_with_its_line() {
     let dir = configured();
@@ -238,7 +325,8 @@ fn a_certificate_that_is_none_is_told_with_its_line() {
     let output = run(dir.path(), &["check"]);
     exits(&output, 78);
     let said = err(&output);
-    assert!(said.contains("none.pem: no certificate in it") && said.contains("mailworker.toml:10"), "{said}");
+    assert!(said.contains("none.pem: no certificate in it") && said.contains("mailworker.toml:10:15"), "{said}");
+    assert!(said.contains("10 | certificate = \"none.pem\"") && said.contains("^^^^"), "{said}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub enum Command {
     /// Try configuration and rules: mail comes in, what would go out is captured and shown
     Dev(Dev),
     /// Compile configuration and rules, and say where each setting came from
-    Check(Machine),
+    Check(Check),
     /// Where mail for an address would go, and why: nothing is sent, kept or written
     Explain(Explain),
     /// Hand a message to a running server over SMTP and print its answers
@@ -106,6 +106,22 @@ pub struct Machine {
     /// Print JSON, one value a line
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+#[command(after_help = "\
+A secret that can't be read from here is a warning: the service has its own environment and credentials, a shell has
+others. `serve` demands each of them.
+
+Examples:
+  mailworker check
+  mailworker check --secrets --json")]
+pub struct Check {
+    /// A secret that can't be read is an error, as it is for `serve`
+    #[arg(long)]
+    pub secrets: bool,
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 #[derive(Debug, Args)]
@@ -153,7 +169,8 @@ pub enum LogFormat {
 #[command(after_help = "\
 Takes ./mailworker.toml where there is one, and otherwise (and for --demo) what is built in. Relays and webhooks go
 to a capture sink in this process instead of the world; what it catches is kept as .eml and .json files. Configuration
-and rules are read again when they change; one that doesn't compile is shown, and the last good one stays.
+and rules are read again when they change; one that doesn't compile is shown, and the last good one stays. A server's
+own configuration will do: a secret that isn't to be had here is replaced, and [tls] is left out.
 
 Examples:
   mailworker dev --demo

@@ -2,13 +2,16 @@
 
 use serde_json::json;
 
-use super::args::{Common, Machine};
+use super::args::{Check, Common};
 use super::print::{self, DIM, GOOD, Painted, plain};
 use super::{Done, Failure, configured};
+use crate::config::load::{self, Reading};
 use crate::reload::{self, Source};
 
-pub fn run(common: &Common, machine: Machine) -> Done {
-    let source = Source::Files(configured::options(common));
+pub fn run(common: &Common, options: Check) -> Done {
+    let Check { secrets, machine } = options;
+    let secrets = if secrets { Reading::Needed } else { Reading::Wanted };
+    let source = Source::Files(load::Options { secrets, ..configured::options(common) });
     let built = match reload::build(&source, None) {
         Ok(built) => built,
         Err(findings) if machine.json => {

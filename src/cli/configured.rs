@@ -1,25 +1,26 @@
 //! The configuration as the command line finds it: file, `--env`, environment.
 
-use crate::config::load::{self, Loaded};
+use crate::config::load::{self, Loaded, Reading};
 use crate::config::{Config, ListenAddress};
 
 use super::Failure;
 use super::args::Common;
 
-/// What the command line and the environment say of it.
+/// What the command line and the environment say of it; the file is the one that is found now.
 #[must_use]
 pub fn options(common: &Common) -> load::Options {
     // Not `vars()`: that panics where one variable of the environment isn't UTF-8.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    load::Options { file: common.config.clone(), env: common.env.clone(), environment, without_secrets: false }
+    let (file, env) = (common.config.clone(), common.env.clone());
+    load::Options { file, env, environment, ..load::Options::default() }.pinned()
 }
 
 /// Loads it for a command that looks at the store or asks a running server: secrets stay unread, for an admin's shell
 /// has none of the service's.
 pub fn load(common: &Common) -> Result<Loaded, Failure> {
-    let options = load::Options { without_secrets: true, ..options(common) };
+    let options = load::Options { secrets: Reading::Unread, ..options(common) };
     Config::load(&options).map_err(Failure::Configuration)
 }
 

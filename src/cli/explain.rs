@@ -7,7 +7,7 @@ use serde_json::json;
 use super::args::{Common, Explain};
 use super::print::{self, BAD, DIM, GOOD, NOTE, Painted, WAIT};
 use super::{Done, Failure, access, configured, show};
-use crate::config::load;
+use crate::config::load::{self, Reading};
 use crate::event::Event;
 use crate::intake::decide::{Fate, Judged};
 use crate::intake::foresee::{Foresight, Probe, foresee};
@@ -18,7 +18,7 @@ use crate::rules::KvView;
 use crate::store::Task;
 
 pub fn run(common: &Common, options: &Explain) -> Done {
-    let found = load::Options { without_secrets: true, ..configured::options(common) };
+    let found = load::Options { secrets: Reading::Unread, ..configured::options(common) };
     let snapshot = Arc::new(reload::snapshot(&found).map_err(Failure::Configuration)?);
     let sender = match options.from.as_str() {
         "" | "<>" => None,

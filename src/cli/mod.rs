@@ -105,7 +105,7 @@ fn run(arguments: Arguments) -> Done {
     let common = &arguments.common;
     match arguments.command {
         Command::Init(options) => init::run(&options),
-        Command::Check(machine) => check::run(common, machine),
+        Command::Check(options) => check::run(common, options),
         Command::Serve(options) => runtime()?.block_on(serve::run(common, &options)),
         Command::Dev(options) => runtime()?.block_on(dev::run(common, &options)),
         Command::Completions { shell } => generate::completions(shell),

@@ -10,6 +10,7 @@ use super::Config;
 use super::check::{Checker, check};
 use super::decode::decode;
 use super::raw;
+pub use super::secret::Reading;
 use super::secret::Surroundings;
 use super::tree::{Kind, Node, Origin, PREFIX, Sight, Source, Tree};
 use crate::diagnostic::{Diagnostic, Severity, suggest};
@@ -23,8 +24,19 @@ pub struct Options {
     pub env: Option<String>,
     /// The process' environment.
     pub environment: BTreeMap<String, String>,
-    /// For commands that only look at the store: they need no secret, and run where none can be read.
-    pub without_secrets: bool,
+    pub secrets: Reading,
+    /// `[tls]` isn't looked at: nobody is served with a certificate.
+    pub without_tls: bool,
+}
+
+impl Options {
+    /// Names the file that is found now, so that a reload reads it again and no other one: while an editor or a
+    /// deployment has taken it away, there is none.
+    #[must_use]
+    pub fn pinned(mut self) -> Self {
+        self.file = find(&self).ok().or(self.file);
+        self
+    }
 }
 
 /// A configuration, and what is to be known of how it came to be.
@@ -37,6 +49,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// The file and all that it names: when one changes, so may the configuration.
     pub watched: Vec<PathBuf>,
+    /// Where `[tls]` names its certificate, for what is found in the files.
+    pub tls: Option<Diagnostic>,
 }
 
 const IN_ETC: &str = "/etc/mailworker/mailworker.toml";
@@ -57,9 +71,8 @@ impl Config {
         })?;
         let full = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
         let base = full.parent().unwrap_or(Path::new("/")).to_path_buf();
-        let machine =
-            Machine { environment: &options.environment, looks: true, without_secrets: options.without_secrets };
-        let mut loaded = build(&text, &name, &base, options.env.as_deref(), &machine)?;
+        let machine = Machine { options, looks: true };
+        let mut loaded = build(&text, &name, &base, &machine)?;
         loaded.watched.insert(0, full.clone());
         loaded.file = full;
         Ok(loaded)
@@ -75,9 +88,7 @@ impl Config {
         base_dir: &Path,
         options: &Options,
     ) -> Result<Loaded, Vec<Diagnostic>> {
-        let machine =
-            Machine { environment: &options.environment, looks: false, without_secrets: options.without_secrets };
-        build(text, file_name, base_dir, options.env.as_deref(), &machine)
+        build(text, file_name, base_dir, &Machine { options, looks: false })
     }
 }
 
@@ -122,20 +133,22 @@ fn in_all(file: &str, message: &str, help: String) -> Diagnostic {
 
 /// This machine.
 struct Machine<'a> {
-    environment: &'a BTreeMap<String, String>,
+    options: &'a Options,
     looks: bool,
-    without_secrets: bool,
 }
 
 impl Surroundings for Machine<'_> {
     fn variable(&self, name: &str) -> Option<String> {
-        self.environment.get(name).cloned()
+        self.options.environment.get(name).cloned()
     }
     fn read(&self, path: &Path) -> Result<String, String> {
         read_text(path)
     }
-    fn reads_secrets(&self) -> bool {
-        !self.without_secrets
+    fn reading(&self) -> Reading {
+        self.options.secrets
+    }
+    fn has_tls(&self) -> bool {
+        !self.options.without_tls
     }
     fn has_file(&self, path: &Path) -> Option<bool> {
         self.looks.then(|| path.is_file())
@@ -147,16 +160,11 @@ impl Surroundings for Machine<'_> {
     }
 }
 
-fn build(
-    text: &str,
-    name: &str,
-    base: &Path,
-    env: Option<&str>,
-    machine: &Machine<'_>,
-) -> Result<Loaded, Vec<Diagnostic>> {
+fn build(text: &str, name: &str, base: &Path, machine: &Machine<'_>) -> Result<Loaded, Vec<Diagnostic>> {
+    let env = machine.options.env.as_deref();
     let mut tree = Tree::parse(name, text);
     overlays(&mut tree, name, text, env);
-    for (variable, value) in machine.environment.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+    for (variable, value) in machine.options.environment.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
         if variable.strip_prefix(PREFIX).is_some_and(|key| key.split("__").next() == Some("ENV")) {
             let help =
                 "set the key itself: MAILWORKER__LIMITS__CONNECTIONS; --env NAME chooses an environment".to_owned();
@@ -180,9 +188,10 @@ fn build(
         holes: &tree.holes,
         warnings: Vec::new(),
         watched: Vec::new(),
+        tls: None,
     };
     let config = check(file, env.unwrap_or_default(), &mut checker);
-    let Checker { errors, warnings, mut watched, .. } = checker;
+    let Checker { errors, warnings, mut watched, tls, .. } = checker;
     let mut found = std::mem::take(&mut tree.found);
     // Where the parser gave up, what is said of the rest would mislead.
     if !tree.torn {
@@ -197,7 +206,7 @@ fn build(
             watched.push(directory);
         }
     }
-    Ok(Loaded { config, file: base.join(name), origins, warnings, watched })
+    Ok(Loaded { config, file: base.join(name), origins, warnings, watched, tls })
 }
 
 /// In the order of the file; each once.

@@ -16,7 +16,7 @@ use super::decode::At;
 use super::leaf::{
     Binding, DestinationName, DomainName, Endpoint, HopUrl, HostName, HttpAddress, Match, Parsed, Server, Size,
 };
-use super::secret::{HeaderValue, Secrets};
+use super::secret::{HeaderValue, PemFile, Secrets};
 use super::{EarlyTalk, ListenAddress, TlsMode};
 use crate::mail::Address;
 
@@ -104,10 +104,10 @@ pub struct Listener {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The chain, the server's own certificate first.
-    pub certificate: Leaf<PathBuf>,
-    /// Its private key.
-    pub key: Leaf<PathBuf>,
+    /// The chain, the server's own certificate first: a path, or a credential of systemd's.
+    pub certificate: Option<At<PemFile>>,
+    /// Its private key: a path, or a credential of systemd's.
+    pub key: Option<At<PemFile>>,
     /// Further pairs, chosen by the name that the client asks for.
     #[serde(default)]
     pub sni: Vec<At<Pair>>,
@@ -120,10 +120,10 @@ pub struct Tls {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
-    /// The chain, the server's own certificate first.
-    pub certificate: Leaf<PathBuf>,
-    /// Its private key.
-    pub key: Leaf<PathBuf>,
+    /// The chain, the server's own certificate first: a path, or a credential of systemd's.
+    pub certificate: Option<At<PemFile>>,
+    /// Its private key: a path, or a credential of systemd's.
+    pub key: Option<At<PemFile>>,
 }
 
 /// Health, readiness, metrics.

@@ -14,6 +14,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::Secret;
 use super::decode::At;
+use super::leaf::Leaf;
 use super::tree::NodeId;
 
 /// What the configuration sees of the machine it is loaded on.
@@ -25,12 +26,35 @@ pub trait Surroundings {
     /// # Errors
     /// Why it can't be read, in words.
     fn read(&self, path: &Path) -> Result<String, String>;
-    /// Whether secrets are wanted; where they aren't, each is a placeholder.
-    fn reads_secrets(&self) -> bool;
+    /// What is done about secrets.
+    fn reading(&self) -> Reading;
+    /// Whether certificates are wanted.
+    fn has_tls(&self) -> bool;
     /// Whether a file that the configuration names is there; `None` where files aren't looked at.
     fn has_file(&self, path: &Path) -> Option<bool>;
     /// Whether every user of the machine can read this file; `false` where files aren't looked at.
     fn is_open_to_all(&self, path: &Path) -> bool;
+}
+
+/// What is done about secrets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// One that can't be read is an error.
+    #[default]
+    Needed,
+    /// One that can't be read is told, and a placeholder stands for it: an admin's shell has none of the service's.
+    Wanted,
+    /// None is read: the store is looked at without any.
+    Unread,
+}
+
+/// Why there is no secret: what is wrong, and on a second line what to do. Never the value.
+#[derive(Debug)]
+pub enum NoSecret {
+    /// It isn't there, or not to be read from here.
+    Missing(String),
+    /// It is there, and is none.
+    Wrong(String),
 }
 
 /// Where one secret is read from.
@@ -54,6 +78,18 @@ pub enum HeaderValue {
 
 /// Stands for a secret that nobody needs, in a form that each use takes.
 const UNREAD: &str = "whsec_dW5yZWFkIHVucmVhZCB1bnJlYWQgdW5yZWFk";
+
+#[must_use]
+pub fn placeholder() -> Secret {
+    Secret::new(UNREAD.to_owned())
+}
+
+/// A PEM file of `[tls]`: a path, or a credential that systemd loads.
+#[derive(Debug, Clone)]
+pub enum PemFile {
+    Path(PathBuf),
+    Credential(String),
+}
 
 const IN_THE_CLEAR: &str = "a secret doesn't stand in the file in the clear\n\
      say where it is: { env = \"NAME\" }, { file = \"path\" } or { credential = \"name\" }";
@@ -157,6 +193,31 @@ impl<'de> Deserialize<'de> for HeaderValue {
     }
 }
 
+impl<'de> Deserialize<'de> for PemFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PemVisitor;
+        impl<'de> Visitor<'de> for PemVisitor {
+            type Value = PemFile;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path, or { credential = \"name\" }")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<PemFile, E> {
+                <PathBuf as Leaf>::parse(text).map(PemFile::Path).map_err(E::custom)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PemFile, A::Error> {
+                match SourceTable::deserialize(MapAccessDeserializer::new(map))?.source()? {
+                    SecretSource::Credential(name) => Ok(PemFile::Credential(name)),
+                    SecretSource::File(path) => Ok(PemFile::Path(path)),
+                    SecretSource::Variable(_) => Err(de::Error::custom(
+                        "a certificate and its key are files\na path, or { credential = \"name\" } of systemd's",
+                    )),
+                }
+            }
+        }
+        deserializer.deserialize_any(PemVisitor)
+    }
+}
+
 fn source_schema() -> serde_json::Value {
     let one = |name: &str, what: &str| {
         serde_json::json!({
@@ -181,6 +242,23 @@ impl JsonSchema for Secrets {
     }
 }
 
+impl JsonSchema for PemFile {
+    fn schema_name() -> Cow<'static, str> {
+        "PemFile".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string", "examples": ["tls/fullchain.pem"] }, {
+            "type": "object", "additionalProperties": false, "required": ["credential"],
+            "properties": { "credential": {
+                "type": "string", "description": "A credential that systemd loads (LoadCredential=).",
+            } },
+        }] })
+    }
+}
+
 impl JsonSchema for HeaderValue {
     fn schema_name() -> Cow<'static, str> {
         "HeaderValue".into()
@@ -190,42 +268,49 @@ impl JsonSchema for HeaderValue {
     }
 }
 
+/// Where systemd has put a credential.
+///
+/// # Errors
+/// That it has put none anywhere, and on a second line what to do.
+pub fn credential(name: &str, around: &dyn Surroundings) -> Result<PathBuf, String> {
+    let directory = around.variable("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+        format!("no credentials: not started by systemd with one\nadd LoadCredential={name}:PATH to the service")
+    })?;
+    Ok(Path::new(&directory).join(name))
+}
+
 /// Reads one secret.
 ///
 /// # Errors
-/// What is missing, and on a second line what to do. Never the value.
-pub fn read(source: &SecretSource, base: &Path, around: &dyn Surroundings) -> Result<Secret, String> {
-    if !around.reads_secrets() {
-        return Ok(Secret::new(UNREAD.to_owned()));
+/// What is missing, or wrong with it.
+pub fn read(source: &SecretSource, base: &Path, around: &dyn Surroundings) -> Result<Secret, NoSecret> {
+    let text = text_of(source, base, around).map_err(NoSecret::Missing)?;
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err(NoSecret::Wrong("the secret is empty".to_owned()));
     }
-    let text = match source {
+    if text.contains(char::is_control) {
+        let why = "the secret has a line break or another control character in it\nit is one line";
+        return Err(NoSecret::Wrong(why.to_owned()));
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+fn text_of(source: &SecretSource, base: &Path, around: &dyn Surroundings) -> Result<String, String> {
+    match source {
         SecretSource::Variable(name) => around
             .variable(name)
-            .ok_or_else(|| format!("the environment has no variable {name}\nset it where mailworker is started"))?,
+            .ok_or_else(|| format!("the environment has no variable {name}\nset it where mailworker is started")),
         SecretSource::File(path) => {
             let path = base.join(path);
             around.read(&path).map_err(|error| {
                 format!("the secret's file can't be read: {}: {error}\nwrite the secret to it, readable by mailworker alone", path.display())
-            })?
+            })
         }
-        SecretSource::Credential(name) => {
-            let help = format!("add LoadCredential={name}:PATH to the service");
-            let directory = around
-                .variable("CREDENTIALS_DIRECTORY")
-                .ok_or_else(|| format!("no credentials: not started by systemd with one\n{help}"))?;
-            around
-                .read(&Path::new(&directory).join(name))
-                .map_err(|error| format!("the credential {name} can't be read: {error}\n{help}"))?
-        }
-    };
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err("the secret is empty".to_owned());
+        SecretSource::Credential(name) => around.read(&credential(name, around)?).map_err(|error| {
+            format!("the credential {name} can't be read: {error}\nadd LoadCredential={name}:PATH to the service")
+        }),
     }
-    if text.contains(char::is_control) {
-        return Err("the secret has a line break or another control character in it\nit is one line".to_owned());
-    }
-    Ok(Secret::new(text.to_owned()))
 }
 
 /// Checks a key of Standard Webhooks: `whsec_` and Base64 of 24 to 64 octets.

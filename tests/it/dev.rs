@@ -23,6 +23,11 @@ impl Dev {
         let made = std::process::Command::new(PROGRAM).args(["init", "."]).current_dir(dir.path()).output().unwrap();
         assert!(made.status.success(), "{made:?}");
         write_file(&dir.path().join("rules/main.rhai"), forwards_to("old").as_bytes());
+        Self::run(dir, color)
+    }
+
+    /// `dev` on what is in `dir`.
+    fn run(dir: tempfile::TempDir, color: &str) -> Self {
         let mut command = std::process::Command::new(PROGRAM);
         command.args(["dev", "--smtp", "127.0.0.1:0", "--color", color]).current_dir(dir.path()).stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -108,4 +113,22 @@ fn changed_rules_are_taken_and_broken_ones_are_shown_while_the_old_decide() {
     write_file(&config, format!("no_such_key = 1\n{old}").as_bytes());
     dev.shows(mark, &["reload failed"]);
     dev.shows(mark, &["no_such_key"]);
+}
+
+/// Nothing leaves the machine, so nothing that only the service has is needed.
+#[test]
+fn a_servers_own_configuration_will_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "data_dir = \"/var/lib/mailworker\"\n[[listener]]\naddress = \"fd:smtp\"\ntls = \"required\"\n\
+                [tls]\ncertificate = \"/nowhere/chain.pem\"\nkey = { credential = \"tls-key\" }\n\
+                [[domain]]\nname = \"example.com\"\npostmaster = \"admin@example.net\"\n\
+                [[webhook]]\nbinding = \"HOOK\"\nurl = \"https://hooks.example.net/in\"\nsecret = { env = \"NOT_SET_HERE\" }\n\
+                [relay]\nsmarthost = \"smtps://me@relay.example.net\"\npassword = { credential = \"relay\" }\n";
+    write_file(&dir.path().join("mailworker.toml"), text.as_bytes());
+    write_file(&dir.path().join("rules/main.rhai"), b"fn email(message, env, ctx) { ctx.webhook(\"HOOK\", #{}); }");
+    let dev = Dev::run(dir, "never");
+    dev.shows(0, &["[tls] is left out"]);
+    dev.shows(0, &["no variable NOT_SET_HERE"]);
+    dev.send("printer");
+    dev.shows(0, &["captured", "https://hooks.example.net/in"]);
 }

@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod command_line;
 mod decide;
 mod deliver;
 mod dev;

@@ -19,6 +19,7 @@ use super::print::{self, BOLD, DIM, GOOD, Painted, plain};
 use super::serve::{self, Asked, Signals};
 use super::{Done, Failure, configured, init, tail};
 use crate::app::{self, App};
+use crate::config::load::{self, Reading};
 use crate::config::{Config, ListenAddress, Listener, Secret, TlsMode};
 use crate::delivery;
 use crate::event::Kind;
@@ -78,8 +79,12 @@ fn built_in() -> Source {
 /// A configuration that was named or stands here; never one of the machine's own server.
 fn source(common: &Common) -> Source {
     let options = configured::options(common);
-    let named = options.file.is_some() || options.environment.contains_key("MAILWORKER_CONFIG");
-    if named || Path::new("mailworker.toml").is_file() { Source::Files(options) } else { built_in() }
+    let by_variable = options.environment.get("MAILWORKER_CONFIG").is_some_and(|name| !name.is_empty());
+    if common.config.is_none() && !by_variable && !Path::new("mailworker.toml").is_file() {
+        return built_in();
+    }
+    // Nothing leaves this machine: what only a service can read isn't needed, and is told.
+    Source::Files(load::Options { secrets: Reading::Wanted, without_tls: true, ..options })
 }
 
 /// The address asked for, or another port where that one is taken.
@@ -97,8 +102,8 @@ fn free(wanted: SocketAddr) -> Result<SocketAddr, Failure> {
 /// What differs from the configuration: where it listens and keeps its store; that nothing goes unsigned.
 fn adjusted(address: SocketAddr, data_dir: PathBuf) -> Adjust {
     Arc::new(move |config: &mut Config| {
-        let tls = if config.tls.is_some() { TlsMode::Starttls } else { TlsMode::Off };
-        config.listeners = vec![Listener { address: ListenAddress::Socket(address), tls, proxy_protocol: Vec::new() }];
+        let address = ListenAddress::Socket(address);
+        config.listeners = vec![Listener { address, tls: TlsMode::Off, proxy_protocol: Vec::new() }];
         config.http.address = None;
         config.data_dir.clone_from(&data_dir);
         if config.webhook_defaults.secrets.is_empty() {

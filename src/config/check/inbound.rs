@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::super::decode::At;
 use super::super::leaf::Parsed;
 use super::super::raw::{self, RouteActionName};
+use super::super::secret::{PemFile, Reading, credential};
 use super::super::{Destination, Domain, ListenAddress, Listener, Route, RouteAction, TlsFiles, TlsMode, Webhook};
 use super::{Checker, or, plain};
 use crate::diagnostic::suggest;
@@ -33,8 +34,16 @@ impl Checker<'_> {
 
     pub(super) fn tls(&mut self, tls: Option<At<raw::Tls>>) -> Option<TlsFiles> {
         let At { value: tls, node } = tls?;
-        if tls.acme.is_some() {
+        if !self.around.has_tls() {
+            self.warn(node, "[tls] is left out: mail comes in in the clear here", None);
+        }
+        // Who only looks at the store may be unable to read a key, and serves nobody.
+        if tls.acme.is_some() || !self.around.has_tls() || self.around.reading() == Reading::Unread {
             return None;
+        }
+        if let Some(certificate) = &tls.certificate {
+            let help = "`certificate` and `key` name PEM files: the chain, the server's own first, and its private key";
+            self.tls = Some(self.finding(certificate.node, false, "", Some(help)));
         }
         let (certificate, key) = self.pair(node, tls.certificate.as_ref(), tls.key.as_ref())?;
         let sni = tls
@@ -48,16 +57,34 @@ impl Checker<'_> {
     fn pair(
         &mut self,
         node: u32,
-        certificate: Option<&At<Parsed<PathBuf>>>,
-        key: Option<&At<Parsed<PathBuf>>>,
+        certificate: Option<&At<PemFile>>,
+        key: Option<&At<PemFile>>,
     ) -> Option<(PathBuf, PathBuf)> {
         let (Some(certificate), Some(key)) = (certificate, key) else {
             let help = "certificate = \"tls/fullchain.pem\" and key = \"tls/key.pem\"";
             self.lack(node, &["certificate", "key"], "TLS needs both `certificate` and `key`", help);
             return None;
         };
-        self.warn_if_open(key.node, &self.base.join(&key.value.0));
-        Some((self.file(certificate, "the certificate"), self.file(key, "the key")))
+        if let PemFile::Path(path) = &key.value {
+            self.warn_if_open(key.node, &self.base.join(path));
+        }
+        let (certificate, key) = (self.pem(certificate, "the certificate"), self.pem(key, "the key"));
+        certificate.zip(key)
+    }
+
+    /// `None` where a credential isn't there: told.
+    fn pem(&mut self, file: &At<PemFile>, what: &str) -> Option<PathBuf> {
+        let name = match &file.value {
+            PemFile::Path(path) => return Some(self.file(file.node, path, what)),
+            PemFile::Credential(name) => name,
+        };
+        let found = credential(name, self.around).and_then(|path| match self.around.has_file(&path) {
+            Some(false) => {
+                Err(format!("the credential {name} isn't there\nadd LoadCredential={name}:PATH to the service"))
+            }
+            _ => Ok(path),
+        });
+        found.map_err(|text| self.missing(file.node, &text)).ok()
     }
 
     pub(super) fn listeners(&mut self, raw: &[At<raw::Listener>], has_tls: bool, has_domains: bool) -> Vec<Listener> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::decode::At;
 use super::leaf::{Parsed, Size};
 use super::raw;
-use super::secret::{Secrets, Surroundings, check_webhook_key, read};
+use super::secret::{NoSecret, Reading, SecretSource, Secrets, Surroundings, check_webhook_key, placeholder, read};
 use super::tree::{Hole, NodeId, Origin, Source};
 use super::{Budget, Config, Dns, Http, Limits, Retention, Secret, SessionSettings};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -31,6 +31,8 @@ pub struct Checker<'a> {
     pub warnings: Vec<Diagnostic>,
     /// Files beside the configuration whose change is a change of it.
     pub watched: Vec<PathBuf>,
+    /// Where `[tls]` names its certificate.
+    pub tls: Option<Diagnostic>,
 }
 
 /// The value of a leaf, or the default.
@@ -79,6 +81,15 @@ impl Checker<'_> {
     fn error_text(&mut self, node: NodeId, text: &str) {
         let (message, help) = text.split_once('\n').map_or((text, None), |(message, help)| (message, Some(help)));
         self.error(node, message, help);
+    }
+
+    /// What can't be read from here: an error, or only told.
+    fn missing(&mut self, node: NodeId, text: &str) {
+        if self.around.reading() == Reading::Needed {
+            return self.error_text(node, text);
+        }
+        let (message, help) = text.split_once('\n').map_or((text, None), |(message, help)| (message, Some(help)));
+        self.warn(node, message, help);
     }
 
     fn warn(&mut self, node: NodeId, message: &str, help: Option<&str>) {
@@ -143,11 +154,11 @@ impl Checker<'_> {
     }
 
     /// A file that must be there, where files are looked at; it is watched from then on.
-    fn file(&mut self, path: &At<Parsed<PathBuf>>, what: &str) -> PathBuf {
-        let full = self.base.join(&path.value.0);
+    fn file(&mut self, node: NodeId, path: &Path, what: &str) -> PathBuf {
+        let full = self.base.join(path);
         if self.around.has_file(&full) == Some(false) {
             let help = format!("looked for it at {}", full.display());
-            self.error(path.node, &format!("{what} isn't there"), Some(&help));
+            self.error(node, &format!("{what} isn't there"), Some(&help));
         }
         self.watched.push(full.clone());
         full
@@ -161,19 +172,34 @@ impl Checker<'_> {
         }
         let mut values = Vec::with_capacity(sources.len());
         for (place, source) in sources {
-            if let super::secret::SecretSource::File(path) = source {
-                let path = self.base.join(path);
-                self.warn_if_open(place.unwrap_or(*node), &path);
-                self.watched.push(path);
-            }
-            let read = read(source, self.base, self.around)
-                .and_then(|secret| if webhook { check_webhook_key(&secret).map(|()| secret) } else { Ok(secret) });
-            match read {
-                Ok(secret) => values.push(secret),
-                Err(text) => self.error_text(place.unwrap_or(*node), &text),
-            }
+            values.extend(self.secret(place.unwrap_or(*node), source, webhook));
         }
         values
+    }
+
+    /// One secret, or its placeholder where that will do.
+    fn secret(&mut self, node: NodeId, source: &SecretSource, webhook: bool) -> Option<Secret> {
+        if let SecretSource::File(path) = source {
+            let path = self.base.join(path);
+            self.warn_if_open(node, &path);
+            self.watched.push(path);
+        }
+        if self.around.reading() == Reading::Unread {
+            return Some(placeholder());
+        }
+        let text = match read(source, self.base, self.around) {
+            Ok(secret) => match if webhook { check_webhook_key(&secret) } else { Ok(()) } {
+                Ok(()) => return Some(secret),
+                Err(text) => text,
+            },
+            Err(NoSecret::Missing(text)) => {
+                self.missing(node, &text);
+                return Some(placeholder());
+            }
+            Err(NoSecret::Wrong(text)) => text,
+        };
+        self.error_text(node, &text);
+        None
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::decode::At;
 use super::super::leaf::{HopUrl, Parsed};
 use super::super::raw;
-use super::super::secret::{HeaderValue, Secrets, read};
+use super::super::secret::{HeaderValue, Secrets};
 use super::super::tree::is_secret_key;
 use super::super::{Destination, Login, Relay, RelayTimeouts, Scheme, Secret, Smarthost, Webhook, WebhookDefaults};
 use super::Checker;
@@ -73,13 +73,8 @@ impl Checker<'_> {
                 }
                 HeaderValue::Plain(text) => headers.push((name, text)),
                 HeaderValue::Source(source) => {
-                    if let super::super::secret::SecretSource::File(path) = &source {
-                        self.warn_if_open(node, &self.base.join(path));
-                    }
-                    match read(&source, self.base, self.around) {
-                        Ok(secret) => headers.push((name, secret.expose().to_owned())),
-                        Err(text) => self.error_text(node, &text),
-                    }
+                    let secret = self.secret(node, &source, false);
+                    headers.extend(secret.map(|secret| (name, secret.expose().to_owned())));
                 }
             }
         }
