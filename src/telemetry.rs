@@ -5,6 +5,7 @@
 //! forge or break a line (they are quoted and escaped), or make a metric's label of an address, a host or a text.
 //! [`record`] is on the hot path: it formats nothing that the filter leaves out and looks no metric up by name.
 
+mod allowance;
 mod lines;
 mod log;
 mod metrics;
@@ -12,13 +13,14 @@ mod metrics;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::event::Event;
 
 use lines::Lines;
 pub use lines::flush;
-pub use metrics::{Level, gauges, level, prometheus};
+pub use metrics::{Level, level, prometheus};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub enum LogFormat {
 /// # Errors
 /// The filter is malformed, or a log is already there.
 pub fn init(format: LogFormat, filter: &str, colour: Option<bool>) -> Result<(), String> {
-    let directives = EnvFilter::try_new(filter).map_err(|error| format!("the log filter {filter:?}: {error}"))?;
+    let directives = directives(filter)?;
     let colour = colour.unwrap_or_else(|| std::io::stderr().is_terminal());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(directives)
@@ -49,8 +51,43 @@ pub fn init(format: LogFormat, filter: &str, colour: Option<bool>) -> Result<(),
     done.map_err(|error| error.to_string())
 }
 
+/// A bare word that is no level would be taken for the name of a program's part, and switch the log off without a word.
+fn directives(filter: &str) -> Result<EnvFilter, String> {
+    let is_part = |word: &str| word.contains(['=', '[', ':']) || word == env!("CARGO_PKG_NAME");
+    let words = filter.split(',').map(str::trim);
+    let stray = words.into_iter().find(|word| !is_part(word) && word.parse::<LevelFilter>().is_err());
+    if let Some(word) = stray {
+        let levels = "error, warn, info, debug, trace or off";
+        return Err(format!("the log level {word:?}: expected {levels}, or a filter as in `info,mailworker::delivery=debug`"));
+    }
+    EnvFilter::try_new(filter).map_err(|error| format!("the log filter {filter:?}: {error}"))
+}
+
 /// Logs and counts one event.
 pub fn record(event: &Event) {
     metrics::count(event);
     log::write(event);
+}
+
+/// Takes over what the store counts; called every few seconds, whatever happens, so that what a flood's end left
+/// untold is told as well.
+pub fn gauges(gauges: &crate::store::Gauges) {
+    metrics::gauges(gauges);
+    log::tell_kept_back(crate::clock::now());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_and_the_levels_are_named() {
+        for wrong in ["warning", "verbose", "9", "info,loud", "mailworker=loud"] {
+            assert!(directives(wrong).is_err(), "{wrong}");
+        }
+        assert!(directives("warning").unwrap_err().contains("error, warn, info, debug, trace"));
+        for right in ["info", "WARN", "off", "3", "mailworker=debug", "info,mailworker::delivery=debug", "mailworker"] {
+            assert!(directives(right).is_ok(), "{right}");
+        }
+    }
 }

@@ -152,6 +152,37 @@ mod tests {
     }
 
     #[test]
+    fn the_null_sender_is_found_as_it_is_written() {
+        let refused = |sender: &str| Kind::Refused {
+            phase: "rcpt".into(),
+            ip: [192, 0, 2, 1].into(),
+            sender: Some(sender.to_owned()),
+            recipient: None,
+            reply: Reply::new(550, 7, 1, "no"),
+        };
+        let received = |sender: Option<&str>| Kind::Received {
+            client: Box::new(crate::mail::Client {
+                ip: [192, 0, 2, 1].into(),
+                port: 1,
+                listener: String::new(),
+                helo: None,
+                esmtp: false,
+                tls: None,
+                ptr: None,
+            }),
+            sender: sender.map(|sender| Address::parse(sender).unwrap()),
+            recipients: Vec::new(),
+            size: 1,
+            subject: None,
+        };
+        let mut follow = Follow::new(TailFilter { sender: Some("<>".into()), ..TailFilter::default() });
+        assert!(follow.shows(&event(1, received(None))));
+        assert!(follow.shows(&event(2, refused("<>"))));
+        assert!(!follow.shows(&event(3, received(Some("ann@example.org")))));
+        assert!(!follow.shows(&event(4, refused("ann@example.org"))));
+    }
+
+    #[test]
     fn what_is_followed_is_bounded() {
         let mut follow = Follow::new(TailFilter { recipient: Some("a@".into()), ..TailFilter::default() });
         for n in 0..FOLLOWED as u128 + 10 {

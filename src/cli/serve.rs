@@ -98,7 +98,7 @@ pub async fn start(options: app::Options) -> Result<App, Failure> {
 
 /// The log goes to standard error, in the form and at the level asked for.
 pub fn start_log(log: &Log, level: &str) -> Result<(), Failure> {
-    let level = log.log_level.as_deref().unwrap_or(level);
+    let level = log.log_level.as_deref().filter(|level| !level.is_empty()).unwrap_or(level);
     let format = match log.log {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,

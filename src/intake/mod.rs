@@ -156,7 +156,8 @@ impl Intake {
         let kind = Kind::Refused {
             phase: phase.to_owned(),
             ip: client.ip,
-            sender: sender.map(ToString::to_string),
+            // After MAIL there is always one, be it the null sender.
+            sender: Some(sender.map_or_else(|| "<>".to_owned(), ToString::to_string)),
             recipient: recipient.map(ToString::to_string),
             reply: reply.clone(),
         };

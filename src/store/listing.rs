@@ -132,4 +132,7 @@ pub struct Gauges {
     pub dead: u64,
     pub oldest_queued: Option<Timestamp>,
     pub store_bytes: u64,
+    /// Log events that were too many to be kept.
+    #[serde(default)]
+    pub unlogged: u64,
 }

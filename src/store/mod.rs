@@ -299,6 +299,7 @@ impl Store {
                 dead: tally.dead.load(Ordering::Relaxed).max(0).unsigned_abs(),
                 oldest_queued: reader.with(queue::oldest_queued)?,
                 store_bytes: tally.spool_bytes.load(Ordering::Relaxed) + reader.database_bytes(),
+                unlogged: tally.dropped_logs.load(Ordering::Relaxed),
             })
         })
         .await

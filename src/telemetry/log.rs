@@ -1,15 +1,21 @@
 //! One event, one line. Faults are errors, what needs an eye is a warning, what happens to a message is info.
 //!
 //! Texts that come from peers, scripts or files are recorded as strings, which the formatters quote and escape; the
-//! message of a line is always one of ours. Refusals at connect are bounded: a flood of them must not become one of lines.
+//! message of a line is always one of ours. What a stranger can cause without a message of its own (refusals, connections
+//! that break, what `rcpt_to` prints) has an [`Allowance`]: a flood of it must not become one of lines.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::IpAddr;
+use std::sync::LazyLock;
 
+use super::allowance::Allowance;
+use super::metrics;
 use crate::event::{Attempted, Decision, Event, Kind};
-use crate::mail::{Address, Client, Reply};
+use crate::mail::{Address, Client, Reply, Timestamp};
 
-/// Lines a second about connections that were refused.
-const REFUSALS_A_SECOND: u64 = 10;
+/// Of sessions: refused, dropped, handshakes that failed.
+static SESSIONS: LazyLock<Allowance> = LazyLock::new(Allowance::default);
+/// Of scripts that ran for no message yet: strangers must not hide a session's lines behind them.
+static SCRIPTS: LazyLock<Allowance> = LazyLock::new(Allowance::default);
 
 /// The null sender is written as SMTP writes it.
 fn sender(sender: Option<&Address>) -> &str {
@@ -18,6 +24,7 @@ fn sender(sender: Option<&Address>) -> &str {
 
 /// Logs one event.
 pub(super) fn write(event: &Event) {
+    tell_kept_back(event.at);
     match &event.kind {
         Kind::Started { .. }
         | Kind::Listening { .. }
@@ -72,22 +79,28 @@ fn session(event: &Event) {
         Kind::TlsStarted { version, cipher } => {
             tracing::debug!(session, version = version.as_str(), cipher = cipher.as_str(), "tls started");
         }
-        Kind::TlsFailed { error } => tracing::info!(session, error = error.as_str(), "tls failed"),
+        Kind::TlsFailed { error } => {
+            if is_granted(&SESSIONS, None, event) {
+                tracing::info!(session, error = error.as_str(), "tls failed");
+            }
+        }
         Kind::Refused { phase, ip, sender, recipient, reply } => {
-            let Line::Written { kept_back } = allowance(phase, event) else { return };
-            tracing::info!(
-                session,
-                phase = phase.as_str(),
-                ip = %ip,
-                sender = sender.as_deref(),
-                recipient = recipient.as_deref(),
-                reply = text(reply).as_str(),
-                kept_back,
-                "refused"
-            );
+            if is_granted(&SESSIONS, Some(*ip), event) {
+                tracing::info!(
+                    session,
+                    phase = phase.as_str(),
+                    ip = %ip,
+                    sender = sender.as_deref(),
+                    recipient = recipient.as_deref(),
+                    reply = text(reply).as_str(),
+                    "refused"
+                );
+            }
         }
         Kind::Dropped { phase, ip, reason } => {
-            tracing::info!(session, phase = phase.as_str(), ip = %ip, reason = reason.as_str(), "dropped");
+            if is_granted(&SESSIONS, Some(*ip), event) {
+                tracing::info!(session, phase = phase.as_str(), ip = %ip, reason = reason.as_str(), "dropped");
+            }
         }
         _ => {}
     }
@@ -97,32 +110,28 @@ fn text(reply: &Reply) -> String {
     reply.to_string()
 }
 
-/// Whether a refusal gets a line.
-enum Line {
-    /// `kept_back`: how many before it got none, if any.
-    Written {
-        kept_back: Option<u64>,
-    },
-    KeptBack,
+fn is_granted(allowance: &Allowance, ip: Option<IpAddr>, event: &Event) -> bool {
+    let granted = allowance.grants(ip, event.at);
+    if !granted {
+        metrics::unlogged("flood", 1);
+    }
+    granted
 }
 
-fn allowance(phase: &str, event: &Event) -> Line {
-    static SECOND: AtomicU64 = AtomicU64::new(0);
-    static LINES: AtomicU64 = AtomicU64::new(0);
-    static KEPT_BACK: AtomicU64 = AtomicU64::new(0);
-    if phase != "connect" {
-        return Line::Written { kept_back: None };
+/// One line for all that got none in the window that is over.
+pub(super) fn tell_kept_back(now: Timestamp) {
+    for (allowance, of) in [(&SESSIONS, "sessions"), (&SCRIPTS, "scripts")] {
+        if let Some(kept) = allowance.kept_back(now) {
+            let (most_ip, most) = kept.most.unzip();
+            tracing::info!(
+                of,
+                kept_back = kept.lines,
+                most_ip = most_ip.map(tracing::field::display),
+                most,
+                "lines kept back"
+            );
+        }
     }
-    let second = event.at.as_secs().unsigned_abs();
-    if SECOND.swap(second, Ordering::Relaxed) != second {
-        LINES.store(0, Ordering::Relaxed);
-    }
-    if LINES.fetch_add(1, Ordering::Relaxed) < REFUSALS_A_SECOND {
-        let kept_back = KEPT_BACK.swap(0, Ordering::Relaxed);
-        return Line::Written { kept_back: Some(kept_back).filter(|lines| *lines > 0) };
-    }
-    KEPT_BACK.fetch_add(1, Ordering::Relaxed);
-    Line::KeptBack
 }
 
 fn message(event: &Event) {
@@ -134,6 +143,23 @@ fn message(event: &Event) {
         }
         Kind::Resent { original } => tracing::info!(session, id, original = %original, "resent"),
         Kind::Decided(decision) => decided(event, decision),
+        Kind::ScriptLog { .. } | Kind::ScriptFailed { .. } => script(event),
+        Kind::Accepted { reply, deliveries } => {
+            tracing::info!(session, id, deliveries, reply = text(reply).as_str(), "accepted");
+        }
+        Kind::Rejected { reply } => tracing::info!(session, id, reply = text(reply).as_str(), "rejected"),
+        Kind::Deferred { reply } => tracing::info!(session, id, reply = text(reply).as_str(), "deferred"),
+        _ => {}
+    }
+}
+
+fn script(event: &Event) {
+    if event.message.is_none() && !is_granted(&SCRIPTS, None, event) {
+        return;
+    }
+    let session = event.session;
+    let id = event.message.map(tracing::field::display);
+    match &event.kind {
         Kind::ScriptLog { recipient, file, line, text } => tracing::info!(
             session,
             id,
@@ -151,11 +177,6 @@ fn message(event: &Event) {
             error = error.as_str(),
             "script failed"
         ),
-        Kind::Accepted { reply, deliveries } => {
-            tracing::info!(session, id, deliveries, reply = text(reply).as_str(), "accepted");
-        }
-        Kind::Rejected { reply } => tracing::info!(session, id, reply = text(reply).as_str(), "rejected"),
-        Kind::Deferred { reply } => tracing::info!(session, id, reply = text(reply).as_str(), "deferred"),
         _ => {}
     }
 }
@@ -321,14 +342,14 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_refused_connections_is_no_flood_of_lines() {
+    fn a_flood_of_refusals_is_no_flood_of_lines() {
         let mut flood = refusal("a@example.com");
-        flood.at = Timestamp::from_millis(5_000_000);
-        let Kind::Refused { phase, .. } = &mut flood.kind else { unreachable!() };
-        "connect".clone_into(phase);
+        let Kind::Refused { ip, .. } = &mut flood.kind else { unreachable!() };
+        *ip = "198.51.100.9".parse().unwrap();
         let lines = (0..50).filter(|_| !written(false, &flood).is_empty()).count();
-        assert_eq!(lines, 10);
-        flood.at = Timestamp::from_millis(5_001_000);
-        assert!(written(false, &flood).contains("kept_back=40"));
+        assert_eq!(lines, 20);
+        flood.at = Timestamp::from_millis(10_000);
+        let told = written(false, &flood);
+        assert!(told.contains("kept_back=30 most_ip=198.51.100.9 most=30"), "{told}");
     }
 }

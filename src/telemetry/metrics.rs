@@ -23,6 +23,7 @@ const DELIVERIES: &[&str] = &["relay", "webhook", "notice", "decide", "other"];
 const ATTEMPTS: &[&str] = &["delivered", "later", "failed", "other"];
 const VERSIONS: &[&str] = &["TLSv1.2", "TLSv1.3", "other"];
 const NOTICES: &[&str] = &["sent", "suppressed"];
+const UNLOGGED: &[&str] = &["flood", "stderr", "store"];
 const ONE: &[&str] = &[""];
 
 /// In seconds: from a fast disk's sync to a slow peer's patience.
@@ -38,48 +39,84 @@ pub enum Level {
     SessionsOpen,
     InFlightBytes,
     StorageFreeBytes,
+    DeliveryAttempts,
+    WorkerRuns,
+    StoreReads,
+    StoreWaiting,
 }
+
+/// What each level is called, and what it says.
+const LEVELS: &[(Level, &str, &str)] = &[
+    (Level::SessionsOpen, "mailworker_sessions_open", "Sessions open now"),
+    (
+        Level::InFlightBytes,
+        "mailworker_in_flight_bytes",
+        "Octets of mail held in memory while it is received and decided",
+    ),
+    (Level::StorageFreeBytes, "mailworker_storage_free_bytes", "Free space on the store's disk"),
+    (
+        Level::DeliveryAttempts,
+        "mailworker_delivery_attempts_open",
+        "Attempts at deliveries under way, of [limits] deliveries",
+    ),
+    (Level::WorkerRuns, "mailworker_worker_runs_open", "Worker runs under way that took a place of [limits] runs"),
+    (Level::StoreReads, "mailworker_store_reads_open", "Reads of the store under way, those of workers apart"),
+    (Level::StoreWaiting, "mailworker_store_waiting", "Changes that wait for the store's writer or are being written"),
+];
 
 type Source = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// Counters of one name, by one or two labels.
 struct Family {
-    name: &'static str,
-    rows: (&'static str, &'static [&'static str]),
-    columns: (&'static str, &'static [&'static str]),
-    cells: Vec<OnceLock<Counter>>,
+    rows: &'static [&'static str],
+    columns: &'static [&'static str],
+    /// All made at the start, so that the first event is an increase over 0 and not a series that begins at 1.
+    cells: Vec<Counter>,
 }
 
 impl Family {
     fn new(
+        recorder: &PrometheusRecorder,
         name: &'static str,
         rows: (&'static str, &'static [&'static str]),
         columns: (&'static str, &'static [&'static str]),
     ) -> Self {
-        let cells = std::iter::repeat_with(OnceLock::new).take(rows.1.len() * columns.1.len()).collect();
-        Self { name, rows, columns, cells }
+        let labels = |pairs: [(&'static str, &'static str); 2]| {
+            let named = pairs.into_iter().filter(|(label, _)| !label.is_empty());
+            named.map(|(label, value)| metrics::Label::new(label, value)).collect::<Vec<_>>()
+        };
+        let pairs = rows.1.iter().flat_map(|row| columns.1.iter().map(move |column| (*row, *column)));
+        let cells = pairs
+            .map(|(row, column)| {
+                let labels = labels([(rows.0, row), (columns.0, column)]);
+                with_local_recorder(recorder, || counter!(name, labels))
+            })
+            .collect();
+        Self { rows: rows.1, columns: columns.1, cells }
     }
 
-    fn plain(name: &'static str) -> Self {
-        Self::new(name, ("", ONE), ("", ONE))
+    fn plain(recorder: &PrometheusRecorder, name: &'static str) -> Self {
+        Self::new(recorder, name, ("", ONE), ("", ONE))
     }
 
-    fn by(name: &'static str, label: &'static str, values: &'static [&'static str]) -> Self {
-        Self::new(name, (label, values), ("", ONE))
+    fn by(
+        recorder: &PrometheusRecorder,
+        name: &'static str,
+        label: &'static str,
+        values: &'static [&'static str],
+    ) -> Self {
+        Self::new(recorder, name, (label, values), ("", ONE))
     }
 
-    fn add(&self, recorder: &PrometheusRecorder, row: &str, column: &str, count: u64) {
-        let (row, column) = (place(self.rows.1, row), place(self.columns.1, column));
-        let Some(cell) = self.cells.get(row * self.columns.1.len() + column) else { return };
-        let made = cell.get_or_init(|| {
-            let labels: Vec<metrics::Label> = [(self.rows, row), (self.columns, column)]
-                .into_iter()
-                .filter(|((label, _), _)| !label.is_empty())
-                .filter_map(|((label, values), place)| Some(metrics::Label::new(label, *values.get(place)?)))
-                .collect();
-            with_local_recorder(recorder, || counter!(self.name, labels))
-        });
-        made.increment(count);
+    fn cell(&self, row: &str, column: &str) -> Option<&Counter> {
+        let (row, column) = (place(self.rows, row), place(self.columns, column));
+        self.cells.get(row * self.columns.len() + column)
+    }
+
+    fn add(&self, row: &str, column: &str, count: u64) {
+        if let Some(cell) = self.cell(row, column) {
+            cell.increment(count);
+        }
     }
 }
 
@@ -89,10 +126,10 @@ fn place(values: &[&str], value: &str) -> usize {
 }
 
 struct Metrics {
-    recorder: PrometheusRecorder,
     handle: PrometheusHandle,
     samples: AtomicU32,
-    levels: RwLock<Vec<(Level, Source)>>,
+    levels: Vec<(Level, Gauge)>,
+    sources: RwLock<Vec<(Level, Source)>>,
 
     sessions: Family,
     tls: Family,
@@ -109,14 +146,12 @@ struct Metrics {
     pauses: Family,
     faults: Family,
     reload_failures: Family,
+    unlogged: Family,
 
     accept_seconds: Histogram,
     decision_seconds: Histogram,
     delivery_seconds: Histogram,
 
-    sessions_open: Gauge,
-    in_flight_bytes: Gauge,
-    storage_free_bytes: Gauge,
     queued: Gauge,
     dead: Gauge,
     oldest_queued_seconds: Gauge,
@@ -132,41 +167,48 @@ impl Metrics {
         with_local_recorder(&recorder, describe);
         let seconds = |name: &'static str| with_local_recorder(&recorder, || histogram!(name));
         let level = |name: &'static str| with_local_recorder(&recorder, || gauge!(name));
+        let plain = |name: &'static str| Family::plain(&recorder, name);
+        let by = |name: &'static str, label, values| Family::by(&recorder, name, label, values);
+        let table = |name: &'static str, rows, columns| Family::new(&recorder, name, rows, columns);
         Self {
-            sessions: Family::plain("mailworker_sessions_total"),
-            tls: Family::by("mailworker_tls_sessions_total", "version", VERSIONS),
-            tls_failures: Family::plain("mailworker_tls_failures_total"),
-            refused: Family::new("mailworker_refused_total", ("phase", PHASES), ("code", CODES)),
-            dropped: Family::by("mailworker_dropped_total", "phase", PHASES),
-            messages: Family::by("mailworker_messages_total", "outcome", OUTCOMES),
-            message_bytes: Family::plain("mailworker_message_bytes_total"),
-            decisions: Family::by("mailworker_decisions_total", "verdict", VERDICTS),
-            script_failures: Family::plain("mailworker_script_failures_total"),
-            deliveries: Family::new("mailworker_deliveries_total", ("kind", DELIVERIES), ("outcome", ATTEMPTS)),
-            deliveries_failed: Family::plain("mailworker_deliveries_failed_total"),
-            notices: Family::by("mailworker_notices_total", "outcome", NOTICES),
-            pauses: Family::plain("mailworker_destination_pauses_total"),
-            faults: Family::plain("mailworker_faults_total"),
-            reload_failures: Family::plain("mailworker_reload_failures_total"),
+            sessions: plain("mailworker_sessions_total"),
+            tls: by("mailworker_tls_sessions_total", "version", VERSIONS),
+            tls_failures: plain("mailworker_tls_failures_total"),
+            refused: table("mailworker_refused_total", ("phase", PHASES), ("code", CODES)),
+            dropped: by("mailworker_dropped_total", "phase", PHASES),
+            messages: by("mailworker_messages_total", "outcome", OUTCOMES),
+            message_bytes: plain("mailworker_message_bytes_total"),
+            decisions: by("mailworker_decisions_total", "verdict", VERDICTS),
+            script_failures: plain("mailworker_script_failures_total"),
+            deliveries: table("mailworker_deliveries_total", ("kind", DELIVERIES), ("outcome", ATTEMPTS)),
+            deliveries_failed: plain("mailworker_deliveries_failed_total"),
+            notices: by("mailworker_notices_total", "outcome", NOTICES),
+            pauses: plain("mailworker_destination_pauses_total"),
+            faults: plain("mailworker_faults_total"),
+            reload_failures: plain("mailworker_reload_failures_total"),
+            unlogged: by("mailworker_unlogged_total", "why", UNLOGGED),
             accept_seconds: seconds("mailworker_accept_seconds"),
             decision_seconds: seconds("mailworker_decision_seconds"),
             delivery_seconds: seconds("mailworker_delivery_seconds"),
-            sessions_open: level("mailworker_sessions_open"),
-            in_flight_bytes: level("mailworker_in_flight_bytes"),
-            storage_free_bytes: level("mailworker_storage_free_bytes"),
+            levels: LEVELS.iter().map(|(which, name, _)| (*which, level(name))).collect(),
             queued: level("mailworker_queued_deliveries"),
             dead: level("mailworker_dead_deliveries"),
             oldest_queued_seconds: level("mailworker_oldest_queued_seconds"),
             store_bytes: level("mailworker_store_bytes"),
             samples: AtomicU32::new(0),
-            levels: RwLock::default(),
+            sources: RwLock::default(),
             handle,
-            recorder,
         }
     }
 
     fn add(&self, family: &Family, row: &str, column: &str) {
-        family.add(&self.recorder, row, column, 1);
+        family.add(row, column, 1);
+    }
+
+    fn set(&self, level: Level, value: u64) {
+        if let Some((_, gauge)) = self.levels.iter().find(|(known, _)| *known == level) {
+            gauge.set(float(value));
+        }
     }
 
     fn time(&self, histogram: &Histogram, seconds: f64) {
@@ -185,7 +227,7 @@ impl Metrics {
             Kind::Dropped { phase, .. } => self.add(&self.dropped, phase, ""),
             Kind::Fault { .. } => self.add(&self.faults, "", ""),
             Kind::ReloadFailed { .. } => self.add(&self.reload_failures, "", ""),
-            Kind::StorageLow { free_bytes, .. } => self.storage_free_bytes.set(float(*free_bytes)),
+            Kind::StorageLow { free_bytes, .. } => self.set(Level::StorageFreeBytes, *free_bytes),
             Kind::DestinationPaused { .. } => self.add(&self.pauses, "", ""),
             Kind::NoticeSent { .. } => self.add(&self.notices, "sent", ""),
             Kind::NoticeSuppressed { .. } => self.add(&self.notices, "suppressed", ""),
@@ -200,7 +242,7 @@ impl Metrics {
 
     fn count_message(&self, event: &Event) {
         match &event.kind {
-            Kind::Received { size, .. } => self.message_bytes.add(&self.recorder, "", "", *size),
+            Kind::Received { size, .. } => self.message_bytes.add("", "", *size),
             Kind::Accepted { .. } => {
                 self.add(&self.messages, "accepted", "");
                 self.answered(event);
@@ -242,11 +284,12 @@ fn describe() {
         ("mailworker_destination_pauses_total", "Destinations given a rest"),
         ("mailworker_faults_total", "Our own faults"),
         ("mailworker_reload_failures_total", "Reloads that failed"),
+        (
+            "mailworker_unlogged_total",
+            "Not logged: lines kept back in a flood, lines that standard error took too slowly, events the store's log had no place for",
+        ),
     ];
     let gauges = [
-        ("mailworker_sessions_open", "Sessions open now"),
-        ("mailworker_in_flight_bytes", "Octets of mail held in memory while it is received and decided"),
-        ("mailworker_storage_free_bytes", "Free space on the store's disk"),
         ("mailworker_queued_deliveries", "Deliveries not yet settled"),
         ("mailworker_dead_deliveries", "Deliveries given up and kept for an admin"),
         ("mailworker_oldest_queued_seconds", "Age of the oldest delivery not yet settled"),
@@ -260,7 +303,7 @@ fn describe() {
     for (name, text) in counters {
         metrics::describe_counter!(name, text);
     }
-    for (name, text) in gauges {
+    for (name, text) in gauges.into_iter().chain(LEVELS.iter().map(|(_, name, text)| (*name, *text))) {
         metrics::describe_gauge!(name, text);
     }
     for (name, text) in histograms {
@@ -294,14 +337,22 @@ pub(super) fn count(event: &Event) {
 
 /// Names who knows a level; it is asked each time the metrics are read. The last one named counts.
 pub fn level(level: Level, source: impl Fn() -> u64 + Send + Sync + 'static) {
-    let mut levels = all().levels.write().unwrap_or_else(PoisonError::into_inner);
+    let mut levels = all().sources.write().unwrap_or_else(PoisonError::into_inner);
     levels.retain(|(known, _)| *known != level);
     levels.push((level, Box::new(source)));
+}
+
+/// So many more lines or events weren't logged, and why.
+pub(super) fn unlogged(why: &str, count: u64) {
+    all().unlogged.add(why, "", count);
 }
 
 /// Takes over what the store counts.
 pub fn gauges(gauges: &crate::store::Gauges) {
     let all = all();
+    if let Some(store) = all.unlogged.cell("store", "") {
+        store.absolute(gauges.unlogged);
+    }
     all.queued.set(float(gauges.queued));
     all.dead.set(float(gauges.dead));
     all.store_bytes.set(float(gauges.store_bytes));
@@ -313,13 +364,8 @@ pub fn gauges(gauges: &crate::store::Gauges) {
 #[must_use]
 pub fn prometheus() -> String {
     let all = all();
-    for (level, source) in all.levels.read().unwrap_or_else(PoisonError::into_inner).iter() {
-        let gauge = match level {
-            Level::SessionsOpen => &all.sessions_open,
-            Level::InFlightBytes => &all.in_flight_bytes,
-            Level::StorageFreeBytes => &all.storage_free_bytes,
-        };
-        gauge.set(float(source()));
+    for (level, source) in all.sources.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        all.set(*level, source());
     }
     all.handle.render()
 }
@@ -350,6 +396,21 @@ mod tests {
         assert!(text.contains(r#"mailworker_refused_total{phase="rcpt",code="550"} 2"#), "{text}");
         assert!(text.contains(r#"mailworker_refused_total{phase="rcpt",code="other"} 1"#), "{text}");
         assert!(!text.contains("victim"), "{text}");
+    }
+
+    #[test]
+    fn each_counter_is_there_before_its_first_event() {
+        let text = Metrics::new().handle.render();
+        for zero in [
+            "mailworker_faults_total 0",
+            "mailworker_sessions_total 0",
+            r#"mailworker_messages_total{outcome="deferred"} 0"#,
+            r#"mailworker_deliveries_total{kind="webhook",outcome="failed"} 0"#,
+            r#"mailworker_refused_total{phase="rcpt",code="550"} 0"#,
+            r#"mailworker_unlogged_total{why="store"} 0"#,
+        ] {
+            assert!(text.lines().any(|line| line == zero), "{zero}\n{text}");
+        }
     }
 
     #[test]

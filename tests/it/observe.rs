@@ -60,6 +60,48 @@ fn the_trace_tells_the_whole_story() {
     assert!(listed.contains(id) && listed.contains("story"), "{listed}");
 }
 
+/// Refusals need no login: each is counted, and what a flood of them leaves in the log is bounded.
+#[test]
+fn a_flood_of_refused_recipients_is_counted_and_is_no_flood_of_lines() {
+    let server = Setup::new().start();
+    let begun = std::time::Instant::now();
+    let mut refused = 0;
+    for session in 0..30 {
+        let mut client = server.client();
+        client.command("MAIL FROM:<>").expect(250);
+        for n in 0..10 {
+            refused += u64::from(client.command(&format!("RCPT TO:<u{session}.{n}@example.net>")).code == 550);
+        }
+    }
+    assert!(refused >= 200, "{refused}");
+    let counted = server.metric("mailworker_refused_total", &["phase=\"rcpt\"", "code=\"550\""]);
+    assert!((counted - f64::from(u32::try_from(refused).unwrap())).abs() < 0.1, "{counted}");
+    assert!(server.metric("mailworker_unlogged_total", &["why=\"flood\""]) > 100.0);
+    // What was kept back is told at the end of a window, whether or not anything else happens then.
+    let told = server.log.find("kept_back", 0, |line| line.contains("kept_back=").then(|| line.to_owned()));
+    assert!(told.contains("most_ip=127.0.0.1"), "{told}");
+    let windows = begun.elapsed().as_secs() as usize / 10 + 2;
+    let written = server.log.all().iter().filter(|line| line.contains(" refused session=")).count();
+    assert!(written <= 20 * windows, "{written}");
+    let null = server.log.all().iter().any(|line| line.contains(" refused session=") && line.contains("sender=\"<>\""));
+    assert!(null, "the null sender is named");
+}
+
+/// An increase over 0 is one: an alarm must not miss the first fault.
+#[test]
+fn each_counter_is_there_before_the_first_event() {
+    let server = Setup::new().start();
+    let (_, metrics) = server.get("/metrics");
+    for zero in [
+        "mailworker_faults_total 0",
+        "mailworker_reload_failures_total 0",
+        "mailworker_refused_total{phase=\"rcpt\",code=\"550\"} 0",
+        "mailworker_deliveries_total{kind=\"relay\",outcome=\"failed\"} 0",
+    ] {
+        assert!(metrics.lines().any(|line| line == zero), "{zero}\n{metrics}");
+    }
+}
+
 /// Neither bodies nor secrets reach the log.
 #[test]
 fn the_log_holds_neither_bodies_nor_secrets() {
@@ -128,6 +170,12 @@ fn exit_codes_tell_what_was_wrong() {
     };
     assert_eq!(run(&["check"]).status.code(), Some(0), "{}", String::from_utf8_lossy(&run(&["check"]).stderr));
     assert_eq!(run(&["no-such-command"]).status.code(), Some(2));
+    for level in ["warning", "verbose", "9"] {
+        let refused = run(&["serve", "--log-level", level]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains(level) && said.contains("error, warn, info, debug, trace"), "{said}");
+    }
     let broken = setup
         .rules("fn email(message, env, ctx) { message.forward(env.SUPORT) }")
         .toml("[vars]\nSUPPORT = \"a@example.net\"");
