@@ -319,7 +319,7 @@ async fn a_redirect_is_not_followed() {
     let server = Server::answering("307 Moved", &format!("Location: {}\r\n", target.url("/new?k=v")), "").await;
     let sent = called(&config(&server.url("/"))).await;
     let failure = sent.result.unwrap_err();
-    assert!(failure.detail.contains(&format!("a redirect to {}", target.url("/new,"))), "{}", failure.detail);
+    assert!(failure.detail.contains(&format!("a redirect to {}", target.url("/…,"))), "{}", failure.detail);
     assert_eq!((failure.retry, target.count()), (Retry::Later, (0, 0)));
 }
 
