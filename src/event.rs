@@ -151,6 +151,12 @@ pub enum Kind {
         until: Timestamp,
         reason: String,
     },
+    /// A webhook's endpoint said 410: nothing more is sent to it until an admin tries again, or its URL changes.
+    EndpointDisabled {
+        /// Its binding, or its [`shown_url`].
+        endpoint: String,
+        reason: String,
+    },
     /// An admin's hand: retry, drop, put.
     Admin {
         verb: String,

@@ -99,6 +99,7 @@ fn server(kind: &Kind) -> String {
         Kind::DestinationPaused { destination, until, reason } => {
             told(WAIT, "paused", &format!("{destination} until {}: {reason}", super::print::time(*until)))
         }
+        Kind::EndpointDisabled { endpoint, reason } => told(BAD, "disabled", &format!("{endpoint}: {reason}")),
         Kind::Admin { verb, detail } => told(NOTE, "admin", &format!("{verb}: {detail}")),
         // What is told in other words above comes here never; what is added to the list comes here until it has words.
         other => serde_json::to_string(other).unwrap_or_default(),

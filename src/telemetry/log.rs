@@ -44,7 +44,8 @@ pub(super) fn write(event: &Event) {
         Kind::Failed { .. }
         | Kind::NoticeSent { .. }
         | Kind::NoticeSuppressed { .. }
-        | Kind::DestinationPaused { .. } => delivery(event),
+        | Kind::DestinationPaused { .. }
+        | Kind::EndpointDisabled { .. } => delivery(event),
         _ => message(event),
     }
 }
@@ -248,6 +249,9 @@ fn delivery(event: &Event) {
             reason = reason.as_str(),
             "destination paused"
         ),
+        Kind::EndpointDisabled { endpoint, reason } => {
+            tracing::warn!(id, endpoint = endpoint.as_str(), reason = reason.as_str(), "endpoint disabled");
+        }
         _ => {}
     }
 }

@@ -240,6 +240,51 @@ fn a_webhook_that_keeps_failing_is_kept_and_can_be_sent_again() {
     server.wait_until("the queue is empty", || server.queue().is_empty().then_some(()));
 }
 
+/// Standard Webhooks: 410 disables an endpoint. What is there for it is kept, over a restart too, until an admin asks.
+#[test]
+fn an_endpoint_that_says_410_is_left_alone_until_an_admin_tries_again() {
+    let hook = HttpSink::start();
+    hook.script(["410 Gone"]);
+    let mut server = hook_setup(&hook).start();
+    let mark = server.log.mark();
+    server.send("ann@example.org", &["support@example.com"], &mail("first", "x")).expect(250);
+    let told = server.wait_event(mark, "endpoint_disabled", |_| true);
+    assert_eq!(told["endpoint"], "HOOK", "{told}");
+    server.stop();
+    server.run();
+    let mark = server.log.mark();
+    server.send("ann@example.org", &["support@example.com"], &mail("second", "x")).expect(250);
+    let failed = server.wait_event(mark, "failed", |_| true);
+    assert!(failed["reason"].as_str().unwrap().contains("it answered 410 at"), "{failed}");
+    assert_eq!(hook.requests().len(), 1);
+    server.wait_until("two dead letters", || (server.queue().len() == 2).then_some(()));
+
+    server.stdout(&["queue", "retry", "--all"]);
+    hook.wait(3);
+    server.wait_until("the queue is empty", || server.queue().is_empty().then_some(()));
+    server.stop();
+    server.run();
+    server.send("ann@example.org", &["support@example.com"], &mail("third", "x")).expect(250);
+    hook.wait(4);
+}
+
+/// Another URL is another endpoint.
+#[test]
+fn an_endpoint_with_a_new_url_is_asked() {
+    let hook = HttpSink::start();
+    hook.script(["410 Gone"]);
+    let server = hook_setup(&hook).start();
+    let mark = server.log.mark();
+    server.send("ann@example.org", &["support@example.com"], &mail("first", "x")).expect(250);
+    server.wait_event(mark, "endpoint_disabled", |_| true);
+    let mark = server.log.mark();
+    let config = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
+    server.write("mailworker.toml", &config.replace("/hook?x=1", "/other"));
+    server.wait_event(mark, "reloaded", |_| true);
+    server.send("ann@example.org", &["support@example.com"], &mail("second", "x")).expect(250);
+    assert_eq!(hook.wait(2)[1].path, "/other");
+}
+
 #[test]
 fn what_is_dropped_from_the_queue_is_gone() {
     let sink = SmtpSink::start();

@@ -42,6 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         left_over: 0,
         retries: shared.parts.store.retries(),
     };
+    owner.recall().await;
     while shared.running() {
         owner.step().await;
     }
@@ -68,6 +69,7 @@ impl Owner {
         if retries != self.retries {
             self.retries = retries;
             self.destinations.values().for_each(|destination| destination.end_rest());
+            self.forget().await;
         }
         while let Some(delivery) = self.aside.pop_front() {
             if let Some(delivery) = self.place(delivery, now) {
@@ -91,6 +93,27 @@ impl Owner {
                 self.shared.parts.bus.publish(Event::new(now, kind));
                 self.pause(Duration::from_secs(1)).await;
             }
+        }
+    }
+
+    /// The endpoints that said 410 before the start.
+    async fn recall(&self) {
+        if let Ok(webhooks) = &self.shared.webhooks {
+            self.told(webhooks.gone.recall(&self.shared.parts.store).await);
+        }
+    }
+
+    /// They are asked again.
+    async fn forget(&self) {
+        if let Ok(webhooks) = &self.shared.webhooks {
+            self.told(webhooks.gone.forget(&self.shared.parts.store).await);
+        }
+    }
+
+    fn told(&self, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            let kind = Kind::Fault { what: "endpoints that said 410".into(), detail: error.to_string() };
+            self.shared.parts.bus.publish(Event::new(clock::now(), kind));
         }
     }
 

@@ -156,6 +156,11 @@ impl Judge<'_> {
                     let next = *due;
                     correct_next(&mut settlement.events, next);
                 }
+                if let Some(write) = sent.disables {
+                    let disabled = Kind::EndpointDisabled { endpoint: target(&delivery.task), reason: failure.detail };
+                    settlement.events.push(Event::new(self.now, disabled).of(delivery.key.message));
+                    settlement.kv_writes.push(write);
+                }
                 settlement
             }
         }

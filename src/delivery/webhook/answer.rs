@@ -40,7 +40,6 @@ pub struct Verdict {
     pub result: Result<Answer, Failure>,
     pub retry_after: Option<Duration>,
     pub pauses: bool,
-    pub disabled: bool,
 }
 
 /// `host` as in `hooks.example.net [192.0.2.1]:443`; `url` is what was called.
@@ -48,23 +47,23 @@ pub struct Verdict {
 pub fn judge(status: u16, headers: &HeaderMap, content: &[u8], host: &str, url: &Url, now: Timestamp) -> Verdict {
     let answer = Answer { status, text: clean(&String::from_utf8_lossy(content), MAX_TEXT) };
     if (200..300).contains(&status) {
-        return Verdict { result: Ok(answer), retry_after: None, pauses: false, disabled: false };
+        return Verdict { result: Ok(answer), retry_after: None, pauses: false };
     }
-    let disabled = status == 410;
+    let gone = status == 410;
     let detail = match status {
         300..400 => format!("{host} answered {}", redirect(status, headers, url)),
         410 => format!("{host} answered {answer}; by 410 an endpoint says that it wants no more"),
         _ => format!("{host} answered {answer}"),
     };
     let failure = Failure {
-        retry: if disabled { Retry::Never } else { Retry::Later },
+        retry: if gone { Retry::Never } else { Retry::Later },
         side: Side::Remote,
-        status: if disabled { "5.0.0" } else { "4.0.0" }.to_owned(),
+        status: if gone { "5.0.0" } else { "4.0.0" }.to_owned(),
         reply: None,
         detail,
     };
-    let retry_after = if disabled { None } else { wait(headers, now) };
-    Verdict { result: Err(failure), retry_after, pauses: matches!(status, 429 | 502..=504), disabled }
+    let retry_after = if gone { None } else { wait(headers, now) };
+    Verdict { result: Err(failure), retry_after, pauses: matches!(status, 429 | 502..=504) }
 }
 
 /// Which host a redirect leads to; it is never followed.
@@ -131,14 +130,14 @@ mod tests {
         for status in [200, 201, 202, 204, 299] {
             let verdict = judged(status, &[], "ok\r\n");
             assert_eq!(verdict.result.unwrap().to_string(), format!("{status}: ok"));
-            assert!(!verdict.pauses && !verdict.disabled);
+            assert!(!verdict.pauses);
         }
     }
 
     #[test]
     fn gone_is_never_again() {
         let verdict = judged(410, &[("retry-after", "5")], "");
-        assert!(verdict.disabled && !verdict.pauses && verdict.retry_after.is_none());
+        assert!(!verdict.pauses && verdict.retry_after.is_none());
         assert_eq!(verdict.result.unwrap_err().retry, Retry::Never);
     }
 

@@ -75,7 +75,7 @@ impl Exchange<'_> {
             result: verdict.result,
             retry_after: verdict.retry_after,
             pauses: verdict.pauses,
-            disabled: verdict.disabled,
+            disables: None,
             host,
             status: Some(status),
         }

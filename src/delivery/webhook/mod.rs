@@ -1,6 +1,6 @@
 //! Webhooks: one signed HTTP request for one delivery, and what its answer comes to.
 //!
-//! Must never: follow a redirect, connect to an address that `[egress]` forbids for a URL of a script's, read more
+//! Must never: ask an endpoint that said 410 ([`Gone`]), follow a redirect, connect to an address that `[egress]` forbids for a URL of a script's, read more
 //! than 4 KiB of an answer, or say a key, a login or a query in an error. An attempt is bounded in time as a whole.
 //! Standards: Standard Webhooks; RFC 9110. Input: a [`WebhookTask`] and, where the body is made from the message, its
 //! octets. Output: [`Sent`]; whether and when it is tried again is the dispatcher's.
@@ -9,6 +9,7 @@ pub mod answer;
 mod client;
 mod endpoint;
 mod exchange;
+mod gone;
 pub mod sign;
 #[cfg(test)]
 mod tests;
@@ -25,10 +26,12 @@ use url::Url;
 use self::client::{Clients, check_literal};
 use self::endpoint::Endpoint;
 use self::exchange::Exchange;
+use self::gone::Gone;
 use super::payload::{Payload, Size, Source, standard};
 use super::{Failure, Side};
 use crate::config::Config;
 use crate::dns::Dns;
+use crate::kv;
 use crate::mail::Timestamp;
 use crate::store::{Body, DeliveryKey, WebhookBody, WebhookTask};
 
@@ -38,6 +41,7 @@ pub use self::client::SetupError;
 /// Sends webhooks; keeps connections to endpoints open for the next one.
 pub struct Webhooks {
     clients: Clients,
+    pub gone: Gone,
 }
 
 /// What came of one try.
@@ -49,8 +53,9 @@ pub struct Sent {
     pub retry_after: Option<Duration>,
     /// The destination as a whole should rest: 429, 502, 503, 504, or it can't be reached.
     pub pauses: bool,
-    /// 410: the endpoint wants nothing more, this delivery's retries included.
-    pub disabled: bool,
+    /// 410: the endpoint wants nothing more, this delivery's retries included. What remembers it, to be stored with the
+    /// outcome; one alone of several tries at once brings it.
+    pub disables: Option<kv::Write>,
     /// As in `hooks.example.net [192.0.2.1]:443`; without the address where none was reached.
     pub host: String,
     /// HTTP's, where there was an answer.
@@ -60,7 +65,7 @@ pub struct Sent {
 impl Sent {
     fn unsent(failure: Failure, host: String) -> Self {
         let pauses = failure.side == Side::Network;
-        Self { result: Err(failure), retry_after: None, pauses, disabled: false, host, status: None }
+        Self { result: Err(failure), retry_after: None, pauses, disables: None, host, status: None }
     }
 }
 
@@ -79,7 +84,7 @@ impl Webhooks {
     /// # Errors
     /// [`SetupError`]
     pub fn new(dns: Arc<Dns>, roots: Option<Arc<RootCertStore>>) -> Result<Self, SetupError> {
-        Ok(Self { clients: Clients::new(dns, roots)? })
+        Ok(Self { clients: Clients::new(dns, roots)?, gone: Gone::default() })
     }
 
     /// Sends `task` once; twice where a body made from the message is too large (413): then without attachments.
@@ -98,11 +103,19 @@ impl Webhooks {
             Ok(found) => found,
             Err((failure, host)) => return Sent::unsent(failure, host),
         };
+        if let Some(since) = capture.map_or_else(|| self.gone.since(&endpoint.url), |_| None) {
+            let detail =
+                format!("disabled: it answered 410 at {since} and wants no more (`queue retry` asks it again)");
+            return Sent::unsent(Failure::never(Side::Remote, "5.0.0", detail), endpoint.host());
+        }
         let full = match content(config, this, task, body, Size::Full).await {
             Ok(full) => full,
             Err(failure) => return Sent::unsent(failure, endpoint.host()),
         };
-        let sent = call(&client, &endpoint, this, full).await;
+        let mut sent = call(&client, &endpoint, this, full).await;
+        if sent.status == Some(410) && capture.is_none() {
+            sent.disables = self.gone.note(&endpoint.url, this.now);
+        }
         if sent.status != Some(413) || task.body != WebhookBody::Message {
             return sent;
         }

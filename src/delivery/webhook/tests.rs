@@ -332,10 +332,20 @@ async fn an_endpoint_that_is_busy_says_for_how_long() {
 }
 
 #[tokio::test]
-async fn gone_disables_the_endpoint() {
-    let server = Server::answering("410 Gone", "", "").await;
-    let sent = called(&config(&server.url("/"))).await;
-    assert!(sent.disabled && sent.result.unwrap_err().retry == Retry::Never);
+async fn gone_disables_the_endpoint_and_no_other() {
+    let answers = ["410 Gone", "200 OK"].map(|status| Script::Answer(answer(status, "", "")));
+    let server = Server::start(answers).await;
+    let hooks = webhooks(Table::default());
+    let send =
+        async |path: &str| hooks.send(&config(&server.url(path)), this(), &task(Some("HOOK"), ""), None, None).await;
+    let sent = send("/hush").await;
+    let stored = format!("{:?}", sent.disables.unwrap());
+    assert!(sent.result.unwrap_err().retry == Retry::Never && !stored.contains("hush"), "{stored}");
+    let again = send("/hush").await;
+    let failure = again.result.unwrap_err();
+    assert!(again.disables.is_none() && failure.detail.contains("it answered 410 at"), "{}", failure.detail);
+    assert_eq!((failure.retry, server.count().1), (Retry::Never, 1));
+    send("/other").await.result.unwrap();
 }
 
 fn message() -> Body {

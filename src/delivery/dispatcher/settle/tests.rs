@@ -155,7 +155,7 @@ fn hooked(attempts: u32, retry_after: Option<Duration>) -> Settlement {
         result: Err(failure),
         retry_after,
         pauses: true,
-        disabled: false,
+        disables: None,
         host: "hooks.example.net:443".into(),
         status: Some(503),
     };
