@@ -30,7 +30,8 @@ pub struct Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
     Full,
-    /// Without the content of attachments: for an endpoint that said 413.
+    /// Without texts and the content of attachments: for an endpoint that said 413. What is left out is said to be, and
+    /// `message_id` finds it (`mailworker messages raw ID`).
     Thin,
 }
 

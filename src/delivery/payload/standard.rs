@@ -160,7 +160,7 @@ pub fn payload(source: &Source, size: Size) -> Payload {
     let message = Message::new(source.body.raw.clone());
     let mut truncated = Truncated::default();
     let headers = fields(&message, &mut truncated);
-    let (text, html, text_from_html) = texts(&message, &mut truncated);
+    let (text, html, text_from_html) = texts(&message, size, &mut truncated);
     let attachments = attachments(&message, size, &mut truncated);
     let event = Event {
         kind: "email.received",
@@ -249,15 +249,14 @@ fn fields<'a>(message: &'a Message, truncated: &mut Truncated) -> Vec<Field<'a>>
 }
 
 /// Text, HTML, and whether the text was made from the HTML.
-fn texts(message: &Message, truncated: &mut Truncated) -> (Option<String>, Option<String>, bool) {
+fn texts(message: &Message, size: Size, truncated: &mut Truncated) -> (Option<String>, Option<String>, bool) {
     let (text, html) = (message.text(), message.html());
     let made = text.is_some() && !message.has_plain_text();
     let cut = |text: Option<String>, is_cut: &mut bool| {
-        text.map(|mut text| {
-            *is_cut = text.len() > MAX_TEXT;
-            text.truncate(text.floor_char_boundary(MAX_TEXT));
-            text
-        })
+        let mut text = text?;
+        *is_cut = size == Size::Thin || text.len() > MAX_TEXT;
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        (size == Size::Full).then_some(text)
     };
     (cut(text, &mut truncated.text), cut(html, &mut truncated.html), made)
 }

@@ -94,11 +94,13 @@ fn an_attachment_comes_decoded_and_its_name_leads_nowhere() {
 }
 
 #[test]
-fn a_thin_payload_names_attachments_without_their_content() {
+fn a_thin_payload_says_what_it_leaves_out() {
     let data = made(MIXED.as_bytes(), Size::Thin)["data"].clone();
     assert_eq!(data["attachments"][0]["size"], 5);
     assert!(data["attachments"][0].get("content").is_none());
-    assert_eq!((&data["truncated"]["attachments"], &data["text"]), (&json!(true), &json!("hübsch")));
+    assert_eq!((&data["text"], &data["html"], &data["subject"]), (&json!(null), &json!(null), &json!("Grüße")));
+    assert_eq!(data["truncated"], json!({ "headers": false, "text": true, "html": false, "attachments": true }));
+    assert!(data["message_id"].is_string() && data["raw"]["sha256"].is_string());
 }
 
 #[test]

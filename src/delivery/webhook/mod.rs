@@ -87,7 +87,8 @@ impl Webhooks {
         Ok(Self { clients: Clients::new(dns, roots)?, gone: Gone::default() })
     }
 
-    /// Sends `task` once; twice where a body made from the message is too large (413): then without attachments.
+    /// Sends `task` once; twice where a body made from the message is too large (413): then without texts and
+    /// attachments. What is too large even so, or is a script's own, is never sent again.
     ///
     /// `body` is the message, which [`WebhookBody::Message`] needs. `capture` takes the request in the endpoint's
     /// place (`dev`), which then stands in `X-Original-URL`, and is not asked of `[egress]`.
@@ -116,13 +117,17 @@ impl Webhooks {
         if sent.status == Some(410) && capture.is_none() {
             sent.disables = self.gone.note(&endpoint.url, this.now);
         }
-        if sent.status != Some(413) || task.body != WebhookBody::Message {
+        if sent.status != Some(413) {
             return sent;
         }
-        match content(config, this, task, body, Size::Thin).await {
-            Ok(smaller) => call(&client, &endpoint, this, smaller).await,
-            Err(_) => sent,
+        if task.body != WebhookBody::Message {
+            return too_large(sent, "a script's own JSON can't be made smaller");
         }
+        let sent = match content(config, this, task, body, Size::Thin).await {
+            Ok(smaller) => call(&client, &endpoint, this, smaller).await,
+            Err(failure) => return Sent::unsent(failure, endpoint.host()),
+        };
+        if sent.status == Some(413) { too_large(sent, "even without texts and attachments") } else { sent }
     }
 
     /// Whom to call and by which client; where that can't be, why, and the host as far as it is known.
@@ -152,6 +157,14 @@ impl Webhooks {
             Err(error) => Err((Failure::later(Side::Ours, "4.3.0", error.to_string()), endpoint.host())),
         }
     }
+}
+
+/// 413, and there is nothing smaller to send.
+fn too_large(mut sent: Sent, why: &str) -> Sent {
+    if let Err(failure) = sent.result {
+        sent.result = Err(Failure::never(Side::Remote, "5.3.4", format!("{} ({why})", failure.detail)));
+    }
+    sent
 }
 
 /// The body, as it will be signed and sent.

@@ -354,7 +354,7 @@ fn message() -> Body {
 }
 
 #[tokio::test]
-async fn a_message_that_is_too_large_goes_again_without_its_attachments_under_the_same_id() {
+async fn a_message_that_is_too_large_goes_again_without_its_contents_under_the_same_id() {
     let answers = ["413 Too Large", "200 OK"].map(|status| Script::Answer(answer(status, "", "")));
     let server = Server::start(answers).await;
     let mut task = task(Some("HOOK"), "");
@@ -376,10 +376,18 @@ async fn a_message_that_is_too_large_goes_again_without_its_attachments_under_th
 }
 
 #[tokio::test]
-async fn a_body_of_the_scripts_that_is_too_large_is_sent_once() {
+async fn what_cannot_be_made_smaller_is_never_sent_again() {
     let server = Server::answering("413 Too Large", "", "").await;
-    let sent = called(&config(&server.url("/"))).await;
-    assert_eq!((sent.result.unwrap_err().retry, server.count()), (Retry::Later, (1, 1)));
+    let failure = called(&config(&server.url("/"))).await.result.unwrap_err();
+    assert_eq!((failure.retry, failure.status.as_str(), server.count()), (Retry::Never, "5.3.4", (1, 1)));
+    assert!(failure.detail.ends_with("answered 413 (a script's own JSON can't be made smaller)"), "{}", failure.detail);
+
+    let answers = ["413 Too Large", "413 Too Large"].map(|status| Script::Answer(answer(status, "", "")));
+    let server = Server::start(answers).await;
+    let mut task = task(Some("HOOK"), "");
+    task.body = WebhookBody::Message;
+    let sent = webhooks(Table::default()).send(&config(&server.url("/")), this(), &task, Some(&message()), None).await;
+    assert_eq!((sent.result.unwrap_err().retry, server.count().1), (Retry::Never, 2));
 }
 
 #[tokio::test]
