@@ -3,6 +3,11 @@
 //! Reads configuration and rules, compiles, and hands over a [`Built`] that is whole or the findings that say why not;
 //! what was in force before stays in force then. Watches the files (and SIGHUP, through [`Watcher::nudge`]).
 //! Input: files. Output: a new snapshot in [`Current`], a new certificate in `TlsState`, an Event either way.
+//! `reload/watch.rs` knows in which places a change shows.
+
+mod watch;
+
+pub use watch::Watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,8 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::event::ModifyKind;
-use notify::{EventKind, Watcher as _};
 
 use crate::clock;
 use crate::config::{Config, load};
@@ -22,6 +25,8 @@ use crate::listener::TlsState;
 use crate::rules::engine::Budget;
 use crate::rules::{Bindings, Release};
 
+use watch::{Places, notifier};
+
 /// Bounds on what is read below `rules/`.
 const MAX_FILES: usize = 5_000;
 const MAX_DEPTH: usize = 16;
@@ -30,6 +35,8 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 const QUIET: Duration = Duration::from_millis(150);
 /// As many changes are waited out.
 const MAX_STEPS: usize = 20;
+/// How often the files are looked at whether or not a change was told of.
+const LOOK_EVERY: Duration = Duration::from_hours(1);
 
 /// A change to the configuration that a command makes (`dev` puts its own addresses).
 pub type Adjust = Arc<dyn Fn(&mut Config) + Send + Sync>;
@@ -136,9 +143,17 @@ pub fn bindings(config: &Config) -> Bindings {
 
 type Sources = (BTreeMap<String, String>, Vec<PathBuf>);
 
-/// Every `.rhai` below the folders of the mains, by the path the configuration would name it by.
+/// What was found below the folders of the mains.
+#[derive(Default)]
+struct Found {
+    sources: BTreeMap<String, String>,
+    /// Links among them lead to places that are to be watched, too.
+    links: Vec<PathBuf>,
+}
+
+/// Every `.rhai` below the folders of the mains, by the path the configuration would name it by; and what to watch.
 fn read_rules(base: &Path, mains: &[String]) -> Result<Sources, Vec<Diagnostic>> {
-    let mut sources = BTreeMap::new();
+    let mut found = Found::default();
     let mut folders = Vec::new();
     let mut findings = Vec::new();
     for main in mains {
@@ -148,27 +163,23 @@ fn read_rules(base: &Path, mains: &[String]) -> Result<Sources, Vec<Diagnostic>>
             continue;
         }
         folders.push(absolute.clone());
-        if let Err(finding) = read_folder(&absolute, &folder.to_string_lossy(), 0, &mut sources) {
+        if let Err(finding) = read_folder(&absolute, &folder.to_string_lossy(), 0, &mut found) {
             findings.push(*finding);
         }
     }
     for main in mains {
-        if !sources.contains_key(main) {
+        if !found.sources.contains_key(main) {
             findings.push(Diagnostic {
                 help: Some("name a worker by `main`, or write this one; `mailworker init` makes an example".into()),
                 ..finding(main, format!("no such file below {}", base.display()))
             });
         }
     }
-    if findings.is_empty() { Ok((sources, folders)) } else { Err(findings) }
+    folders.append(&mut found.links);
+    if findings.is_empty() { Ok((found.sources, folders)) } else { Err(findings) }
 }
 
-fn read_folder(
-    folder: &Path,
-    name: &str,
-    depth: usize,
-    sources: &mut BTreeMap<String, String>,
-) -> Result<(), Box<Diagnostic>> {
+fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Result<(), Box<Diagnostic>> {
     let trouble =
         |path: &str, error: &dyn std::fmt::Display| Box::new(finding(path, format!("can't be read: {error}")));
     if depth > MAX_DEPTH {
@@ -182,15 +193,19 @@ fn read_folder(
         let Some(file_name) = file_name.to_str().filter(|name| !name.starts_with('.')) else { continue };
         let path = if name.is_empty() { file_name.to_owned() } else { format!("{name}/{file_name}") };
         let metadata = std::fs::metadata(entry.path()).map_err(|error| trouble(&path, &error))?;
+        let is_read = metadata.is_dir() || entry.path().extension().is_some_and(|extension| extension == "rhai");
+        if is_read && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+            found.links.push(entry.path());
+        }
         if metadata.is_dir() {
-            read_folder(&entry.path(), &path, depth + 1, sources)?;
-        } else if entry.path().extension().is_some_and(|extension| extension == "rhai") {
-            if metadata.len() > MAX_FILE || sources.len() >= MAX_FILES {
+            read_folder(&entry.path(), &path, depth + 1, found)?;
+        } else if is_read {
+            if metadata.len() > MAX_FILE || found.sources.len() >= MAX_FILES {
                 let limits = format!("more than {MAX_FILES} files or {MAX_FILE} bytes in one");
                 return Err(Box::new(finding(&path, limits)));
             }
             let text = std::fs::read_to_string(entry.path()).map_err(|error| trouble(&path, &error))?;
-            sources.insert(path, text);
+            found.sources.insert(path, text);
         }
     }
     Ok(())
@@ -211,43 +226,6 @@ fn finding(file: &str, message: String) -> Diagnostic {
 
 /// Told of each reload that succeeded, with what was built.
 pub type Swapped = Arc<dyn Fn(&Arc<Config>) + Send + Sync>;
-
-/// Watches files from before they are read, so that no change falls between.
-pub struct Watch {
-    guard: Option<notify::RecommendedWatcher>,
-    nudge: tokio::sync::mpsc::Sender<()>,
-    receiver: tokio::sync::mpsc::Receiver<()>,
-}
-
-impl Watch {
-    /// Begins to watch what it was built from.
-    #[must_use]
-    pub fn begin(built: &Built, bus: &Bus) -> Self {
-        let (nudge, receiver) = tokio::sync::mpsc::channel(1);
-        Self { guard: notifier(Places::of(built), nudge.clone(), bus), nudge, receiver }
-    }
-}
-
-/// What is watched, and where the server itself writes.
-struct Places {
-    files: Vec<PathBuf>,
-    data_dir: PathBuf,
-}
-
-impl Places {
-    fn of(built: &Built) -> Self {
-        Self { files: built.watched.clone(), data_dir: built.snapshot.config.data_dir.clone() }
-    }
-
-    /// Whether a change of this file calls for a reload; `moved`: it came or went as a whole, as a folder may. A worker
-    /// beside the configuration has the store, and perhaps the log, in its folder: what is written there is not read.
-    fn concern(&self, path: &Path, moved: bool) -> bool {
-        let script = path.extension().is_some_and(|extension| extension == "rhai");
-        let may_hold_scripts = moved && !path.starts_with(&self.data_dir);
-        let within = |folder: &PathBuf| (script || may_hold_scripts) && path.starts_with(folder);
-        self.files.iter().any(|file| path == file || within(file))
-    }
-}
 
 /// Watches the files and swaps what is in force.
 pub struct Watcher {
@@ -286,11 +264,16 @@ impl Drop for Watcher {
 }
 
 async fn run(watched: Watched, watch: Watch) {
-    let Watch { mut guard, nudge, mut receiver } = watch;
+    let Watch { mut guard, mut places, nudge, mut receiver } = watch;
     let started = Arc::clone(&watched.current.load().config);
+    let mut stamp = places.stamp();
     loop {
-        if receiver.recv().await.is_none() {
-            return;
+        match tokio::time::timeout(LOOK_EVERY, receiver.recv()).await {
+            Ok(None) => return,
+            Ok(Some(())) => {}
+            // Not every file system tells.
+            Err(_) if places.stamp() == stamp => continue,
+            Err(_) => {}
         }
         // Until it has been quiet for a while, but not for ever.
         for _ in 0..MAX_STEPS {
@@ -298,46 +281,14 @@ async fn run(watched: Watched, watch: Watch) {
                 break;
             }
         }
-        if let Some(places) = reload(&watched, &started).await {
-            // The old one watches until the new one does.
-            guard = notifier(places, nudge.clone(), &watched.bus).or(guard);
+        stamp = places.stamp();
+        if let Some(fresh) = reload(&watched, &started).await {
+            stamp = fresh.stamp();
+            places = fresh;
         }
+        // Even after one that failed, links may lead elsewhere now. The old one watches until the new one does.
+        guard = notifier(&places, nudge.clone(), &watched.bus).or(guard);
     }
-}
-
-/// Tells of changes below the folders that hold the files: editors replace a file by renaming another over it.
-fn notifier(places: Places, nudge: tokio::sync::mpsc::Sender<()>, bus: &Bus) -> Option<notify::RecommendedWatcher> {
-    let files = places.files.clone();
-    let told = move |result: notify::Result<notify::Event>| {
-        let Ok(event) = result else { return };
-        let moved = !matches!(event.kind, EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)));
-        if event.paths.iter().any(|path| places.concern(path, moved)) && !matches!(event.kind, EventKind::Access(_)) {
-            let _one_is_waiting_already = nudge.try_send(());
-        }
-    };
-    let fault = |error: notify::Error| {
-        let detail = format!("files can't be watched, send SIGHUP after a change: {error}");
-        bus.publish(Event::new(clock::now(), Kind::Fault { what: "watch".into(), detail }));
-    };
-    let mut watcher = notify::recommended_watcher(told).map_err(fault).ok()?;
-    let mut folders: Vec<(PathBuf, notify::RecursiveMode)> = Vec::new();
-    for file in &files {
-        let entry = if file.is_dir() {
-            (file.clone(), notify::RecursiveMode::Recursive)
-        } else {
-            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            (folder.to_owned(), notify::RecursiveMode::NonRecursive)
-        };
-        if !folders.contains(&entry) {
-            folders.push(entry);
-        }
-    }
-    for (folder, mode) in folders {
-        if let Err(error) = watcher.watch(&folder, mode) {
-            fault(error);
-        }
-    }
-    Some(watcher)
 }
 
 /// What the new configuration has otherwise, and is read at the start alone.
@@ -386,21 +337,6 @@ async fn reload(watched: &Watched, started: &Config) -> Option<Places> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_the_server_writes_beside_a_worker_calls_for_no_reload() {
-        let files = ["/etc/mw/mailworker.toml", "/etc/mw", "/etc/mw/data/cert.pem"].map(PathBuf::from).to_vec();
-        let places = Places { files, data_dir: "/etc/mw/data".into() };
-        for path in ["mailworker.toml", "main.rhai", "lib/a.rhai", "data/cert.pem", "data/a.rhai"] {
-            assert!(places.concern(&Path::new("/etc/mw").join(path), false), "{path}");
-        }
-        for path in ["/etc/mw/data/mailworker.db-wal", "/etc/mw/mailworker.log", "/etc/other/main.rhai"] {
-            assert!(!places.concern(Path::new(path), false), "{path}");
-        }
-        for (path, expected) in [("/etc/mw/lib", true), ("/etc/mw/..data", true), ("/etc/mw/data/spool/1.seg", false)] {
-            assert_eq!(places.concern(Path::new(path), true), expected, "{path}");
-        }
-    }
 
     #[test]
     fn an_editors_lock_beside_a_worker_is_passed_over() {

@@ -36,6 +36,37 @@ fn a_changed_module_decides_the_next_message() {
     assert_eq!(sink.wait(2)[1].recipients(), ["new@example.net"]);
 }
 
+/// A deployment that swaps a link, and a script that is a link to one kept elsewhere.
+#[test]
+fn rules_behind_links_decide_the_next_message() {
+    let sink = SmtpSink::start();
+    let setup =
+        Setup::relaying_to(&sink).toml("main = \"current/main.rhai\"").file("one/main.rhai", &forwards_to("one"));
+    std::os::unix::fs::symlink("one", setup.dir.path().join("current")).unwrap();
+    let server = setup.file("two/main.rhai", &forwards_to("two")).start();
+    let at = |path: &str| server.path().join(path);
+    server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
+    assert_eq!(sink.wait(1)[0].recipients(), ["one@example.net"]);
+
+    let mark = server.log.mark();
+    std::os::unix::fs::symlink("two", at("next")).unwrap();
+    std::fs::rename(at("next"), at("current")).unwrap();
+    server.wait_event(mark, "reloaded", |_| true);
+    server.send("ann@example.org", &["support@example.com"], &mail("two", "x")).expect(250);
+    assert_eq!(sink.wait(2)[1].recipients(), ["two@example.net"]);
+
+    server.write("shared/kept.rhai", &forwards_to("three"));
+    let mark = server.log.mark();
+    std::os::unix::fs::symlink("../shared/kept.rhai", at("two/next")).unwrap();
+    std::fs::rename(at("two/next"), at("two/main.rhai")).unwrap();
+    server.wait_event(mark, "reloaded", |_| true);
+    let mark = server.log.mark();
+    server.write("shared/kept.rhai", &forwards_to("four"));
+    server.wait_event(mark, "reloaded", |_| true);
+    server.send("ann@example.org", &["support@example.com"], &mail("four", "x")).expect(250);
+    assert_eq!(sink.wait(3)[2].recipients(), ["four@example.net"]);
+}
+
 #[test]
 fn broken_rules_leave_the_old_ones_at_work() {
     let sink = SmtpSink::start();

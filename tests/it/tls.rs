@@ -1,5 +1,7 @@
 //! TLS: offered, demanded, from the first octet, with the certificate that is on disk now.
 
+use std::os::unix::fs::symlink;
+
 use crate::harness::{Certificate, Client, Setup, SmtpSink, mail};
 
 #[test]
@@ -68,6 +70,78 @@ fn a_new_certificate_serves_the_next_session() {
         client.try_shake_hands(&new, "mx.example.com").is_ok().then_some(())
     });
     before.command("NOOP").expect(250);
+}
+
+/// Kubernetes mounts a secret as links over `..data`, which it swaps; certbot links into a folder that it writes.
+#[test]
+fn a_certificate_behind_links_is_renewed_wherever_the_change_is() {
+    let old = Certificate::for_name("mx.example.com");
+    let setup = Setup::new().certificate(&old).toml("[tls]\ncertificate = \"tls/cert.pem\"\nkey = \"tls/key.pem\"");
+    let at = |path: &str| setup.dir.path().join(path);
+    for folder in ["tls/..1", "tls/..2", "live"] {
+        std::fs::create_dir_all(at(folder)).unwrap();
+    }
+    old.write(&at("tls/..1"));
+    symlink("..1", at("tls/..data")).unwrap();
+    for file in ["cert.pem", "key.pem"] {
+        symlink(format!("..data/{file}"), at("tls").join(file)).unwrap();
+    }
+    let server = setup.start();
+    let serves = |certificate: &Certificate| {
+        server.wait_until("the new certificate is served", || {
+            let mut client = server.client();
+            client.command("STARTTLS").expect(220);
+            client.try_shake_hands(certificate, "mx.example.com").is_ok().then_some(())
+        });
+    };
+    serves(&old);
+
+    let swapped = Certificate::for_name("mx.example.com");
+    let at = |path: &str| server.path().join(path);
+    swapped.write(&at("tls/..2"));
+    symlink("..2", at("tls/..new")).unwrap();
+    std::fs::rename(at("tls/..new"), at("tls/..data")).unwrap();
+    serves(&swapped);
+
+    swapped.write(&at("live"));
+    symlink("../live", at("tls/..new")).unwrap();
+    let mark = server.log.mark();
+    std::fs::rename(at("tls/..new"), at("tls/..data")).unwrap();
+    server.wait_event(mark, "reloaded", |_| true);
+    let written = Certificate::for_name("mx.example.com");
+    written.write(&at("live"));
+    serves(&written);
+}
+
+#[test]
+fn starttls_after_the_certificate_was_taken_away_is_put_off() {
+    let certificate = Certificate::for_name("mx.example.com");
+    let server = Setup::new().certificate(&certificate).start();
+    let mut client = server.client();
+    let text = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
+    let mut settings: toml::Table = text.parse().unwrap();
+    settings.remove("tls");
+    let mark = server.log.mark();
+    server.write("mailworker.toml", &toml::to_string(&settings).unwrap());
+    server.wait_event(mark, "reloaded", |_| true);
+    client.command("STARTTLS").expect_status(454, "4.7.0");
+    client.send("ann@example.org", &["support@example.com"], &mail("in the clear", "x")).expect(250);
+    assert!(!server.client().offers.iter().any(|offer| offer == "STARTTLS"));
+}
+
+/// RFC 6531 §4.3: the name of the protocol says both.
+#[test]
+fn mail_with_utf8_over_tls_is_received_with_utf8smtps() {
+    let sink = SmtpSink::start();
+    let certificate = Certificate::for_name("mx.example.com");
+    let server = Setup::relaying_to(&sink).certificate(&certificate).start();
+    let mut client = server.client();
+    client.start_tls(&certificate, "mx.example.com");
+    client.command("MAIL FROM:<ann@example.org> SMTPUTF8").expect(250);
+    client.command("RCPT TO:<support@example.com>").expect(250);
+    client.data(&mail("utf8", "x")).expect(250);
+    let text = sink.wait_one().text();
+    assert!(text.contains("with UTF8SMTPS id"), "{text}");
 }
 
 #[test]
