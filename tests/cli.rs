@@ -138,6 +138,8 @@ fn completions_and_man_page_name_every_command() {
     }
     let page = exits(&run(dir.path(), &["man"]), 0);
     assert!(page.contains(".TH mailworker") && page.contains("MAILWORKER QUEUE DROP"), "{page}");
+    let configuration = page.split(".SH CONFIGURATION").nth(1).unwrap();
+    assert!(configuration.contains("#messages_per_connection = 100"), "{configuration}");
 }
 
 #[test]
@@ -357,4 +359,71 @@ fn serve_opens_as_many_files_as_the_system_grants() {
     child.wait().unwrap();
     let open_files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(open_files.split_whitespace().nth(3), Some("512"), "{line}{open_files}");
+}
+
+/// The first block of this language behind this heading.
+fn block(document: &str, heading: &str, language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    let text = std::fs::read_to_string(path).unwrap();
+    let behind = text.split(&format!("\n{heading}\n")).nth(1).unwrap();
+    let block = behind.split(&format!("```{language}\n")).nth(1).unwrap();
+    block.split("```").next().unwrap().to_owned()
+}
+
+/// README's configuration with README's worker, and with the one that `init` writes.
+#[test]
+fn what_the_readme_shows_passes_the_check() {
+    let dir = empty();
+    exits(&run(dir.path(), &["init", "."]), 0);
+    let made = rcgen::generate_simple_self_signed(["mx.example.com".to_owned()]).unwrap();
+    std::fs::create_dir(dir.path().join("tls")).unwrap();
+    let files = [
+        ("mailworker.toml", block("README.md", "## As a real MX", "toml")),
+        ("tls/fullchain.pem", made.cert.pem()),
+        ("tls/key.pem", made.signing_key.serialize_pem()),
+        ("smarthost.password", "x".to_owned()),
+    ];
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    for worker in [None, Some(block("README.md", "## A worker", "rhai"))] {
+        if let Some(text) = worker {
+            std::fs::write(dir.path().join("rules/main.rhai"), text).unwrap();
+        }
+        let checked = run(dir.path(), &["check", "--secrets"]);
+        exits(&checked, 0);
+        assert_eq!(err(&checked), "");
+    }
+}
+
+/// The steps of deploy/README.md as they stand there, with another root.
+#[test]
+fn the_steps_to_a_systemd_service_lead_to_a_good_configuration() {
+    let root = empty();
+    let at = |path: &str| format!("{}{path}", root.path().display());
+    let steps = block("deploy/README.md", "## With systemd", "sh");
+    let steps = steps.replace("target/release/mailworker", env!("CARGO_BIN_EXE_mailworker"));
+    let steps =
+        steps.replace(" /usr/bin/", &format!(" {}", at("/usr/bin/"))).replace(" /etc/", &format!(" {}", at("/etc/")));
+    let mut shell = Command::new("sh");
+    let path = format!("{}:{}", at("/usr/bin"), std::env::var("PATH").unwrap());
+    let done = shell.args(["-ec", &steps]).env("PATH", path).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    exits(&done, 0);
+    let config = at("/etc/mailworker/mailworker.toml");
+    let checked = run(root.path(), &["check", "--config", &config]);
+    let printed = exits(&checked, 0);
+    assert!(
+        err(&checked).contains("LoadCredential=webhook") && printed.contains("1 warning"),
+        "{printed}{}",
+        err(&checked)
+    );
+    assert!(printed.contains("\"fd:smtp\"") && printed.contains("\"/var/lib/mailworker\""), "{printed}");
+    let unit = std::fs::read_to_string(at("/etc/systemd/system/mailworker.service")).unwrap();
+    let credential = unit.lines().find_map(|line| line.strip_prefix("LoadCredential=webhook:")).unwrap();
+    let secrets = Path::new(&at(credential)).parent().unwrap().to_owned();
+    let mut service = program(root.path(), &["check", "--secrets", "--config", &config]);
+    let checked = service.env("CREDENTIALS_DIRECTORY", secrets).output().unwrap();
+    exits(&checked, 0);
+    assert_eq!(err(&checked), "");
 }

@@ -95,7 +95,7 @@ pub enum Command {
         after_help = "Examples:\n  mailworker completions bash > ~/.local/share/bash-completion/completions/mailworker"
     )]
     Completions { shell: clap_complete::Shell },
-    /// Print the man page
+    /// Print the man page, with every key of the configuration
     #[command(after_help = "Examples:\n  mailworker man | man -l -")]
     Man,
 }

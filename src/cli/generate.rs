@@ -13,7 +13,10 @@ pub fn completions(shell: clap_complete::Shell) -> Done {
     std::io::stdout().write_all(&script).map_err(Failure::from)
 }
 
-/// One page: the program, then each command as a section of its own.
+/// The annotated configuration, which the tests hold against the code: every key with its default.
+const REFERENCE: &str = include_str!("../../deploy/mailworker.toml");
+
+/// One page: the program, then each command as a section of its own, then the configuration.
 pub fn man() -> Done {
     let mut command = Arguments::command();
     command.build();
@@ -28,8 +31,22 @@ pub fn man() -> Done {
         section(child, &mut out)?;
     }
     page.render_extra_section(&mut out)?;
+    configuration(&mut out)?;
     page.render_version_section(&mut out)?;
     std::io::stdout().write_all(&out).map_err(Failure::from)
+}
+
+/// The reference as it is, line by line.
+fn configuration(out: &mut Vec<u8>) -> Done {
+    writeln!(out, ".SH CONFIGURATION\n.nf")?;
+    for line in REFERENCE.lines() {
+        let line = line.replace('\\', "\\e").replace('-', "\\-");
+        // A dot or a quote at a line's start would be a request.
+        let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
+        writeln!(out, "{guard}{line}")?;
+    }
+    writeln!(out, ".fi")?;
+    Ok(())
 }
 
 fn section(command: &clap::Command, out: &mut Vec<u8>) -> Done {

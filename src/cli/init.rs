@@ -52,9 +52,14 @@ pub fn run(options: &Init) -> Done {
     }
     let change = if options.dir == Path::new(".") { String::new() } else { format!("cd {}; ", options.dir.display()) };
     print::line(format_args!(
-        "\nNext: {change}mailworker check; mailworker dev\nThen name your domains in mailworker.toml."
+        "\nNext: {change}mailworker check; mailworker dev\nThen name your domains in mailworker.toml.\n\n{HAND_OVER}"
     ))
 }
+
+/// The key is its owner's alone, and a server is mostly somebody else.
+const HAND_OVER: &str = "\
+webhook.key is for you alone to read. A server that runs as another user needs it handed over: by systemd
+(LoadCredential=webhook:FILE in the unit, secret = { credential = \"webhook\" } here), or by `chown` to that user.";
 
 /// Never over a file that is there, even one that came into being since we looked.
 fn write_new(path: &Path, text: &str) -> Result<(), Failure> {

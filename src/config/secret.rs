@@ -207,8 +207,7 @@ impl<'de> Deserialize<'de> for PemFile {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PemFile, A::Error> {
                 match SourceTable::deserialize(MapAccessDeserializer::new(map))?.source()? {
                     SecretSource::Credential(name) => Ok(PemFile::Credential(name)),
-                    SecretSource::File(path) => Ok(PemFile::Path(path)),
-                    SecretSource::Variable(_) => Err(de::Error::custom(
+                    SecretSource::File(_) | SecretSource::Variable(_) => Err(de::Error::custom(
                         "a certificate and its key are files\na path, or { credential = \"name\" } of systemd's",
                     )),
                 }
