@@ -30,6 +30,7 @@ const PIECE: usize = 1 << 20;
 
 /// The writer's connection. WAL with `synchronous=FULL`: a commit is on disk when COMMIT returns.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    write_again(&path.with_extension("db-wal"))?;
     let connection = Connection::open(path).map_err(|e| cannot_open(path, &e))?;
     // A record and its trace are about a page of this size; it counts for a new database only.
     connection.pragma_update(None, "page_size", 8192)?;
@@ -49,8 +50,10 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
 
 /// Writes what the WAL holds once more, octet for octet in its place, and syncs it.
 ///
-/// After a sync that failed, pages that never reached the disk may be read from memory as if they had. Only what is
-/// written again is synced again.
+/// After a sync that failed, pages that never reached the disk may be read from memory as if they had, by the process
+/// that follows the one that was told, too. SQLite would take up the frames in them, commit behind them, and lose both
+/// when the power goes; it would move them into the database, and meet the older WAL there after a power cut. Only what
+/// is written again is synced again.
 pub(super) fn write_again(wal: &Path) -> Result<(), StoreError> {
     let failed = |error: std::io::Error| StoreError::io(&format!("sync {}", wal.display()), &error);
     let file = match OpenOptions::new().read(true).write(true).open(wal) {
