@@ -38,6 +38,9 @@ const DRAIN: Duration = Duration::from_secs(25);
 const SEGMENT_SIZE: u64 = 64 * 1024 * 1024;
 /// How often the store looks for what retention no longer keeps.
 const RETENTION_EVERY: Duration = Duration::from_mins(1);
+/// Half of what retention waits between two steps, by how long the first took.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often the gauges are read.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
 
@@ -93,6 +96,7 @@ impl App {
         let current = Current::new(built.snapshot);
         let config = Arc::clone(&current.load().config);
         let store = Store::open(store_options(&config), bus.clone())?;
+        store.expect_waits(longest_wait(&config));
         let dns = Dns::new(&config.dns).map_err(|error| StartError::Resolver(error.to_string()))?;
         let answerer = Arc::new(Answering {
             intake: Intake::new(store.clone(), bus.clone(), current.clone()),
@@ -125,8 +129,9 @@ impl App {
             tls,
             bus: bus.clone(),
             swapped: Arc::new({
-                let budget = Arc::clone(&budget);
+                let (budget, store) = (Arc::clone(&budget), store.clone());
                 move |fresh| {
+                    store.expect_waits(longest_wait(fresh));
                     budget.set(&fresh.limits);
                     delivery_config.store(Arc::clone(fresh));
                 }
@@ -287,7 +292,13 @@ async fn stopped(mut stopping: watch::Receiver<bool>) {
     let _the_app_is_gone = stopping.wait_for(|stop| *stop).await;
 }
 
-/// Deletes what retention no longer keeps, in small steps.
+/// The longest wait that a schedule names, and half of it again: it is spread.
+fn longest_wait(config: &Config) -> Duration {
+    let waits = config.relay.retry.iter().chain(&config.webhook_defaults.retry);
+    waits.max().map_or(Duration::ZERO, |longest| longest.saturating_mul(3) / 2)
+}
+
+/// Deletes what retention no longer keeps, in small steps; between two of them mail has twice as long for itself.
 async fn retention(store: Store, bus: Bus, stopping: watch::Receiver<bool>) {
     let mut timer = tokio::time::interval(RETENTION_EVERY);
     loop {
@@ -296,8 +307,12 @@ async fn retention(store: Store, bus: Bus, stopping: watch::Receiver<bool>) {
             () = stopped(stopping.clone()) => return,
         }
         loop {
+            let began = tokio::time::Instant::now();
             match store.retain(clock::now()).await {
-                Ok(true) => tokio::task::yield_now().await,
+                Ok(true) => tokio::select! {
+                    () = tokio::time::sleep(2 * began.elapsed().clamp(SHORTEST_PAUSE, LONGEST_PAUSE)) => {}
+                    () = stopped(stopping.clone()) => return,
+                },
                 Ok(false) | Err(StoreError::Closed) => break,
                 Err(error) => {
                     let kind = Kind::Fault { what: "retention".into(), detail: error.to_string() };

@@ -254,6 +254,10 @@ impl Claimed {
         std::mem::take(&mut self.deliveries)
     }
 
+    pub(super) fn deliveries_mut(&mut self) -> &mut [Delivery] {
+        &mut self.deliveries
+    }
+
     pub(super) fn extend(&mut self, more: Vec<Delivery>) {
         self.deliveries.extend(more);
     }

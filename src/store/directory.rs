@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::StoreError;
 
 /// Magic numbers of statfs(2) whose file systems lie on another machine.
-const NETWORK: [(u32, &str); 8] = [
+const NETWORK: [(u32, &str); 13] = [
     (0x6969, "NFS"),
     (0x517B, "SMB"),
     (0xFE53_4D42, "SMB"),
@@ -25,6 +25,11 @@ const NETWORK: [(u32, &str); 8] = [
     (0x7375_7245, "Coda"),
     (0x00C3_6400, "Ceph"),
     (0x0BD0_0BD0, "Lustre"),
+    (0x0102_1997, "9p"),
+    (0x6B41_4653, "AFS"),
+    (0x786F_4256, "vboxsf"),
+    (0x7461_636F, "OCFS2"),
+    (0x0116_1970, "GFS2"),
 ];
 
 pub(super) fn database(data_dir: &Path) -> PathBuf {
@@ -35,11 +40,29 @@ pub(super) fn spool(data_dir: &Path) -> PathBuf {
     data_dir.join("spool")
 }
 
-/// Makes what isn't there yet, closed to others.
-pub(super) fn prepare(data_dir: &Path) -> Result<(), StoreError> {
+/// Makes the directory of a store where it isn't there yet, closed to others.
+pub(super) fn prepare_data(data_dir: &Path) -> Result<(), StoreError> {
     prepare_one(data_dir)?;
-    refuse_network(data_dir)?;
-    prepare_within(&spool(data_dir))
+    refuse_network(data_dir)
+}
+
+/// Makes the spool of a store that is new. It may be a link to another disk: what holds for the one holds for the other.
+pub(super) fn prepare_spool(data_dir: &Path) -> Result<(), StoreError> {
+    prepare_within(&spool(data_dir))?;
+    refuse_network(&spool(data_dir))
+}
+
+/// A database whose spool isn't there has lost its mail: a fresh one would hide that.
+pub(super) fn require_spool(data_dir: &Path) -> Result<(), StoreError> {
+    let spool = spool(data_dir);
+    if spool.is_dir() {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!(
+        "{} isn't there, and the database beside it belongs to mail that lies in it: mount its file system or restore it \
+         from a backup. To go on without that mail, make the directory, empty, and run `mailworker store check --repair`.",
+        spool.display()
+    )))
 }
 
 /// Makes a directory of a store, owned as the one around it.
@@ -136,8 +159,8 @@ pub(super) fn append(path: &Path) -> std::io::Result<File> {
 }
 
 #[cfg(target_os = "linux")]
-fn refuse_network(data_dir: &Path) -> Result<(), StoreError> {
-    let found = rustix::fs::statfs(data_dir).map_err(|e| unusable(data_dir, &e.into()))?;
+fn refuse_network(directory: &Path) -> Result<(), StoreError> {
+    let found = rustix::fs::statfs(directory).map_err(|e| unusable(directory, &e.into()))?;
     // The kernel's word is 32 bits wide; some architectures hand it out sign-extended.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let magic = found.f_type as u32;
@@ -145,13 +168,13 @@ fn refuse_network(data_dir: &Path) -> Result<(), StoreError> {
         Err(StoreError::Unusable(format!(
             "{} lies on a network file system ({name}), which can't be trusted to keep mail: locks and syncs don't hold \
              there. Set data_dir to a local disk.",
-            data_dir.display()
+            directory.display()
         )))
     })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn refuse_network(_data_dir: &Path) -> Result<(), StoreError> {
+fn refuse_network(_directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
@@ -159,13 +182,16 @@ fn network_name(magic: u32) -> Option<&'static str> {
     NETWORK.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
 }
 
-/// Octets free to us on the store's disk.
+/// Octets free to us on the store's disk: the fuller one, where the spool lies on another.
 ///
 /// # Errors
 /// The file system doesn't say.
 pub fn free_bytes(data_dir: &Path) -> std::io::Result<u64> {
-    let found = rustix::fs::statvfs(data_dir)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    let free = |path: &Path| {
+        let found = rustix::fs::statvfs(path)?;
+        Ok::<_, std::io::Error>(found.f_bavail.saturating_mul(found.f_frsize))
+    };
+    Ok(free(data_dir)?.min(free(&spool(data_dir)).unwrap_or(u64::MAX)))
 }
 
 /// How long a start waits for a process that is about to let go of the store: a command, or the server before this one.
@@ -245,6 +271,8 @@ mod tests {
     fn network_file_systems_are_known_by_their_magic() {
         assert_eq!(network_name(0x6969), Some("NFS"));
         assert_eq!(network_name(0xFF53_4D42), Some("CIFS"));
+        assert_eq!(network_name(0x0102_1997), Some("9p"));
+        assert_eq!(network_name(0x6B41_4653), Some("AFS"));
         // ext4, tmpfs and FUSE are local, or for the admin to judge.
         for local in [0xEF53, 0x0102_1994, 0x6573_5546] {
             assert_eq!(network_name(local), None);

@@ -3,7 +3,7 @@
 //! Expired keys are absent, whether retention has taken them yet or not. A version is never given twice.
 //! An increment of what isn't an integer is an error and nothing is written: to count from 0 would lose what was there.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::StoreError;
 use crate::kv::{Entry, Key, MAX_LIST, Page, Read, Value, Write};
@@ -24,7 +24,15 @@ pub(super) const PUT: &str = "INSERT INTO kv (namespace, key, kind, metadata, ex
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (namespace, key) DO UPDATE SET \
      kind = excluded.kind, metadata = excluded.metadata, expires_at = excluded.expires_at, \
      version = excluded.version, value = excluded.value";
+pub(super) const COUNTER: &str = "SELECT value FROM counters WHERE name = 'kv_version'";
+pub(super) const SET_COUNTER: &str = "INSERT INTO counters (name, value) VALUES ('kv_version', ?1) \
+     ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+pub(super) const NEWEST_VERSION: &str =
+    "SELECT coalesce(max(version), 0) FROM kv WHERE typeof(version) = 'integer' AND version BETWEEN 0 AND ?1";
 pub(super) const DELETE: &str = "DELETE FROM kv WHERE namespace = ?1 AND key = ?2";
+
+/// Blocks of versions that are given, of 2^32 each; beyond lies what a damaged counter says.
+const MAX_BLOCK: i64 = 1 << 30;
 
 /// Where versions come from. A block of them is reserved when the store is opened, so that none comes twice.
 #[derive(Debug)]
@@ -33,12 +41,18 @@ pub(super) struct Versions {
 }
 
 impl Versions {
+    /// Durable before one is given. A counter that is gone or can't be read is made again from the keys themselves.
     pub(super) fn reserve(connection: &Connection) -> Result<Self, StoreError> {
-        let block: i64 = connection.query_row(
-            "UPDATE counters SET value = value + 1 WHERE name = 'kv_version' RETURNING value",
-            [],
-            |row| row.get(0),
-        )?;
+        // A statement that returns a row commits when it is reset, and nobody would hear of a commit that failed.
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        let counted = transaction.query_row(COUNTER, [], |row| Ok(row.get::<_, i64>(0).ok())).optional()?.flatten();
+        let block = match counted.filter(|block| (0..MAX_BLOCK).contains(block)) {
+            Some(block) => block,
+            None => transaction.query_row(NEWEST_VERSION, [MAX_BLOCK << 32], |row| row.get::<_, i64>(0))? >> 32,
+        };
+        let block = block + 1;
+        transaction.execute(SET_COUNTER, [block])?;
+        transaction.commit()?;
         Ok(Self { last: block << 32 })
     }
 

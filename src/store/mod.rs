@@ -13,6 +13,7 @@ mod apply;
 mod backup;
 mod check;
 mod claims;
+mod clearing;
 mod directory;
 mod error;
 mod keys;
@@ -20,14 +21,17 @@ mod listing;
 mod log;
 mod messages;
 mod migrate;
+mod orphans;
 #[cfg(test)]
 mod plans;
 mod queue;
 mod readers;
+mod records;
 mod retention;
 mod spool;
 mod tally;
 mod unread;
+mod wall;
 mod writer;
 
 pub use acceptance::{
@@ -98,7 +102,7 @@ impl Store {
     /// # Errors
     /// `Locked`, `Unusable`, `Full`, `Failed`.
     pub fn open(options: Options, bus: Bus) -> Result<Self, StoreError> {
-        directory::prepare(&options.data_dir)?;
+        directory::prepare_data(&options.data_dir)?;
         let lock = directory::Lock::wait(&options.data_dir, |held| {
             let what = "the store is waited for".to_owned();
             bus.publish(Event::new(clock::now(), Kind::Fault { what, detail: held.to_owned() }));
@@ -106,17 +110,22 @@ impl Store {
         let (path, spool_dir) = (directory::database(&options.data_dir), directory::spool(&options.data_dir));
         if !path.exists() {
             backup::refuse_unfinished(&options.data_dir)?;
+            directory::prepare_spool(&options.data_dir)?;
             refuse_lost(&spool_dir, &path)?;
             directory::create(&path).map_err(|e| StoreError::io(&format!("create {}", path.display()), &e))?;
         }
         let mut connection = migrate::open_writer(&path)?;
         if migrate::is_empty(&connection)? {
+            directory::prepare_spool(&options.data_dir)?;
             refuse_lost(&spool_dir, &path)?;
         }
         migrate::migrate(&mut connection, &path)?;
+        directory::require_spool(&options.data_dir)?;
+        directory::prepare_spool(&options.data_dir)?;
         directory::sync(&options.data_dir)?;
-        let next = retention::next_segment(&connection, &spool_dir)?;
-        retention::remove_orphans(&connection, &spool_dir)?;
+        orphans::refuse_unmounted(&connection, &spool_dir)?;
+        let next = orphans::next_segment(&connection, &spool_dir)?;
+        orphans::Orphans { connection: &connection, data_dir: &options.data_dir, bus: &bus }.sort_out(clock::now())?;
         let shared = Shared::new(Reader::beside(&options.data_dir, Some(bus.clone())), bus);
         shared.tally.count(&connection)?;
         shared.tally.spool_bytes.store(readers::spool_bytes(&spool_dir), Ordering::Relaxed);
@@ -313,6 +322,11 @@ impl Store {
         let (answer, done) = oneshot::channel();
         self.inner.send(Command::Retain { now, answer })?;
         done.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// No schedule waits longer than this: what is due later was put off by a clock that was ahead, and is tried now.
+    pub fn expect_waits(&self, longest: std::time::Duration) {
+        self.inner.shared.tally.longest_wait.fetch_max(longest.as_secs(), Ordering::Relaxed);
     }
 
     /// Copies the running store into `dir` (new or empty), consistent as of one moment. All of it, or nothing is left there.

@@ -11,11 +11,13 @@ use crate::mail::{MessageId, Timestamp};
 /// Statements that may go over a whole table, by how they begin.
 const WHOLE: &[(&str, &str)] = &[
     ("SELECT state, count(*)", "counts what is queued, which is little, when a store is opened or asked from outside"),
+    ("SELECT coalesce(max(version), 0)", "where the counter of versions is gone"),
     ("SELECT segment, max(start", "a backup reads everything anyway"),
     ("SELECT count(*) FROM sqlite_schema", "a dozen rows"),
     ("SELECT name, type, sql FROM sqlite_schema", "a dozen rows"),
     ("SELECT count(*) = 0 FROM sqlite_schema", "a dozen rows"),
     ("SELECT event FROM log ORDER BY id DESC LIMIT", "by the key, to its limit"),
+    ("SELECT id, at FROM log", "by the key, to its limit"),
     ("DELETE FROM log WHERE id IN (SELECT id FROM log ORDER BY id LIMIT", "by the key, to its limit"),
     ("SELECT queued_at FROM deliveries WHERE state = 0 ORDER BY message, n LIMIT 1", "by the key, past the dead alone"),
     ("SELECT m.id, m.sender, m.recipients", "the beginning of a list, which is planned whole below"),

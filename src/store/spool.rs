@@ -13,6 +13,8 @@ use std::fs::File;
 use std::io::{IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 
@@ -20,9 +22,12 @@ use super::{StoreError, directory};
 use crate::mail::MessageId;
 
 /// Its last octet is the format's version.
-const MAGIC: [u8; 4] = *b"MWR1";
+pub(super) const MAGIC: [u8; 4] = *b"MWR1";
 /// Magic, id, length of head, length of body, CRC of the content, CRC of all that.
 pub(super) const HEADER: usize = 4 + 16 + 4 + 4 + 4 + 4;
+
+/// Segments are numbered below this; a row or a file that says otherwise is damaged.
+pub(super) const MAX_SEGMENT: i64 = 1 << 48;
 
 /// Where a message's record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +45,7 @@ pub(super) struct Spool {
     segment_size: u64,
     open: Option<Segment>,
     /// What the next new file is called.
-    next: i64,
+    next: Arc<AtomicI64>,
 }
 
 #[derive(Debug)]
@@ -99,6 +104,12 @@ impl Plan {
 
 /// The message that a record's header names and the octets of its content; `None` where it is no header.
 pub(super) fn read_header(octets: &[u8; HEADER]) -> Option<(MessageId, u64)> {
+    let (id, head_size, size) = parse_header(octets)?;
+    Some((id, u64::from(head_size) + u64::from(size)))
+}
+
+/// Message, octets of its head, octets of its body.
+pub(super) fn parse_header(octets: &[u8; HEADER]) -> Option<(MessageId, u32, u32)> {
     let (content, own) = octets.split_last_chunk::<4>()?;
     let (magic, rest) = content.split_first_chunk::<4>()?;
     let (id, rest) = rest.split_first_chunk::<16>()?;
@@ -107,8 +118,7 @@ pub(super) fn read_header(octets: &[u8; HEADER]) -> Option<(MessageId, u64)> {
     if *magic != MAGIC || crc32fast::hash(content) != u32::from_be_bytes(*own) {
         return None;
     }
-    let size = u64::from(u32::from_be_bytes(*head_size)) + u64::from(u32::from_be_bytes(*size));
-    Some((MessageId::from_bytes(*id), size))
+    Some((MessageId::from_bytes(*id), u32::from_be_bytes(*head_size), u32::from_be_bytes(*size)))
 }
 
 pub(super) fn header(id: MessageId, head_size: u32, size: u32, crc: u32) -> Bytes {
@@ -126,7 +136,18 @@ pub(super) fn header(id: MessageId, head_size: u32, size: u32, crc: u32) -> Byte
 impl Spool {
     /// `next`: a number that no file and no row has used.
     pub(super) fn new(directory: PathBuf, segment_size: u64, next: i64) -> Self {
-        Self { directory, segment_size, open: None, next }
+        Self { directory, segment_size, open: None, next: Arc::new(AtomicI64::new(next)) }
+    }
+
+    /// Another that writes segments of its own beside this one's.
+    pub(super) fn beside(&self) -> Self {
+        let (directory, next) = (self.directory.clone(), Arc::clone(&self.next));
+        Self { directory, segment_size: self.segment_size, open: None, next }
+    }
+
+    /// What the next new file is called: all there are have lower numbers.
+    pub(super) fn next(&self) -> i64 {
+        self.next.load(Ordering::Relaxed)
     }
 
     /// Where the next group's records go. The file may not be there yet.
@@ -134,7 +155,7 @@ impl Spool {
         if self.open.as_ref().is_some_and(|segment| segment.end >= self.segment_size) {
             self.abandon();
         }
-        let (segment, base) = self.open.as_ref().map_or((self.next, 0), |segment| (segment.number, segment.end));
+        let (segment, base) = self.open.as_ref().map_or((self.next(), 0), |segment| (segment.number, segment.end));
         Plan { segment, base, planned: 0, chunks: Vec::new() }
     }
 
@@ -174,11 +195,11 @@ impl Spool {
     }
 
     fn create(&mut self) -> Result<Segment, StoreError> {
-        let number = self.next;
+        let number = self.next();
         let path = self.directory.join(file_name(number));
         let created = directory::create(&path);
         // Whatever became of it, this name isn't used again.
-        self.next += 1;
+        self.next.store(number + 1, Ordering::Relaxed);
         let file = created.map_err(|e| StoreError::io(&format!("create {}", path.display()), &e))?;
         // The file's name must be durable before a row leads to it.
         directory::sync(&self.directory)?;
@@ -188,8 +209,7 @@ impl Spool {
     /// Goes on in `file`, for faults that only another kind of file has.
     #[cfg(test)]
     pub(super) fn open_as(&mut self, file: File) {
-        self.open = Some(Segment { number: self.next, file, end: 0 });
-        self.next += 1;
+        self.open = Some(Segment { number: self.next.fetch_add(1, Ordering::Relaxed), file, end: 0 });
     }
 
     /// Never writes to or syncs the current segment again.
@@ -197,9 +217,14 @@ impl Spool {
         self.open = None;
     }
 
-    /// The segment that is being written; its number may be unused as yet.
-    pub(super) fn current(&self) -> i64 {
-        self.open.as_ref().map_or(self.next, |segment| segment.number)
+    /// Goes on in another segment, if it is in this one.
+    pub(super) fn leave(&mut self, segment: i64) {
+        self.open.take_if(|open| open.number == segment);
+    }
+
+    /// Whether it is being written, or isn't there yet.
+    pub(super) fn is_open(&self, segment: i64) -> bool {
+        segment >= self.next() || self.open.as_ref().is_some_and(|open| open.number == segment)
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -230,7 +255,8 @@ pub(super) fn segments(directory: &Path) -> Result<Vec<i64>, StoreError> {
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let number = name.to_str().and_then(|name| name.strip_suffix(".seg")).filter(|stem| stem.len() == 16);
-        found.extend(number.and_then(|stem| i64::from_str_radix(stem, 16).ok()));
+        let number = number.and_then(|stem| i64::from_str_radix(stem, 16).ok());
+        found.extend(number.filter(|number| (0..MAX_SEGMENT).contains(number)));
     }
     found.sort_unstable();
     Ok(found)

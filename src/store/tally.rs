@@ -20,6 +20,8 @@ pub(super) struct Tally {
     pub syncs: AtomicU64,
     /// An admin's «now».
     pub retries: AtomicU64,
+    /// Seconds that the longest wait of a schedule lasts, as far as it was told.
+    pub longest_wait: AtomicU64,
     /// Log events that were too many.
     pub dropped_logs: AtomicU64,
 }
@@ -31,8 +33,9 @@ impl Tally {
         self.queued.store(0, Ordering::Relaxed);
         self.dead.store(0, Ordering::Relaxed);
         while let Some(row) = rows.next()? {
-            let count = if row.get::<_, i64>(0)? == 0 { &self.queued } else { &self.dead };
-            count.store(row.get(1)?, Ordering::Relaxed);
+            // What has no state that is one is not handed out: it waits for a person, like the dead.
+            let count = if row.get::<_, i64>(0) == Ok(0) { &self.queued } else { &self.dead };
+            count.fetch_add(row.get(1)?, Ordering::Relaxed);
         }
         Ok(())
     }

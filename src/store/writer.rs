@@ -116,7 +116,7 @@ pub(super) struct Writer {
     pub(super) shared: Shared,
     path: PathBuf,
     /// `None` after a failure, until it is opened anew.
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     /// What the WAL holds may not be on the disk, though it can be read.
     doubtful: bool,
     /// A COMMIT is under way.
@@ -143,6 +143,7 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         let versions = keys::Versions::reserve(&connection)?;
         wal::count(&connection)?;
+        let retention = Retention::new(&connection, spool.next())?;
         Ok(Self {
             path: directory::database(&options.data_dir),
             options,
@@ -154,7 +155,7 @@ impl Writer {
             spool,
             versions,
             log: log::Pending::default(),
-            retention: Retention::default(),
+            retention,
             held: Vec::new(),
             looked_at_disk: Timestamp::default(),
             flushed_log: Timestamp::default(),
@@ -219,7 +220,7 @@ impl Writer {
                     let _gone = answer.send(claimed);
                 }
                 Command::Retain { now, answer } => {
-                    let _gone = answer.send(self.guarded(|writer| writer.retain(now)));
+                    let _gone = answer.send(self.retain(now));
                 }
                 Command::Close { answer } => closing = Some(answer),
                 Command::Unit(_) | Command::Log(..) => {}
@@ -400,6 +401,7 @@ impl Writer {
             let unreadable = queue::walk(writer.connection()?, &claims, now, limit, &mut found)?;
             writer.park(&unreadable, now)
         })?;
+        self.retention.wall.make_younger(&mut found, now);
         Ok(found)
     }
 

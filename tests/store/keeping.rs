@@ -1,11 +1,15 @@
 //! Retention and backup: what may go goes whole, what is needed stays, and a copy of a running store is a store.
 
+use std::time::Duration;
+
 use mailworker::event::{Bus, Kind};
 use mailworker::kv::{Value, Write};
 use mailworker::mail::{MessageId, Timestamp};
 use mailworker::store::{Acceptance, Options, QueueFilter, Settled, Store, StoreError};
 
 use crate::harness::*;
+
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Segments of one message or two.
 fn open(home: &Home) -> Store {
@@ -21,6 +25,18 @@ fn settled(days: u32) -> Acceptance {
 
 async fn retain(store: &Store, at: Timestamp) {
     while store.retain(at).await.unwrap() {}
+}
+
+/// As [`retain`], further ahead than the clock can jump unnoticed: that is believed after an hour.
+async fn retain_later(store: &Store, at: Timestamp) {
+    assert!(!store.retain(at.minus(HOUR)).await.unwrap());
+    retain(store, at).await;
+}
+
+/// Takes so many octets that what else is in its segment is little.
+fn large(mut acceptance: Acceptance) -> Acceptance {
+    acceptance.body = "x".repeat(2000).into();
+    acceptance
 }
 
 async fn is_gone(store: &Store, id: MessageId) -> bool {
@@ -54,7 +70,7 @@ async fn what_is_queued_dead_or_to_be_kept_longer_moves_on_before_its_segment_go
     let mut kept = settled(8);
     kept.keep_until = Some(now().plus(DAY));
     let kept = accept(&store, kept).await;
-    let spent = accept(&store, settled(8)).await;
+    let spent = accept(&store, large(settled(8))).await;
     for delivery in store.claim(now(), 10).await.unwrap() {
         let end = if delivery.key.message == dead {
             Settled::Dead { error: "550".to_owned() }
@@ -83,6 +99,57 @@ async fn what_is_queued_dead_or_to_be_kept_longer_moves_on_before_its_segment_go
 }
 
 #[tokio::test]
+async fn more_mail_that_must_stay_than_a_segment_holds_is_not_written_again_and_again() {
+    let home = Home::new();
+    let store = Store::open(Options { segment_size: 5000, ..home.options() }, Bus::new(64)).unwrap();
+    let mut kept = Vec::new();
+    for n in 0..30 {
+        // Of each segment one half must stay, of some more.
+        let mut acceptance = large(settled(8));
+        acceptance.keep_until = (n % 3 != 0).then(|| now().plus(9 * DAY));
+        kept.push((acceptance.keep_until.is_some(), accept(&store, acceptance).await));
+    }
+    accept(&store, settled(0)).await;
+    let mut steps = 0;
+    while store.retain(now()).await.unwrap() {
+        steps += 1;
+        assert!(steps < 1000, "it never ends");
+    }
+    let settled_down = home.segments();
+    retain(&store, now()).await;
+    assert_eq!(home.segments(), settled_down, "the next round finds nothing to do");
+    for (needed, id) in &kept {
+        assert!(!needed || !is_gone(&store, *id).await);
+    }
+    // When it needn't stay any longer it goes; what is still written to, at the next start.
+    store.close().await;
+    let store = home.open();
+    retain_later(&store, now().plus(10 * DAY)).await;
+    assert!(is_gone(&store, kept[1].1).await);
+    assert_eq!(home.segments().len(), 0);
+    assert_eq!(Store::check(&home.path()).unwrap().findings, []);
+}
+
+#[tokio::test]
+async fn what_has_moved_on_lies_in_segments_of_its_own() {
+    let home = Home::new();
+    let store = Store::open(Options { segment_size: 5000, ..home.options() }, Bus::new(64)).unwrap();
+    let needed = accept(&store, message_at("needed", now().minus(8 * DAY))).await;
+    for _ in 0..3 {
+        accept(&store, large(settled(8))).await;
+    }
+    accept(&store, settled(0)).await;
+    retain(&store, now()).await;
+    let fresh = accept(&store, settled(0)).await;
+    let segment = |id: MessageId| -> i64 {
+        let sql = "SELECT segment FROM messages WHERE id = ?1";
+        home.sql().query_row(sql, [id.to_bytes()], |row| row.get(0)).unwrap()
+    };
+    assert_ne!(segment(needed), segment(fresh));
+    assert_eq!(store.body(needed).await.unwrap().raw, "needed");
+}
+
+#[tokio::test]
 async fn a_warm_delivery_outlives_its_segment() {
     let home = Home::new();
     let store = open(&home);
@@ -94,7 +161,7 @@ async fn a_warm_delivery_outlives_its_segment() {
     assert_eq!(store.body(id).await.unwrap().raw, "warm");
     done(&store, claimed[0].key).await;
     accept(&store, settled(0)).await;
-    retain(&store, now()).await;
+    retain_later(&store, now().plus(DAY)).await;
     assert!(is_gone(&store, id).await);
 }
 
@@ -103,13 +170,15 @@ async fn a_segment_with_damage_that_is_needed_stays_and_the_admin_hears_of_it() 
     let home = Home::new();
     let bus = Bus::new(64);
     let mut events = bus.subscribe();
-    let store = Store::open(Options { segment_size: 1, ..home.options() }, bus).unwrap();
+    let store = Store::open(Options { segment_size: 1000, ..home.options() }, bus).unwrap();
     let id = accept(&store, message_at("needed", now().minus(8 * DAY))).await;
-    let spent = accept(&store, settled(8)).await;
+    accept(&store, large(settled(8))).await;
+    let spent = accept(&store, large(settled(8))).await;
     accept(&store, settled(0)).await;
     let segment = home.segments().remove(0);
     let mut octets = std::fs::read(&segment).unwrap();
-    *octets.last_mut().unwrap() ^= 1;
+    let at = octets.windows(6).position(|window| window == b"needed").unwrap();
+    octets[at] ^= 1;
     std::fs::write(&segment, octets).unwrap();
     retain(&store, now()).await;
     assert!(segment.exists(), "what is left of it isn't deleted");
@@ -157,7 +226,7 @@ async fn the_log_and_keys_that_have_expired_go_too() {
     store.kv_write(Vec::new(), now()).await.unwrap();
     assert_eq!(store.reader().log(10).unwrap().len(), 2);
     retain(&store, now()).await;
-    retain(&store, now().plus(2 * DAY)).await;
+    retain_later(&store, now().plus(2 * DAY)).await;
     assert_eq!(store.reader().log(10).unwrap().len(), 1);
     let rows: i64 = home.sql().query_row("SELECT count(*) FROM kv", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 1);

@@ -35,7 +35,10 @@ async fn a_process_that_promises() {
                         };
                         store.settle(vec![settlement(delivery.key, end)]).await.unwrap();
                     }
-                    store.retain(now().plus(8 * DAY)).await.unwrap();
+                    // Believed only an hour after it was first said.
+                    let later = now().plus(8 * DAY);
+                    store.retain(later.minus(std::time::Duration::from_hours(1))).await.unwrap();
+                    store.retain(later.plus(std::time::Duration::from_mins(1))).await.unwrap();
                 }
             }
         }));

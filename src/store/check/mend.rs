@@ -11,7 +11,8 @@ use std::path::Path;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
-use super::super::retention::{self, MOVE};
+use super::super::clearing::MOVE;
+use super::super::orphans;
 use super::super::spool::{self, HEADER, Place, Spool, Unreadable};
 use super::super::{apply, migrate};
 use super::Remedy;
@@ -46,7 +47,7 @@ pub(super) fn mend(
 ) -> Result<(), StoreError> {
     let connection = migrate::open_writer(&directory::database(data_dir))?;
     let spool_dir = directory::spool(data_dir);
-    let next = retention::next_segment(&connection, &spool_dir)?;
+    let next = orphans::next_segment(&connection, &spool_dir)?;
     let spool = Spool::new(spool_dir, SEGMENT_SIZE, next);
     let mut mending = Mending { connection, spool, quarantine, now };
     let mut reindexed = false;

@@ -12,7 +12,7 @@
 
 mod mend;
 mod octets;
-mod quarantine;
+pub(super) mod quarantine;
 mod rows;
 mod schema;
 mod segments;
@@ -124,7 +124,7 @@ pub(super) fn repair(data_dir: &Path, now: Timestamp) -> Result<RepairReport, St
 
 fn exists(data_dir: &Path) -> Result<(), StoreError> {
     if directory::database(data_dir).exists() {
-        return Ok(());
+        return directory::require_spool(data_dir);
     }
     backup::refuse_unfinished(data_dir)?;
     Err(StoreError::Unusable(format!("there is no store in {}", data_dir.display())))

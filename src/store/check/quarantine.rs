@@ -16,7 +16,7 @@ use crate::mail::{MessageId, Timestamp};
 use crate::store::{StoreError, directory};
 
 /// The directory of one repair, made when something is put into it.
-pub(super) struct Quarantine {
+pub(in crate::store) struct Quarantine {
     spool: PathBuf,
     root: PathBuf,
     directory: PathBuf,
@@ -24,14 +24,14 @@ pub(super) struct Quarantine {
 }
 
 impl Quarantine {
-    pub(super) fn new(data_dir: &Path, now: Timestamp) -> Self {
+    pub(in crate::store) fn new(data_dir: &Path, now: Timestamp) -> Self {
         let root = data_dir.join("quarantine");
         let directory = root.join(now.as_millis().to_string());
         Self { spool: directory::spool(data_dir), root, directory, made: false }
     }
 
     /// Where it is, if anything was put into it.
-    pub(super) fn made(&self) -> Option<PathBuf> {
+    pub(in crate::store) fn made(&self) -> Option<PathBuf> {
         self.made.then(|| self.directory.clone())
     }
 
@@ -79,7 +79,7 @@ impl Quarantine {
     }
 
     /// Moves a segment's file here.
-    pub(super) fn keep_segment(&mut self, segment: i64) -> Result<(), StoreError> {
+    pub(in crate::store) fn keep_segment(&mut self, segment: i64) -> Result<(), StoreError> {
         self.make()?;
         let (name, to) = (spool::file_name(segment), &self.directory);
         let (from, to) = (self.spool.join(&name), to.join(&name));

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use rusqlite::params;
 
 use super::super::directory::Lock;
-use super::super::retention::NEWEST_OF_SEGMENT;
+use super::super::orphans::NEWEST_OF_SEGMENT;
 use super::super::spool::{self, HEADER};
 use super::octets::Octets;
 use super::{Check, Remedy};
