@@ -349,7 +349,7 @@ impl Writer {
         self.committing = true;
         connection.prepare_cached("COMMIT")?.execute([])?;
         self.committing = false;
-        self.log.written(logged);
+        self.log.written(&logged);
         self.shared.tally.spool_bytes.fetch_add(written, Ordering::Relaxed);
         self.shared.tally.syncs.fetch_add(1 + u64::from(written > 0), Ordering::Relaxed);
         Ok(outcomes)
