@@ -373,6 +373,87 @@ async fn pages_of_a_damaged_database_are_told() {
     assert!(!report.findings.is_empty() && kinds(&report).iter().all(|kind| *kind == "database"), "{report:#?}");
 }
 
+/// Fills pages of a tree below its root with garbage; how many.
+fn damage_tree(home: &Home, name: &str) -> usize {
+    let sql = home.sql();
+    sql.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let path = home.path().join("mailworker.db");
+    let root: i64 =
+        sql.query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [name], |row| row.get(0)).unwrap();
+    drop(sql);
+    let mut octets = std::fs::read(&path).unwrap();
+    let page = |number: usize| (number - 1) * 8192;
+    // An interior page of an index (2): its cells begin with the number of a page below.
+    let at = page(usize::try_from(root).unwrap());
+    assert_eq!(octets[at], 2, "{name} is large enough");
+    let cells = usize::from(u16::from_be_bytes([octets[at + 3], octets[at + 4]]));
+    for n in 0..cells {
+        let cell = at + usize::from(u16::from_be_bytes([octets[at + 12 + 2 * n], octets[at + 13 + 2 * n]]));
+        let below = u32::from_be_bytes(octets[cell..cell + 4].try_into().unwrap());
+        let from = page(usize::try_from(below).unwrap());
+        octets[from..from + 64].fill(0xee);
+    }
+    std::fs::write(&path, octets).unwrap();
+    cells
+}
+
+/// A store whose index of due times has pages below its root.
+async fn many() -> (Home, Vec<MessageId>) {
+    let home = Home::new();
+    let store = home.open();
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        let mut message = message("many");
+        message.deliveries = (0..200).map(|_| relay(now())).collect();
+        ids.push(accept(&store, message).await);
+    }
+    store.kv_write(vec![put("k", "v")], now()).await.unwrap();
+    store.close().await;
+    (home, ids)
+}
+
+#[tokio::test]
+async fn an_index_whose_pages_are_garbage_is_made_anew_with_the_database() {
+    let (home, ids) = many().await;
+    assert!(damage_tree(&home, "deliveries_due") > 0);
+    let before = check(&home);
+    assert!(!before.findings.is_empty() && kinds(&before).iter().all(|kind| *kind == "database"), "{before:#?}");
+    assert!(before.findings[0].serious && before.findings[0].repair.contains("tables are whole"), "{before:#?}");
+    let repaired = Store::repair(&home.path(), now()).unwrap();
+    assert_eq!((repaired.left.findings.as_slice(), check(&home).findings), ([].as_slice(), Vec::new()));
+    assert_eq!(quarantined(&repaired).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["mailworker.db"]);
+    let store = home.open();
+    assert_eq!(store.claim(now(), 1000).await.unwrap().len(), 800);
+    assert_eq!(store.body(ids[3]).await.unwrap().raw, "many");
+    assert_eq!(store.message(ids[0]).await.unwrap().trace.len(), 1);
+    assert!(store.kv().get("N", "k", now()).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_table_whose_pages_are_garbage_is_left_to_a_person() {
+    let (home, _) = many().await;
+    assert!(damage_tree(&home, "deliveries") > 0);
+    let before = std::fs::read(home.path().join("mailworker.db")).unwrap();
+    let repaired = Store::repair(&home.path(), now()).unwrap();
+    assert!(!repaired.left.findings.is_empty() && repaired.left.findings[0].repair.contains("backup"), "{repaired:#?}");
+    assert_eq!((repaired.quarantine, std::fs::read(home.path().join("mailworker.db")).unwrap()), (None, before));
+    let (code, said, _) = command(&home, &["--repair", "--json"]);
+    assert_eq!((code, serde_json::from_str::<RepairReport>(&said).unwrap().left), (1, repaired.left));
+}
+
+#[tokio::test]
+async fn where_lost_octets_lay_is_written_down() {
+    let (home, ids) = three().await;
+    std::fs::remove_file(home.segments().remove(0)).unwrap();
+    let repaired = mended(&home, &["segment"]);
+    let rows = quarantined(&repaired).into_iter().find(|(name, _)| name == "rows.jsonl").unwrap().1;
+    let rows: Vec<serde_json::Value> =
+        String::from_utf8(rows).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let places: Vec<_> = rows.iter().filter(|row| row["segment"] == 1).collect();
+    assert_eq!(places.len(), ids.len(), "{rows:#?}");
+    assert!(places.iter().any(|row| row["start"].as_i64().unwrap() > 0));
+}
+
 #[tokio::test]
 async fn more_than_a_thousand_findings_are_counted_and_all_are_mended() {
     let home = Home::new();
@@ -386,6 +467,8 @@ async fn more_than_a_thousand_findings_are_counted_and_all_are_mended() {
     assert_eq!((report.findings.len(), report.unlisted), (1000, 200));
     let repaired = Store::repair(&home.path(), now()).unwrap();
     assert_eq!((repaired.left.findings.len(), repaired.left.unlisted), (0, 0));
+    let rows = String::from_utf8(quarantined(&repaired).remove(0).1).unwrap();
+    assert_eq!(rows.lines().count(), 1200, "each is written down once, whatever the rounds");
     assert_eq!(home.open().message(id).await.unwrap().summary.dead, 1200);
 }
 

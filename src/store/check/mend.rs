@@ -2,6 +2,7 @@
 //!
 //! What is taken away is durable in the quarantine before the transaction that takes it away; octets are durable in
 //! their new segment before the rows that name them. A repair that is killed halfway is simply begun again.
+//! A message that loses its octets keeps its record; where they lay is written down, should they turn up again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -17,6 +18,7 @@ use super::super::spool::{self, HEADER, Place, Spool, Unreadable};
 use super::super::{apply, migrate};
 use super::Remedy;
 use super::quarantine::Quarantine;
+use super::rebuild;
 use crate::event::{Event, Kind};
 use crate::mail::{MessageId, Timestamp};
 use crate::store::{StoreError, directory};
@@ -25,6 +27,10 @@ pub(in crate::store) const RECORDS: &str =
     "SELECT id, start, head_size, size FROM messages WHERE segment = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
 pub(in crate::store) const LOSE: &str = "UPDATE messages SET segment = NULL WHERE id = ?1";
 
+const KEEP_PLACE: &str = "SELECT * FROM messages WHERE id = ?1";
+
+/// Rows that are changed in one transaction.
+const ROWS: usize = 500;
 /// Records that move in one transaction, and octets of theirs.
 const STEP: i64 = 200;
 const STEP_OCTETS: i64 = 16 << 20;
@@ -45,28 +51,33 @@ pub(super) fn mend(
     quarantine: &mut Quarantine,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    if remedies.contains(&Remedy::Rebuild) {
+        // All else was found by what is about to be made anew.
+        return rebuild::rebuild(data_dir, quarantine);
+    }
     let connection = migrate::open_writer(&directory::database(data_dir))?;
+    if remedies.contains(&Remedy::Reindex) {
+        return match connection.execute_batch("REINDEX") {
+            Err(error) if rebuild::is_damage(&error) => {
+                drop(connection);
+                rebuild::rebuild(data_dir, quarantine)
+            }
+            done => Ok(done?),
+        };
+    }
     let spool_dir = directory::spool(data_dir);
     let next = orphans::next_segment(&connection, &spool_dir)?;
     let spool = Spool::new(spool_dir, SEGMENT_SIZE, next);
     let mut mending = Mending { connection, spool, quarantine, now };
-    let mut reindexed = false;
     let mut salvaged = BTreeSet::new();
-    for remedy in remedies {
-        match remedy {
-            Remedy::Reindex => {
-                if !std::mem::replace(&mut reindexed, true) {
-                    mending.connection.execute_batch("REINDEX")?;
-                }
-            }
-            Remedy::Schema { drop, create } => mending.schema(drop.as_deref(), create)?,
-            Remedy::Row { keep, change, key, more } => mending.row(*keep, change, key, more)?,
-            Remedy::Salvage(segment) => {
-                if salvaged.insert(*segment) {
-                    mending.salvage(*segment)?;
-                }
-            }
-            Remedy::PutAside(segment) => mending.quarantine.keep_segment(*segment)?,
+    let is_row = |remedy: &Remedy| matches!(remedy, Remedy::Row { .. });
+    for alike in remedies.chunk_by(|one, next| is_row(one) && is_row(next)) {
+        match alike.first() {
+            Some(Remedy::Row { .. }) => alike.chunks(ROWS).try_for_each(|some| mending.rows(some))?,
+            Some(Remedy::Schema { drop, create }) => mending.schema(drop.as_deref(), create)?,
+            Some(Remedy::Salvage(segment)) if salvaged.insert(*segment) => mending.salvage(*segment)?,
+            Some(Remedy::PutAside(segment)) => mending.quarantine.keep_segment(*segment)?,
+            _ => {}
         }
     }
     mending.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
@@ -83,12 +94,21 @@ impl Mending<'_> {
         Ok(transaction.commit()?)
     }
 
-    fn row(&mut self, keep: Option<&str>, change: &str, key: &[Value], more: &[Value]) -> Result<(), StoreError> {
-        if let Some(select) = keep {
-            self.quarantine.keep_rows(&self.connection, select, key)?;
+    /// As they were they are in the quarantine, durably, before any of them is changed.
+    fn rows(&mut self, remedies: &[Remedy]) -> Result<(), StoreError> {
+        for remedy in remedies {
+            if let Remedy::Row { keep: Some(select), key, .. } = remedy {
+                self.quarantine.note_rows(&self.connection, select, key)?;
+            }
         }
-        self.connection.prepare_cached(change)?.execute(params_from_iter(key.iter().chain(more)))?;
-        Ok(())
+        self.quarantine.keep_notes()?;
+        let transaction = self.connection.transaction()?;
+        for remedy in remedies {
+            if let Remedy::Row { change, key, more, .. } = remedy {
+                transaction.prepare_cached(change)?.execute(params_from_iter(key.iter().chain(more)))?;
+            }
+        }
+        Ok(transaction.commit()?)
     }
 
     /// Empties a segment: what is whole moves on, what is damaged loses its octets, the file is put aside.
@@ -142,6 +162,10 @@ impl Mending<'_> {
             }
         }
         self.spool.write(&plan)?;
+        for (id, _) in &lost {
+            self.quarantine.note_rows(&self.connection, KEEP_PLACE, &[Value::Blob(id.to_bytes().to_vec())])?;
+        }
+        self.quarantine.keep_notes()?;
         let transaction = self.connection.transaction()?;
         for (id, place) in moved {
             transaction.prepare_cached(MOVE)?.execute(params![id, place.segment, place.start])?;

@@ -3,7 +3,8 @@
 //! In order: the database (SQLite's own check, the schema), the rows (each read as the program reads it), the octets
 //! (each message's checksum), the segments (records from end to end, none that no row names). A database that isn't
 //! sound is mended first: what its indexes say of the rest can't be trusted.
-//! Memory is bounded: rows come in pages, octets in pieces, findings up to a thousand.
+//! Memory is bounded: rows come in pages, octets in pieces, findings up to a thousand, remedies up to a hundred thousand.
+//! A repair checks, mends what that found, and checks again until nothing is left or nothing helps.
 //! On a running store it reads beside the writer; whatever looks damaged is looked at again, for retention may have
 //! moved it, and what isn't committed yet is none of its business. A check holds no lock, so that it keeps no server from
 //! starting meanwhile; a repair holds it.
@@ -13,6 +14,7 @@
 mod mend;
 mod octets;
 pub(super) mod quarantine;
+mod rebuild;
 mod rows;
 mod schema;
 mod segments;
@@ -30,13 +32,18 @@ use crate::mail::Timestamp;
 const LISTED: usize = 1000;
 /// Rows read at once.
 const PAGE: i64 = 500;
-/// Times that a repair looks again at what it has mended: what lay below a fault comes to light only then.
-const ROUNDS: usize = 50;
+/// Remedies of one round; what is found beyond them is the next round's.
+const REMEDIES: usize = 100_000;
+/// Rounds after which there isn't less to be found, and which a repair goes on after nevertheless: what lay below a fault
+/// comes to light only when that is mended.
+const IN_VAIN: usize = 5;
 
 /// What a repair does.
 #[derive(Debug, Clone, PartialEq)]
 enum Remedy {
     Reindex,
+    /// The tables are copied into a new database, since what is damaged of this one can't even be dropped.
+    Rebuild,
     /// A part of the schema is made anew.
     Schema {
         drop: Option<String>,
@@ -68,13 +75,16 @@ struct Check<'a> {
 impl Check<'_> {
     /// `None`: a person has to mend it.
     fn find(&mut self, kind: &str, serious: bool, problem: String, repair: &str, remedy: impl Into<Option<Remedy>>) {
+        let remedy = remedy.into().filter(|remedy| self.ours && self.remedies.last() != Some(remedy));
+        if self.remedies.len() < REMEDIES {
+            self.remedies.extend(remedy);
+        }
         if self.report.findings.len() >= LISTED {
             self.report.unlisted += 1;
             return;
         }
         let (kind, repair) = (kind.to_owned(), repair.to_owned());
         self.report.findings.push(Finding { kind, problem, repair, serious });
-        self.remedies.extend(remedy.into());
     }
 
     /// All of it, the database first.
@@ -108,18 +118,21 @@ pub(super) fn repair(data_dir: &Path, now: Timestamp) -> Result<RepairReport, St
     let mut quarantine = quarantine::Quarantine::new(data_dir, now);
     let (found, mut remedies) = look(data_dir, true)?;
     let mut left = found.clone();
-    for _ in 0..ROUNDS {
-        if remedies.is_empty() {
-            break;
-        }
+    let mut in_vain = 0;
+    while !remedies.is_empty() && in_vain < IN_VAIN {
         mend::mend(data_dir, &remedies, &mut quarantine, now)?;
         let (next, further) = look(data_dir, true)?;
         if next.findings == left.findings && next.unlisted == left.unlisted {
             break;
         }
+        in_vain = if number(&next) < number(&left) { 0 } else { in_vain + 1 };
         (left, remedies) = (next, further);
     }
     Ok(RepairReport { found, left, quarantine: quarantine.made() })
+}
+
+fn number(report: &CheckReport) -> u64 {
+    report.findings.len() as u64 + report.unlisted
 }
 
 fn exists(data_dir: &Path) -> Result<(), StoreError> {

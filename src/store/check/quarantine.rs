@@ -1,7 +1,8 @@
 //! `data_dir/quarantine/<time>/`: where a repair puts what it takes away, for a person to look into.
 //!
 //! `rows.jsonl` has the rows as they were, octets in hexadecimal; `<id>.octets` what is left of a damaged message;
-//! `<number>.seg` segments that were replaced or that nothing names. All of it is durable before the store changes.
+//! `<number>.seg` segments that were replaced or that nothing names; `mailworker.db` a database that was made anew. All of
+//! it is durable before the store changes.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -21,13 +22,15 @@ pub(in crate::store) struct Quarantine {
     root: PathBuf,
     directory: PathBuf,
     made: bool,
+    /// Rows that are written down together.
+    notes: String,
 }
 
 impl Quarantine {
     pub(in crate::store) fn new(data_dir: &Path, now: Timestamp) -> Self {
         let root = data_dir.join("quarantine");
         let directory = root.join(now.as_millis().to_string());
-        Self { spool: directory::spool(data_dir), root, directory, made: false }
+        Self { spool: directory::spool(data_dir), root, directory, made: false, notes: String::new() }
     }
 
     /// Where it is, if anything was put into it.
@@ -44,21 +47,39 @@ impl Quarantine {
         Ok(())
     }
 
-    /// Writes down the rows that `select` finds by `key`.
-    pub(super) fn keep_rows(&mut self, connection: &Connection, select: &str, key: &[Value]) -> Result<(), StoreError> {
+    /// Notes the rows that `select` finds by `key`; [`Quarantine::keep_notes`] writes them down.
+    pub(super) fn note_rows(&mut self, connection: &Connection, select: &str, key: &[Value]) -> Result<(), StoreError> {
         let mut statement = connection.prepare_cached(select)?;
         let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
         let mut rows = statement.query(params_from_iter(key))?;
-        let mut text = String::new();
         while let Some(row) = rows.next()? {
             let mut line = serde_json::Map::new();
             line.insert("select".to_owned(), select.into());
             for (n, column) in columns.iter().enumerate() {
                 line.insert(column.clone(), json(row.get_ref(n)?));
             }
-            let _infallible = writeln!(text, "{}", serde_json::Value::Object(line));
+            let _infallible = writeln!(self.notes, "{}", serde_json::Value::Object(line));
         }
-        self.append("rows.jsonl", text.as_bytes())
+        Ok(())
+    }
+
+    /// Makes durable what was noted.
+    pub(super) fn keep_notes(&mut self) -> Result<(), StoreError> {
+        let notes = std::mem::take(&mut self.notes);
+        self.append("rows.jsonl", notes.as_bytes())
+    }
+
+    /// Gives a database a second name here: its own is about to be another's.
+    pub(super) fn keep_database(&mut self, path: &Path) -> Result<(), StoreError> {
+        self.make()?;
+        let there = |name: &PathBuf| name.exists();
+        let names = (1..).map(|n| if n == 1 { "mailworker.db".to_owned() } else { format!("mailworker.db.{n}") });
+        let Some(to) = names.map(|name| self.directory.join(name)).find(|name| !there(name)) else { return Ok(()) };
+        let failed =
+            |error: std::io::Error| StoreError::io(&format!("link {} to {}", path.display(), to.display()), &error);
+        File::open(path).and_then(|file| file.sync_all()).map_err(failed)?;
+        std::fs::hard_link(path, &to).map_err(failed)?;
+        directory::sync(&self.directory)
     }
 
     /// What is left of a message's octets.

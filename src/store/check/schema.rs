@@ -1,8 +1,8 @@
 //! The database itself: SQLite's own check, and the schema against the one that the migrations make.
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 
-use super::{Check, Remedy};
+use super::{Check, Remedy, rebuild};
 use crate::store::{StoreError, directory, migrate};
 
 /// Problems that SQLite's check lists.
@@ -51,43 +51,51 @@ pub(super) fn sound(check: &mut Check<'_>) -> Result<bool, StoreError> {
 fn integrity(check: &mut Check<'_>) -> Result<bool, StoreError> {
     let mut problems: Vec<String> = Vec::new();
     for pragma in [format!("PRAGMA integrity_check({PROBLEMS})"), "PRAGMA foreign_key_check".to_owned()] {
-        match lines(check.connection, &pragma) {
-            Ok(lines) => problems.extend(lines.into_iter().filter(|line| line != "ok")),
-            Err(error) => return damaged(check, error),
-        }
+        problems.extend(lines(check.connection, &pragma)?);
     }
-    let whole = problems.is_empty();
+    if problems.is_empty() {
+        return Ok(true);
+    }
+    // An index that merely contradicts its table is made again from it.
+    let contradictions = problems.iter().all(|problem| problem.contains("index"));
+    let (repair, remedy) = if contradictions {
+        (
+            "the indexes are made again from their tables; rows and segments are looked at after that",
+            Some(Remedy::Reindex),
+        )
+    } else if rebuild::tables_are_whole(check.connection)? {
+        (
+            "the tables are whole: they are copied into a new database, with indexes made anew; the damaged one goes into \
+             the quarantine; rows and segments are looked at after that",
+            Some(Remedy::Rebuild),
+        )
+    } else {
+        (RESTORE, None)
+    };
     for problem in problems {
-        // An index can be made again from its table; a table from nothing.
-        let index = problem.contains("index");
-        let (repair, remedy) = if index {
-            (
-                "the indexes are made again from their tables; rows and segments are looked at after that",
-                Some(Remedy::Reindex),
-            )
-        } else {
-            (RESTORE, None)
-        };
-        check.find("database", !index, format!("mailworker.db: {problem}"), repair, remedy);
+        check.find("database", !contradictions, format!("mailworker.db: {problem}"), repair, remedy.clone());
     }
-    Ok(whole)
+    Ok(false)
 }
 
-fn lines(connection: &Connection, pragma: &str) -> rusqlite::Result<Vec<String>> {
-    let mut statement = connection.prepare(pragma)?;
-    let rows = statement.query_map([], |row| row.get(0))?;
-    rows.collect()
+/// What SQLite's own check says is wrong; that it met damage and couldn't go on is the last of it.
+fn lines(connection: &Connection, pragma: &str) -> Result<Vec<String>, StoreError> {
+    let mut problems = Vec::new();
+    let ended = rebuild::each_problem(connection, pragma, |problem| problems.push(problem.to_owned()));
+    match ended {
+        Err(error) if rebuild::is_damage(&error) => problems.push(error.to_string()),
+        ended => ended?,
+    }
+    Ok(problems)
 }
 
 /// Octets that SQLite can't read are a finding; all else is a failure of the check.
 fn damaged(check: &mut Check<'_>, error: rusqlite::Error) -> Result<bool, StoreError> {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            check.find("database", true, format!("mailworker.db: {error}"), RESTORE, None);
-            Ok(false)
-        }
-        _ => Err(error.into()),
+    if !rebuild::is_damage(&error) {
+        return Err(error.into());
     }
+    check.find("database", true, format!("mailworker.db: {error}"), RESTORE, None);
+    Ok(false)
 }
 
 type Object = (String, String, String);

@@ -131,7 +131,7 @@ fn reader(database: &Path) -> String {
     }
 }
 
-/// A line of proc_locks(5): the process, where it holds a reader's lock on this file.
+/// A line of `/proc/locks`: the process, where it holds a reader's lock on this file.
 fn holder(line: &str, inode: u64) -> Option<u32> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "POSIX", _, "READ", pid, file, first, last] = fields.as_slice() else { return None };
