@@ -3,11 +3,10 @@
 //! Types alone, made by intake (an [`Acceptance`]) and delivery (a [`Settlement`]). What stands in JSON columns
 //! (tasks, envelopes) is read back by later versions of the program: fields are added, with a default, never renamed.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::claims::Warm;
 use crate::event::Event;
 use crate::kv;
 use crate::mail::{Address, Client, Envelope, MessageId, Notify, Timestamp};
@@ -170,7 +169,41 @@ pub struct Delivery {
     /// A notice of delay has gone out.
     pub delay_noticed: bool,
     /// The message, where it is still in memory from its acceptance.
-    pub warm: Option<Arc<Body>>,
+    pub warm: Option<Warm>,
+}
+
+impl Delivery {
+    /// About as many octets as it takes in memory, the message apart.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let fields = |headers: &[(String, String)]| {
+            headers.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>()).sum::<usize>()
+        };
+        let task = match &self.task {
+            Task::Relay(task) => task.recipient.as_str().len() + task.original.as_str().len() + fields(&task.headers),
+            Task::Webhook(task) => {
+                let body = if let WebhookBody::Json(text) = &task.body { text.len() } else { 0 };
+                task.url.len() + fields(&task.headers) + body
+            }
+            Task::Notice(task) => task.recipient.as_str().len() + task.diagnostic.len(),
+            Task::Decide(task) => {
+                let noted = task.notes.iter().map(|(name, value)| name.len() + json_weight(value)).sum::<usize>();
+                task.recipient.address.as_str().len() + noted
+            }
+        };
+        size_of::<Self>() + self.destination.len() + task
+    }
+}
+
+fn json_weight(value: &serde_json::Value) -> usize {
+    use serde_json::Value;
+    size_of::<Value>()
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(values) => values.iter().map(json_weight).sum(),
+            Value::Object(values) => values.iter().map(|(name, value)| name.len() + json_weight(value)).sum(),
+            _ => 0,
+        }
 }
 
 /// A message's octets and what belongs to them.

@@ -8,15 +8,19 @@
 //! The writer thread alone walks and releases, so a walk never sees a row between its commit and its release.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Delivery, DeliveryKey};
+use super::{Body, Delivery, DeliveryKey};
 use crate::mail::Timestamp;
 
-/// Octets that warm deliveries may keep in memory.
+/// Octets of messages that are kept warm, from their acceptance until whoever claimed them has let go of them, and of
+/// the tasks that wait to be claimed.
 const WARM_BYTES: usize = 64 << 20;
+/// Octets of the tasks of one claim, warm and cold ones each; it exceeds them by one task at most.
+pub(super) const CLAIM_BYTES: usize = 16 << 20;
 /// Warm deliveries.
 const WARM_COUNT: usize = 20_000;
 
@@ -49,13 +53,61 @@ impl Position {
 pub(super) struct Claims {
     state: Mutex<State>,
     changed: Notify,
+    /// Octets of messages that are kept warm, claimed or not.
+    kept: Arc<AtomicUsize>,
+}
+
+/// A message that is still in memory from its acceptance. Its octets count against the bound on what is warm until the
+/// last clone is gone.
+#[derive(Debug, Clone)]
+pub struct Warm {
+    body: Arc<Body>,
+    _kept: Arc<Kept>,
+}
+
+impl Warm {
+    #[must_use]
+    pub fn body(&self) -> &Arc<Body> {
+        &self.body
+    }
+
+    /// The octets that are kept for it.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        octets(&self.body)
+    }
+}
+
+impl std::ops::Deref for Warm {
+    type Target = Body;
+
+    fn deref(&self) -> &Body {
+        &self.body
+    }
+}
+
+fn octets(body: &Body) -> usize {
+    body.head.len() + body.raw.len()
+}
+
+#[derive(Debug)]
+struct Kept {
+    octets: usize,
+    of: Arc<AtomicUsize>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.octets, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
 struct State {
     held: HashSet<DeliveryKey>,
-    warm: VecDeque<Warm>,
-    warm_bytes: usize,
+    warm: VecDeque<Ready>,
+    /// Octets of their tasks.
+    ready_bytes: usize,
     cursor: Position,
     /// The lowest place that was freed while a walk was under way.
     freed: Option<Position>,
@@ -65,10 +117,11 @@ struct State {
     turn: u32,
 }
 
+/// One that waits to be claimed without a query.
 #[derive(Debug)]
-struct Warm {
+struct Ready {
     delivery: Delivery,
-    cost: usize,
+    weight: usize,
 }
 
 impl Default for State {
@@ -76,7 +129,7 @@ impl Default for State {
         Self {
             held: HashSet::new(),
             warm: VecDeque::new(),
-            warm_bytes: 0,
+            ready_bytes: 0,
             cursor: Position::START,
             freed: None,
             cold_due: Some(i64::MIN),
@@ -112,14 +165,16 @@ impl Claims {
             0..4 => limit,
             _ => limit - limit / 4,
         };
-        let mut taken = Vec::with_capacity(share.min(state.warm.len()));
+        let (mut taken, mut octets) = (Vec::with_capacity(share.min(state.warm.len())), 0);
         while taken.len() < share
-            && let Some(warm) = state.warm.pop_front()
+            && octets < CLAIM_BYTES
+            && let Some(ready) = state.warm.pop_front()
         {
-            state.warm_bytes = state.warm_bytes.saturating_sub(warm.cost);
-            taken.push(warm.delivery);
+            octets += ready.weight;
+            taken.push(ready.delivery);
         }
-        let wanted = if cold_is_due { limit - taken.len() } else { 0 };
+        state.ready_bytes = state.ready_bytes.saturating_sub(octets);
+        let wanted = if cold_is_due { limit.saturating_sub(taken.len()) } else { 0 };
         (taken, wanted)
     }
 
@@ -171,16 +226,34 @@ impl Claims {
         }
     }
 
-    /// Committed and held: they wait warm where there is room, else as rows. All of one message.
-    pub(super) fn offer(&self, deliveries: Vec<Delivery>) {
-        let Some(first) = deliveries.first() else { return };
-        let octets = first.warm.as_ref().map_or(0, |body| body.head.len() + body.raw.len());
-        let cost = octets / deliveries.len();
+    /// Octets that may yet be kept warm.
+    pub(super) fn warm_room(&self) -> usize {
+        WARM_BYTES.saturating_sub(self.kept.load(Ordering::Relaxed) + self.state().ready_bytes)
+    }
+
+    /// Committed and held: they wait warm where there is room, else as rows. All of one message, which is `body` where
+    /// it is in memory still.
+    pub(super) fn offer(&self, deliveries: Vec<Delivery>, body: Option<Arc<Body>>) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let needed = body.as_deref().map_or(0, octets);
         let mut state = self.state();
-        for delivery in deliveries {
-            if state.warm.len() < WARM_COUNT && state.warm_bytes + cost <= WARM_BYTES {
-                state.warm_bytes += cost;
-                state.warm.push_back(Warm { delivery, cost });
+        // Only this raises it, and one thread alone offers.
+        let room = WARM_BYTES.saturating_sub(self.kept.load(Ordering::Relaxed) + state.ready_bytes);
+        let warm = body.filter(|_| needed <= room).map(|body| {
+            self.kept.fetch_add(needed, Ordering::Relaxed);
+            Warm { body, _kept: Arc::new(Kept { octets: needed, of: Arc::clone(&self.kept) }) }
+        });
+        // Nothing is left where the body itself found no room: then they are claimed from their rows.
+        let mut room = room.saturating_sub(needed);
+        for mut delivery in deliveries {
+            let weight = delivery.weight();
+            if state.warm.len() < WARM_COUNT && weight <= room {
+                room -= weight;
+                state.ready_bytes += weight;
+                delivery.warm.clone_from(&warm);
+                state.warm.push_back(Ready { delivery, weight });
             } else {
                 state.held.remove(&delivery.key);
                 state.cold(Position::new(delivery.due, delivery.key));
@@ -208,7 +281,7 @@ impl Claims {
         let warm = std::mem::take(&mut state.warm);
         for entry in warm {
             if keys.contains(&entry.delivery.key) {
-                state.warm_bytes = state.warm_bytes.saturating_sub(entry.cost);
+                state.ready_bytes = state.ready_bytes.saturating_sub(entry.weight);
                 state.held.remove(&entry.delivery.key);
             } else {
                 state.warm.push_back(entry);

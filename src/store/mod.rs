@@ -39,6 +39,7 @@ pub use acceptance::{
     Settled, Settlement, Task, WebhookBody, WebhookTask,
 };
 
+pub use claims::Warm;
 pub use directory::free_bytes;
 pub use error::StoreError;
 pub use listing::{
@@ -192,6 +193,12 @@ impl Store {
         Ok(claimed.into_vec())
     }
 
+    /// Octets that may yet be kept warm. What is warm counts until the last who holds it has let go of it.
+    #[must_use]
+    pub fn warm_room(&self) -> usize {
+        self.inner.shared.claims.warm_room()
+    }
+
     /// When the next delivery that nobody holds falls due.
     ///
     /// # Errors
@@ -216,7 +223,8 @@ impl Store {
     /// The message's octets and envelope.
     ///
     /// # Errors
-    /// `NotFound` where retention took them or they are damaged (which is reported as a Fault).
+    /// `NotFound` where retention took them or they are damaged (which is reported as a Fault); `Failed` where they can't
+    /// be read now, as where the spool isn't mounted.
     pub async fn body(&self, id: MessageId) -> Result<Body, StoreError> {
         self.read(move |reader| reader.body(id)).await
     }

@@ -6,7 +6,7 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::apply::{self, Effects};
-use super::claims::{Claimed, Claims, Position};
+use super::claims::{CLAIM_BYTES, Claimed, Claims, Position};
 use super::{Delivery, DeliveryKey, QueueEntry, QueueFilter, StoreError, Task};
 use crate::event::{Event, Kind};
 use crate::mail::{MessageId, Timestamp};
@@ -42,15 +42,15 @@ pub(super) fn walk(
 ) -> Result<Vec<Unreadable>, StoreError> {
     let mut unreadable = Vec::new();
     let mut position = claims.walk();
-    let (mut wanted, mut looked) = (limit, 0);
+    let (mut wanted, mut looked, mut octets) = (limit, 0, 0);
     loop {
         let step = wanted.min(STEP);
-        if step == 0 || looked >= WALK {
+        if step == 0 || looked >= WALK || octets >= CLAIM_BYTES {
             claims.walked(position, Some(now.as_millis()));
             return Ok(unreadable);
         }
-        let rows = due(connection, now, position, step)?;
-        let ended = rows.len() < step;
+        let rows = due(connection, now, position, (step, &mut octets))?;
+        let ended = rows.len() < step && octets < CLAIM_BYTES;
         looked += rows.len();
         let mut met = Vec::with_capacity(rows.len());
         for (place, row) in rows {
@@ -108,17 +108,26 @@ impl Unreadable {
 /// Without a place where its key can't be read: the walk goes on from the one before.
 type Met = (Option<Position>, Result<Delivery, Unreadable>);
 
-fn due(connection: &Connection, now: Timestamp, from: Position, limit: usize) -> Result<Vec<Met>, StoreError> {
+/// Up to so many rows, and no more once they have come to [`CLAIM_BYTES`]: a webhook's row may hold a megabyte.
+fn due(
+    connection: &Connection,
+    now: Timestamp,
+    from: Position,
+    (limit, octets): (usize, &mut usize),
+) -> Result<Vec<Met>, StoreError> {
     let mut statement = connection.prepare_cached(DUE)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut rows = statement.query(params![now.as_millis(), from.due, from.message, from.n, limit])?;
     let mut met = Vec::new();
-    while let Some(row) = rows.next()? {
+    while *octets < CLAIM_BYTES
+        && let Some(row) = rows.next()?
+    {
         let (message, n) = (row.get(0)?, row.get(1)?);
         let unreadable = |why: String| Unreadable { message, n, why };
         met.push(match place(row) {
             Ok((key, due)) => {
                 let read = delivery(row, key, due);
+                *octets += read.as_ref().map_or(0, Delivery::weight);
                 (Some(Position::new(due, key)), read.map_err(|why| unreadable(why.to_string())))
             }
             Err(error) => (None, Err(unreadable(format!("its key can't be read: {error}")))),

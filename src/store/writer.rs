@@ -369,7 +369,7 @@ impl Writer {
             }
         };
         let mut bodies = unit.work.into_bodies();
-        for mut effects in effects {
+        for effects in effects {
             self.shared.tally.add(effects.queued, effects.dead);
             for (key, due) in effects.released {
                 self.shared.claims.release(key, due);
@@ -383,12 +383,7 @@ impl Writer {
             let body = effects.ready.first().and_then(|first| {
                 bodies.iter_mut().find(|(id, _)| *id == first.key.message).and_then(|(_, body)| body.take())
             });
-            if let Some(body) = body {
-                for delivery in &mut effects.ready {
-                    delivery.warm = Some(Arc::clone(&body));
-                }
-            }
-            self.shared.claims.offer(effects.ready);
+            self.shared.claims.offer(effects.ready, body);
         }
         let _gone = unit.answer.send(Ok(done));
     }

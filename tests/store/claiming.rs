@@ -199,3 +199,69 @@ async fn more_than_fits_into_memory_is_claimed_from_its_rows() {
     assert_eq!(all.iter().map(|delivery| delivery.key.message).collect::<HashSet<_>>(), ids);
     assert_eq!(all.iter().filter(|delivery| delivery.warm.is_some()).count(), 2, "64 MiB are kept warm");
 }
+
+#[tokio::test]
+async fn what_is_warm_counts_until_whoever_claimed_it_has_let_go() {
+    let home = Home::new();
+    let store = home.open();
+    let empty = store.warm_room();
+    let body = "x".repeat(24 << 20);
+    for _ in 0..2 {
+        accept(&store, message(&body)).await;
+    }
+    let held = store.claim(now(), 10).await.unwrap();
+    assert!(held.iter().all(|delivery| delivery.warm.is_some()));
+    assert!(store.warm_room() < 16 << 20, "claimed and not let go: {}", store.warm_room());
+    accept(&store, message(&body)).await;
+    let cold = store.claim(now(), 10).await.unwrap();
+    assert_eq!((cold.len(), cold[0].warm.is_some()), (1, false));
+    drop(held);
+    assert_eq!(store.warm_room(), empty);
+    accept(&store, message(&body)).await;
+    assert!(store.claim(now(), 10).await.unwrap()[0].warm.is_some());
+}
+
+#[tokio::test]
+async fn one_body_counts_once_and_until_the_last_of_its_deliveries_is_gone() {
+    let home = Home::new();
+    let store = home.open();
+    let empty = store.warm_room();
+    let mut three = message(&"x".repeat(8 << 20));
+    three.deliveries = vec![relay(now()); 3];
+    accept(&store, three).await;
+    let mut held = store.claim(now(), 10).await.unwrap();
+    assert_eq!(held.len(), 3);
+    let room = store.warm_room();
+    assert!((8 << 20..9 << 20).contains(&(empty - room)), "{}", empty - room);
+    held.truncate(1);
+    assert_eq!(store.warm_room(), room);
+    held.clear();
+    assert_eq!(store.warm_room(), empty);
+}
+
+#[tokio::test]
+async fn a_claim_is_bounded_by_the_octets_of_its_tasks() {
+    let home = Home::new();
+    let store = home.open();
+    for _ in 0..30 {
+        let mut hooked = message("x");
+        hooked.deliveries = vec![webhook("x".repeat(900 << 10))];
+        accept(&store, hooked).await;
+    }
+    claimed_in_parts(&store, 30).await;
+    store.close().await;
+    claimed_in_parts(&home.open(), 30).await;
+}
+
+async fn claimed_in_parts(store: &Store, count: usize) {
+    let mut found = 0;
+    loop {
+        let claimed = store.claim(now(), 256).await.unwrap();
+        if claimed.is_empty() {
+            break;
+        }
+        assert!(claimed.len() <= 19, "{} of 900 KiB in one claim", claimed.len());
+        found += claimed.len();
+    }
+    assert_eq!(found, count);
+}

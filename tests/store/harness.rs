@@ -8,7 +8,7 @@ use mailworker::event::{Bus, Event, Kind};
 use mailworker::mail::{Address, Client, Envelope, MessageId, Notify, Recipient, Reply, Timestamp};
 use mailworker::store::{
     Acceptance, Accepted, DeliveryKey, MessageOutcome, NewDelivery, Options, RelayTask, Settled, Settlement, Store,
-    Task,
+    Task, WebhookBody, WebhookTask,
 };
 use tempfile::TempDir;
 
@@ -144,6 +144,18 @@ pub fn relay(due: Timestamp) -> NewDelivery {
         destination: "mx:example.com".to_owned(),
         due,
     }
+}
+
+pub fn webhook(json: String) -> NewDelivery {
+    let task = Task::Webhook(WebhookTask {
+        binding: None,
+        url: "https://hooks.example.net/in".to_owned(),
+        method: "POST".to_owned(),
+        headers: Vec::new(),
+        body: WebhookBody::Json(json),
+        recipient: address("a@example.org"),
+    });
+    NewDelivery { task, destination: "https://hooks.example.net".to_owned(), due: now() }
 }
 
 pub fn settlement(key: DeliveryKey, result: Settled) -> Settlement {

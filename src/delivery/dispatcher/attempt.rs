@@ -90,7 +90,7 @@ impl<'a> Scene<'a> {
     /// The message's octets: warm, or read back within the bound on what is read back.
     async fn body(&self, delivery: &Delivery) -> Result<Found<'a>, StoreError> {
         if let Some(warm) = &delivery.warm {
-            return Ok((Some(Arc::clone(warm)), None));
+            return Ok((Some(Arc::clone(warm.body())), None));
         }
         let store = &self.shared.parts.store;
         let body = store.body(delivery.key.message).await?;
