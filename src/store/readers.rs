@@ -121,7 +121,7 @@ impl Reader {
     }
 
     /// # Errors
-    /// `NotFound` where retention took the octets or they are damaged.
+    /// `NotFound` where retention took the octets or they are damaged; `Failed` where they can't be read now.
     pub fn body(&self, id: MessageId) -> Result<Body, StoreError> {
         // Retention moves what is still needed: the row then names another place.
         for _ in 0..3 {
@@ -134,7 +134,8 @@ impl Reader {
                 Err(Unreadable::Damaged(what)) => return Err(self.damaged(id, what)),
             }
         }
-        Err(self.damaged(id, "its segment is missing".to_owned()))
+        // It may come back: a spool that isn't mounted has none of them.
+        Err(StoreError::Failed(format!("the segment that holds message {id} is missing")))
     }
 
     fn damaged(&self, id: MessageId, detail: String) -> StoreError {
