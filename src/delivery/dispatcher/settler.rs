@@ -80,14 +80,18 @@ fn settled(shared: &Shared, batch: Vec<Settlement>) {
     shared.release(count);
 }
 
-fn unsettled(shared: &Shared, one: Settlement, error: &StoreError, again: &mut Vec<Settlement>) {
-    let postponed = matches!(one.result, Settled::Postponed { .. });
-    if matches!(error, StoreError::Closed) || (postponed && matches!(error, StoreError::NotFound(_))) {
+fn unsettled(shared: &Shared, mut one: Settlement, error: &StoreError, again: &mut Vec<Settlement>) {
+    let gone = matches!(error, StoreError::NotFound(_));
+    if matches!(error, StoreError::Closed) || (gone && matches!(one.result, Settled::Postponed { .. })) {
         shared.release(1);
         return;
     }
     let detail = format!("delivery {} of {} has ended, and that can't be stored: {error}", one.key.n, one.key.message);
     let fault = Kind::Fault { what: "settle".into(), detail };
     shared.parts.bus.publish(Event::new(clock::now(), fault).of(one.key.message));
+    if gone {
+        // Its message's row is gone, and nothing can be queued on it any more: without that the delivery has its end.
+        one.then.clear();
+    }
     again.push(one);
 }
