@@ -1,6 +1,6 @@
 //! Which queue a delivery stands in: deliveries of one queue share connections, pauses and limits.
 
-use super::{Config, Scheme, Smarthost};
+use super::{Config, Scheme, Smarthost, Webhook};
 use crate::mail::{Address, address::domain_key};
 
 impl Config {
@@ -14,10 +14,21 @@ impl Config {
         }
     }
 
-    /// As in `https://hooks.example.net` or `http://127.0.0.1:8080`: an endpoint's origin.
+    /// As in `https://hooks.example.net (HOOK)`: each `[[webhook]]` has a queue of its own, whatever else its host
+    /// serves. `https://hooks.example.net` where none names the URL: its path may be new with each message, and a key.
     #[must_use]
-    pub fn webhook_queue(&self, url: &str) -> String {
-        url::Url::parse(url).map_or_else(|_| "webhook".to_owned(), |url| url.origin().ascii_serialization())
+    pub fn webhook_queue(&self, binding: Option<&str>, url: &str) -> String {
+        let origin = |url: &url::Url| url.origin().ascii_serialization();
+        match self.named_webhook(binding, url) {
+            Some(webhook) => format!("{} ({})", origin(&webhook.url), webhook.binding),
+            None => url::Url::parse(url).map_or_else(|_| "webhook".to_owned(), |url| origin(&url)),
+        }
+    }
+
+    /// The `[[webhook]]` that a task stands for.
+    #[must_use]
+    pub fn named_webhook(&self, binding: Option<&str>, url: &str) -> Option<&Webhook> {
+        binding.map_or_else(|| self.webhook_by_url(url), |binding| self.webhook(binding))
     }
 }
 

@@ -331,7 +331,7 @@ impl Judged {
             }
             WebhookTarget::Url(url) => (None, url.clone()),
         };
-        let destination = config.webhook_queue(&url);
+        let destination = config.webhook_queue(binding.as_deref(), &url);
         let task = Task::Webhook(WebhookTask {
             binding,
             url,

@@ -19,3 +19,4 @@ mod reload;
 mod stop;
 mod store;
 mod tls;
+mod troubled;

@@ -1,44 +1,78 @@
 //! One attempt at a batch: by relay, by webhook, by a notice or by running the worker again.
 //!
 //! Input: claimed deliveries of one message. Output: a settlement for each, the connection where it is good for the
-//! next, and the destination's trouble where it is in one.
+//! next, and what was learnt of the destination's health. An attempt is bounded in time as a whole, and never waits for
+//! octets while it has a place.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::SemaphorePermit;
-
+use super::destination::Destination;
+use super::held::Held;
 use super::settle::{self, Judge, Relayed};
-use super::{Batch, Shared};
+use super::share::Share;
+use super::{Shared, owner};
 use crate::clock;
 use crate::config::Config;
 use crate::delivery::notice::{self, Prepared};
-use crate::delivery::relay::Relay;
 use crate::delivery::relay::connection::Connection;
 use crate::delivery::relay::letter::{Content, Letter, Rcpt, added};
-use crate::delivery::webhook::Try;
-use crate::delivery::{Failure, Side, route};
+use crate::delivery::relay::{Outcome, Relay, Trouble as RelayTrouble, seconds};
+use crate::delivery::route::{self, NextHop};
+use crate::delivery::webhook::{Sent, Try};
+use crate::delivery::{Failure, Side};
+use crate::event::{Event, Kind};
 use crate::store::{
     Body, DecideTask, Delivery, NoticeTask, RelayTask, Settlement, StoreError, Task, WebhookBody, WebhookTask,
 };
 
+pub(super) use crate::delivery::relay::Extent;
+
+/// A message up to this long is read back without being counted: there are only so many places.
+const SMALL: usize = 256 * 1024;
+/// An attempt takes no longer than this, and a second for so many octets: RFC 5321 §4.5.3.2 bounds each step alone.
+const LONGEST: Duration = Duration::from_mins(30);
+const OCTETS_A_SECOND: usize = 8 * 1024;
+/// Notices at once for senders of one domain, whose name servers may be silent.
+const SAME_SENDERS: usize = 4;
+/// Before a notice is looked at again that had to wait for those.
+const NOTICE_WAIT: Duration = Duration::from_secs(10);
+
 /// What came of it.
 pub(super) struct Attempt {
     pub settlements: Vec<Settlement>,
-    pub connection: Option<Connection>,
-    pub trouble: Option<Trouble>,
+    pub connection: Option<Kept>,
+    pub health: Health,
 }
 
-/// The destination as a whole should rest.
+/// A connection that is good for the next message to the same hop.
+pub(super) struct Kept {
+    pub hop: NextHop,
+    pub connection: Connection,
+}
+
+/// What was learnt of the destination.
+pub(super) enum Health {
+    /// Nothing: it wasn't asked.
+    Unknown,
+    Well,
+    Trouble(Trouble),
+}
+
+/// The destination as a whole may have to rest.
+#[derive(Debug)]
 pub(super) struct Trouble {
-    pub reason: String,
+    pub failure: Failure,
+    /// The server that was spoken to.
+    pub host: Option<String>,
     /// It asked for this long.
     pub wanted: Option<Duration>,
+    pub extent: Extent,
 }
 
 impl From<Vec<Settlement>> for Attempt {
     fn from(settlements: Vec<Settlement>) -> Self {
-        Self { settlements, connection: None, trouble: None }
+        Self { settlements, connection: None, health: Health::Unknown }
     }
 }
 
@@ -51,84 +85,108 @@ struct Scene<'a> {
 }
 
 /// Attempts `batch`, as soon as there is a place for it.
-pub(super) async fn attempt(
-    shared: &Shared,
-    destination: &str,
-    batch: Batch,
-    connection: Option<Connection>,
-) -> Attempt {
-    let Ok(_place) = shared.attempts.acquire().await else { return Vec::new().into() };
-    let scene = Scene { shared, config: shared.parts.config.load_full(), destination, begun: Instant::now() };
+pub(super) async fn attempt(shared: &Shared, destination: &Destination, batch: &[Held], kept: Option<Kept>) -> Attempt {
     let Some(first) = batch.first() else { return Vec::new().into() };
-    let needs_body = !matches!(&first.task, Task::Webhook(WebhookTask { body: WebhookBody::Json(_), .. }));
-    let (body, _octets) = match if needs_body { scene.body(first).await } else { Ok((None, None)) } {
-        Ok(found) => found,
-        Err(error) => return scene.without_body(&batch, &error),
-    };
-    match (&first.task, body) {
-        (Task::Relay(_), Some(body)) => scene.relay(&batch, &body, connection).await,
-        (Task::Webhook(task), body) => scene.webhook(first, task, body.as_deref()).await,
-        (Task::Notice(task), Some(body)) => scene.notice(first, task, &body).await,
-        (Task::Decide(task), Some(body)) => scene.decide(first, task, body).await,
-        (_, None) => scene.without_body(&batch, &StoreError::NotFound("its octets were not read".into())),
+    let mut octets: Option<Share<'_>> = None;
+    loop {
+        let place = match &first.task {
+            Task::Relay(_) | Task::Webhook(_) => shared.places.take(&destination.first_place, 1).await,
+            // No remote of theirs can hold these up for long; their lanes bound them.
+            Task::Notice(_) | Task::Decide(_) => None,
+        };
+        let config = shared.parts.config.load_full();
+        let scene = Scene { shared, config, destination: &destination.name, begun: Instant::now() };
+        let (batch, astray) = scene.part(batch);
+        let mut attempt: Attempt = match scene.body(first).await {
+            _ if batch.is_empty() => Vec::new().into(),
+            Ok(Some(body)) if octets.is_none() && first.warm.is_none() && body.raw.len() > SMALL => {
+                let kib = u32::try_from(body.raw.len() / 1024).unwrap_or(u32::MAX).min(super::MAX_COLD_KIB);
+                octets = shared.cold.try_take(&destination.first_large, kib);
+                if octets.is_none() {
+                    // Neither the place nor the message is kept while others have what is there.
+                    drop((place, body));
+                    octets = shared.cold.take(&destination.first_large, kib).await;
+                    continue;
+                }
+                scene.carry(&batch, Some(body), kept).await
+            }
+            Ok(body) => scene.carry(&batch, body, kept).await,
+            Err(error) => scene.without_body(&batch, &error),
+        };
+        attempt.settlements.extend(astray);
+        return attempt;
     }
 }
 
-type Found<'a> = (Option<Arc<Body>>, Option<SemaphorePermit<'a>>);
-
-impl<'a> Scene<'a> {
+impl Scene<'_> {
     fn judge(&self) -> Judge<'_> {
-        Judge {
-            config: &self.config,
-            destination: self.destination,
-            now: clock::now(),
-            chance: fastrand::f64(),
-            took: self.begun.elapsed(),
-        }
+        Judge::now(&self.config, self.destination, self.begun.elapsed())
     }
 
-    /// The message's octets: warm, or read back within the bound on what is read back.
-    async fn body(&self, delivery: &Delivery) -> Result<Found<'a>, StoreError> {
+    /// Those that still belong to this destination, and a settlement for each that by the configuration in force doesn't:
+    /// it is placed anew, for one transaction goes to one next hop alone.
+    fn part<'b>(&self, batch: &'b [Held]) -> (Vec<&'b Delivery>, Vec<Settlement>) {
+        let (mut here, mut astray) = (Vec::with_capacity(batch.len()), Vec::new());
+        for held in batch {
+            if Arc::ptr_eq(&held.config, &self.config) || owner::share(&self.config, held).0 == self.destination {
+                here.push(&**held);
+            } else {
+                astray.push(settle::postponed(held.key, clock::now()));
+            }
+        }
+        (here, astray)
+    }
+
+    /// The message's octets, where they are needed: warm or read back.
+    async fn body(&self, delivery: &Delivery) -> Result<Option<Arc<Body>>, StoreError> {
+        if matches!(&delivery.task, Task::Webhook(WebhookTask { body: WebhookBody::Json(_), .. })) {
+            return Ok(None);
+        }
         if let Some(warm) = &delivery.warm {
-            return Ok((Some(Arc::clone(warm.body())), None));
+            return Ok(Some(Arc::clone(warm.body())));
         }
-        let store = &self.shared.parts.store;
-        let body = store.body(delivery.key.message).await?;
-        let kib = u32::try_from(body.raw.len() / 1024 + 1).unwrap_or(u32::MAX).min(super::MAX_COLD_KIB);
-        if let Ok(permit) = self.shared.cold.try_acquire_many(kib) {
-            return Ok((Some(Arc::new(body)), Some(permit)));
-        }
-        // Not kept while it waits.
-        drop(body);
-        let permit = self.shared.cold.acquire_many(kib).await.map_err(|_| StoreError::Closed)?;
-        let body = store.body(delivery.key.message).await?;
-        Ok((Some(Arc::new(body)), Some(permit)))
+        self.shared.parts.store.body(delivery.key.message).await.map(|body| Some(Arc::new(body)))
     }
 
-    fn without_body(&self, batch: &[Delivery], error: &StoreError) -> Attempt {
-        let judge = self.judge();
+    async fn carry(&self, batch: &[&Delivery], body: Option<Arc<Body>>, kept: Option<Kept>) -> Attempt {
+        let Some(first) = batch.first() else { return Vec::new().into() };
+        match (&first.task, body) {
+            (Task::Relay(_), Some(body)) => self.relay(batch, &body, kept).await,
+            (Task::Webhook(task), body) => self.webhook(first, task, body.as_deref()).await,
+            (Task::Notice(task), Some(body)) => self.notice(first, task, &body).await,
+            (Task::Decide(task), Some(body)) => self.decide(first, task, body).await,
+            (_, None) => self.without_body(batch, &StoreError::Failed("its octets were not read".into())),
+        }
+    }
+
+    fn without_body(&self, batch: &[&Delivery], error: &StoreError) -> Attempt {
         let gone = matches!(error, StoreError::NotFound(_));
         let failure = if gone {
             Failure::never(Side::Ours, "5.3.0", format!("the message can't be sent any more: {error}"))
         } else {
             Failure::later(Side::Ours, "4.3.0", format!("the message can't be read: {error}"))
         };
-        batch.iter().map(|delivery| judge.unsent(delivery, &failure)).collect::<Vec<_>>().into()
+        if let (false, Some(first)) = (gone, batch.first()) {
+            let fault = Kind::Fault { what: "read a message".into(), detail: error.to_string() };
+            self.shared.parts.bus.publish(Event::new(clock::now(), fault).of(first.key.message));
+        }
+        self.unsent(batch, &failure)
     }
 
-    async fn relay(&self, batch: &[Delivery], body: &Body, reuse: Option<Connection>) -> Attempt {
+    fn unsent(&self, batch: &[&Delivery], failure: &Failure) -> Attempt {
+        let judge = self.judge();
+        batch.iter().map(|delivery| judge.unsent(delivery, failure)).collect::<Vec<_>>().into()
+    }
+
+    async fn relay(&self, batch: &[&Delivery], body: &Body, kept: Option<Kept>) -> Attempt {
         let parts = &self.shared.parts;
-        let tasks: Vec<&RelayTask> = batch.iter().filter_map(relay_task).collect();
+        let tasks: Vec<&RelayTask> = batch.iter().filter_map(|delivery| relay_task(delivery)).collect();
         let Some(first) = tasks.first() else { return Vec::new().into() };
         let capture = parts.capture.as_ref().map(|capture| capture.smtp);
         let ready = self.shared.tls.as_ref().map_err(Clone::clone);
-        let ready = ready.and_then(|tls| Ok((tls, route::next_hop(&self.config, first, capture)?)));
-        let (tls, hop) = match ready {
+        let (tls, hop) = match ready.and_then(|tls| Ok((tls, route::next_hop(&self.config, first, capture)?))) {
             Ok(ready) => ready,
-            Err(failure) => {
-                let judge = self.judge();
-                return batch.iter().map(|delivery| judge.unsent(delivery, &failure)).collect::<Vec<_>>().into();
-            }
+            Err(failure) => return self.unsent(batch, &failure),
         };
         let letter = Letter {
             envelope: body.envelope.clone(),
@@ -136,14 +194,20 @@ impl<'a> Scene<'a> {
             content: Content { added: added(&first.headers), head: body.head.clone(), raw: body.raw.clone() },
         };
         let relay = Relay { config: &self.config, dns: &parts.dns, tls };
-        let outcome = relay.send(&hop, &letter, reuse).await;
+        let reuse = kept.filter(|kept| kept.hop == hop).map(|kept| kept.connection);
+        let limit = LONGEST + Duration::from_secs((letter.content.size() / OCTETS_A_SECOND) as u64);
+        let sending = tokio::time::timeout(limit, relay.send(&hop, &letter, reuse));
+        let outcome = sending.await.unwrap_or_else(|_| overdue(limit, letter.recipients.len()));
         let judge = self.judge();
         let relayed = Relayed { peer: outcome.peer, tls: outcome.tls, passes_dsn: outcome.passes_dsn };
         let results = batch.iter().zip(tasks).zip(outcome.results);
         let settlements =
             results.map(|((delivery, task), result)| judge.relayed(delivery, task, result, &relayed)).collect();
-        let trouble = outcome.trouble.map(|failure| Trouble { reason: failure.detail, wanted: None });
-        Attempt { settlements, connection: outcome.connection, trouble }
+        let health = outcome.trouble.map_or(Health::Well, |RelayTrouble { extent, failure }| {
+            Health::Trouble(Trouble { failure, host: relayed.peer, wanted: None, extent })
+        });
+        let connection = outcome.connection.map(|connection| Kept { hop, connection });
+        Attempt { settlements, connection, health }
     }
 
     async fn webhook(&self, delivery: &Delivery, task: &WebhookTask, body: Option<&Body>) -> Attempt {
@@ -154,14 +218,23 @@ impl<'a> Scene<'a> {
         let this = Try { key: delivery.key, attempt: delivery.attempts + 1, now: clock::now() };
         let capture = self.shared.parts.capture.as_ref().map(|capture| &capture.http);
         let sent = webhooks.send(&self.config, this, task, body, capture).await;
-        let trouble = match &sent.result {
-            Err(failure) if sent.pauses => Some(Trouble { reason: failure.detail.clone(), wanted: sent.retry_after }),
-            _ => None,
+        let health = match &sent.result {
+            Err(failure) if sent.pauses => {
+                let named = self.config.named_webhook(task.binding.as_deref(), &task.url).is_some();
+                Health::Trouble(webhook_trouble(failure.clone(), &sent, named))
+            }
+            Err(failure) if failure.side == Side::Ours => Health::Unknown,
+            _ => Health::Well,
         };
-        Attempt { settlements: vec![self.judge().hooked(delivery, sent)], connection: None, trouble }
+        Attempt { settlements: vec![self.judge().hooked(delivery, sent)], connection: None, health }
     }
 
     async fn notice(&self, delivery: &Delivery, task: &NoticeTask, body: &Body) -> Attempt {
+        let sender = body.envelope.sender.as_ref().map_or_else(String::new, crate::mail::Address::domain_key);
+        let Some(_turn) = self.shared.senders.enter(&sender, SAME_SENDERS) else {
+            let wait = crate::delivery::retry::jitter(NOTICE_WAIT, fastrand::f64());
+            return vec![settle::postponed(delivery.key, clock::now().plus(wait))].into();
+        };
         let (dns, message) = (&self.shared.parts.dns, delivery.key.message);
         let prepared = notice::prepare(&self.config, dns, message, task, body, clock::now()).await;
         let judge = self.judge();
@@ -177,6 +250,27 @@ impl<'a> Scene<'a> {
         let decider = &self.shared.parts.decider;
         let run = decider.decide(delivery.key.message, body, task.clone()).await;
         vec![self.judge().decided(delivery, task, run)].into()
+    }
+}
+
+/// An endpoint that says how long it wants to be left alone is there; one that answers 502 to 504 isn't. A URL that no
+/// `[[webhook]]` names shares its queue with its host's others: its answer is about itself alone.
+fn webhook_trouble(failure: Failure, sent: &Sent, named: bool) -> Trouble {
+    let busy = sent.status == Some(429) || sent.retry_after.is_some() || (!named && sent.status.is_some());
+    let extent = if busy { Extent::Busy } else { Extent::Unreachable };
+    let host = Some(sent.host.clone()).filter(|host| !host.is_empty());
+    Trouble { failure, host, wanted: sent.retry_after.filter(|_| named), extent }
+}
+
+fn overdue(limit: Duration, recipients: usize) -> Outcome {
+    let failure = Failure::later(Side::Network, "4.4.2", format!("the attempt was given up after {}", seconds(limit)));
+    Outcome {
+        results: (0..recipients).map(|_| Err(failure.clone())).collect(),
+        peer: None,
+        tls: None,
+        passes_dsn: false,
+        connection: None,
+        trouble: Some(RelayTrouble { extent: Extent::Broke, failure }),
     }
 }
 

@@ -3,13 +3,15 @@
 //! **Invariant**: while something waits and the destination doesn't rest, a lane serves it or one is about to start.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::Batch;
-use crate::mail::Timestamp;
+use super::attempt::Trouble;
+use super::held::{Free, Held};
+use crate::mail::{MessageId, Timestamp};
 use crate::store::{Delivery, Task};
 
 /// Deliveries that wait for one destination in memory; the others wait in the store.
@@ -20,6 +22,12 @@ const MAX_RECIPIENTS: usize = 100;
 const SOON: Duration = Duration::from_secs(1);
 /// The longest wait for a queue to move on.
 const LATEST: Duration = Duration::from_mins(10);
+/// What waits for one destination has at most this part of what is free: however many are slow, something is left.
+const PART: usize = 4;
+/// How long nothing may have ended before a queue is taken for one that crawls.
+const UNKNOWN: Duration = Duration::from_secs(2);
+/// Different messages in a row over which the connection broke: then it isn't the messages.
+const BROKEN: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct Destination {
@@ -27,11 +35,17 @@ pub(super) struct Destination {
     state: Mutex<State>,
     /// Wakes a lane that is idle.
     pub wake: Notify,
+    /// The right to its first place, and to the first large message read back for it (see `share`).
+    pub first_place: Semaphore,
+    pub first_large: Semaphore,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Delivery>,
+    waiting: VecDeque<Waiting>,
+    /// Octets of their tasks, and of the messages that are kept warm for them.
+    octets: usize,
+    warm: usize,
     lanes: usize,
     /// As many lanes as there may be.
     allowed: usize,
@@ -39,15 +53,34 @@ struct State {
     idle: usize,
     /// Troubles in a row.
     failures: u32,
-    resting_until: Option<Timestamp>,
+    resting: Option<Resting>,
+    /// Over which the connection broke since something went well.
+    broken: Vec<MessageId>,
     pace: Pace,
     /// Sent back to the store since the queue was last empty.
     overflow: u32,
 }
 
+#[derive(Debug)]
+struct Waiting {
+    held: Held,
+    /// What was counted for it.
+    warm: usize,
+}
+
+/// It is left in peace.
+#[derive(Debug, Clone)]
+pub(super) struct Resting {
+    pub since: Timestamp,
+    pub until: Timestamp,
+    pub trouble: Arc<Trouble>,
+}
+
 /// How fast its deliveries end, by the second that went before.
 #[derive(Debug, Default)]
 struct Pace {
+    /// When it was first asked for.
+    first: Option<Timestamp>,
     since: Option<Timestamp>,
     ended: u32,
     per_second: f64,
@@ -59,14 +92,17 @@ pub(super) enum Offered {
     /// It waits; a lane is to be started where `start` says so.
     Waits { start: bool },
     /// There is room for it soon.
-    FullForNow(Delivery),
+    FullForNow(Held),
     /// It goes back to the store until then.
-    NotBefore(Delivery, Timestamp),
+    NotBefore(Held, Timestamp),
+    /// The destination is in trouble, which bears on this one too.
+    Rests(Held, Resting),
 }
 
 impl Destination {
     pub(super) fn new(name: String) -> Self {
-        Self { name, state: Mutex::default(), wake: Notify::new() }
+        let (first_place, first_large) = (Semaphore::new(1), Semaphore::new(1));
+        Self { name, state: Mutex::default(), wake: Notify::new(), first_place, first_large }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -74,25 +110,25 @@ impl Destination {
     }
 
     /// Takes a delivery in, if it can be served before long. `lanes`: as many as may serve it at once.
-    pub(super) fn offer(&self, delivery: Delivery, lanes: usize, now: Timestamp) -> Offered {
+    pub(super) fn offer(&self, held: Held, lanes: usize, free: Free, now: Timestamp) -> Offered {
         let mut state = self.state();
-        if let Some(until) = state.resting_until {
-            if now < until {
-                return Offered::NotBefore(delivery, until);
+        if let Some(resting) = &state.resting {
+            if now < resting.until {
+                return Offered::Rests(held, resting.clone());
             }
-            state.resting_until = None;
+            state.resting = None;
         }
-        if state.waiting.len() >= MAX_WAITING {
+        if state.is_full(held.weight(), free) {
             let ahead = state.waiting.len() + state.overflow as usize;
             let wait = state.pace.time_for(ahead, now);
             if wait <= SOON {
-                return Offered::FullForNow(delivery);
+                return Offered::FullForNow(held);
             }
             state.overflow = state.overflow.saturating_add(1);
-            return Offered::NotBefore(delivery, now.plus(wait));
+            return Offered::NotBefore(held, now.plus(wait));
         }
         state.allowed = lanes.max(1);
-        state.waiting.push_back(delivery);
+        state.push(held, free);
         if state.idle > 0 {
             self.wake.notify_one();
         }
@@ -102,12 +138,12 @@ impl Destination {
     /// The next batch: neighbours in the queue that one transaction can carry.
     pub(super) fn take(&self) -> Option<Batch> {
         let mut state = self.state();
-        let first = state.waiting.pop_front()?;
+        let first = state.pop()?;
         let mut batch = vec![first];
         while batch.len() < MAX_RECIPIENTS
             && let (Some(first), Some(next)) = (batch.first(), state.waiting.front())
-            && travel_together(first, next)
-            && let Some(next) = state.waiting.pop_front()
+            && travel_together(first, &next.held)
+            && let Some(next) = state.pop()
         {
             batch.push(next);
         }
@@ -155,37 +191,92 @@ impl Destination {
     pub(super) fn went_well(&self, ended: usize, now: Timestamp) {
         let mut state = self.state();
         state.failures = 0;
+        state.broken.clear();
         state.pace.count(ended, now);
     }
 
-    /// The destination is in trouble: it rests, and what waited for it is handed back. `None`: it rests already.
-    /// `rest` is told how many troubles there were in a row.
-    pub(super) fn rest(&self, now: Timestamp, rest: impl FnOnce(u32) -> Duration) -> Option<(Timestamp, Batch)> {
+    /// Something ended that says nothing of the destination's health.
+    pub(super) fn ended(&self, ended: usize, now: Timestamp) {
+        self.state().pace.count(ended, now);
+    }
+
+    /// The connection broke over this message. True: over several in a row, so that it isn't the message.
+    pub(super) fn broke(&self, message: MessageId) -> bool {
         let mut state = self.state();
-        if state.resting_until.is_some_and(|until| now < until) {
+        if !state.broken.contains(&message) {
+            state.broken.push(message);
+        }
+        let troubled = state.broken.len() >= BROKEN;
+        if troubled {
+            state.broken.clear();
+        }
+        troubled
+    }
+
+    /// The destination is in trouble, which an attempt met that had `begun` then: it rests, and what waited for it is
+    /// handed back. `None`: this trouble is known. `rest` is told how many there were in a row.
+    pub(super) fn rest(
+        &self,
+        trouble: Trouble,
+        (begun, now): (Timestamp, Timestamp),
+        rest: impl FnOnce(u32) -> Duration,
+    ) -> Option<(Resting, Batch)> {
+        let mut state = self.state();
+        if state.resting.as_ref().is_some_and(|resting| now < resting.until || begun < resting.since) {
             return None;
         }
         state.failures = state.failures.saturating_add(1);
         let until = now.plus(rest(state.failures));
-        state.resting_until = Some(until);
+        let resting = Resting { since: now, until, trouble: Arc::new(trouble) };
+        state.resting = Some(resting.clone());
         state.overflow = 0;
-        Some((until, state.waiting.drain(..).collect()))
+        let mut back = Vec::with_capacity(state.waiting.len());
+        while let Some(held) = state.pop() {
+            back.push(held);
+        }
+        Some((resting, back))
     }
 
     /// An admin wants it tried now.
     pub(super) fn end_rest(&self) {
-        self.state().resting_until = None;
+        self.state().resting = None;
     }
 
     /// Nothing that would be missed: no lanes, no rest, no count of troubles.
     pub(super) fn is_forgettable(&self, now: Timestamp) -> bool {
         let state = self.state();
-        let rested = state.resting_until.is_none_or(|until| until.plus(LATEST) < now);
+        let rested = state.resting.as_ref().is_none_or(|resting| resting.until.plus(LATEST) < now);
         state.waiting.is_empty() && state.lanes == 0 && rested
     }
 }
 
 impl State {
+    /// Whether what waits already has its part of what is free.
+    fn is_full(&self, weight: usize, free: Free) -> bool {
+        let many = self.waiting.len() >= MAX_WAITING.min(free.count / PART);
+        !self.waiting.is_empty() && (many || self.octets + weight > free.octets / PART)
+    }
+
+    /// The next in turn keeps its message warm; those further back do so as far as their part of what is free goes.
+    fn push(&mut self, mut held: Held, free: Free) {
+        let with_the_last = self.waiting.back().is_some_and(|last| last.held.key.message == held.key.message);
+        let mut warm = if with_the_last { 0 } else { held.warm_octets() };
+        if !self.waiting.is_empty() && self.warm + warm > free.warm / PART {
+            held.cool();
+            warm = 0;
+        }
+        self.octets += held.weight();
+        self.warm += warm;
+        self.waiting.push_back(Waiting { held, warm });
+    }
+
+    fn pop(&mut self) -> Option<Held> {
+        let Waiting { held, warm } = self.waiting.pop_front()?;
+        self.octets = self.octets.saturating_sub(held.weight());
+        self.warm = self.warm.saturating_sub(warm);
+        Some(held)
+    }
+
     fn start_lane(&mut self) -> bool {
         // One that was in trouble is tried by one lane alone.
         let allowed = if self.failures > 0 { 1 } else { self.allowed };
@@ -209,12 +300,13 @@ impl Pace {
 
     /// How long `count` deliveries take.
     fn time_for(&mut self, count: usize, now: Timestamp) -> Duration {
+        let since = *self.first.get_or_insert(now);
         self.count(0, now);
-        let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        // Nothing is known before the first half second: then it is fast until shown otherwise.
-        if self.since.is_none() || (self.per_second == 0.0 && self.ended > 0) {
-            return SOON;
+        if self.per_second == 0.0 && now.since(since) < UNKNOWN {
+            // Looked at again soon; nobody waits for it meanwhile.
+            return SOON * 2;
         }
+        let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         let seconds = count / self.per_second.max(0.01);
         Duration::from_secs_f64(seconds.clamp(0.0, LATEST.as_secs_f64()))
     }
@@ -231,7 +323,11 @@ fn travel_together(one: &Delivery, other: &Delivery) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{Address, MessageId, Notify as Dsn};
+    use crate::config::Config;
+    use crate::delivery::dispatcher::held::Holdings;
+    use crate::delivery::dispatcher::{attempt::Extent, settle};
+    use crate::delivery::{Failure, Side};
+    use crate::mail::{Address, Notify as Dsn};
     use crate::store::{DeliveryKey, RelayTask};
 
     const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
@@ -258,8 +354,25 @@ mod tests {
         }
     }
 
+    const PLENTY: Free = Free { count: 1 << 20, octets: 1 << 40, warm: 1 << 40 };
+
+    fn held(delivery: Delivery) -> Held {
+        static CONFIG: std::sync::LazyLock<Arc<Config>> =
+            std::sync::LazyLock::new(|| Arc::new(settle::tests::config()));
+        Holdings::default().hold(delivery, &CONFIG)
+    }
+
     fn offer(destination: &Destination, message: u128, n: u32) -> Offered {
-        destination.offer(delivery(message, n), 2, NOW)
+        destination.offer(held(delivery(message, n)), 2, PLENTY, NOW)
+    }
+
+    fn trouble() -> Trouble {
+        let failure = Failure::later(Side::Network, "4.4.1", "connect to mx1: refused");
+        Trouble { failure, host: None, wanted: None, extent: Extent::Unreachable }
+    }
+
+    fn rest(destination: &Destination, length: Duration) -> Option<(Resting, Batch)> {
+        destination.rest(trouble(), (NOW, NOW), |failures| length * failures)
     }
 
     #[test]
@@ -282,7 +395,7 @@ mod tests {
         if let Task::Relay(task) = &mut other.task {
             task.headers.push(("X-Team".into(), "sales".into()));
         }
-        destination.offer(other, 2, NOW);
+        destination.offer(held(other), 2, PLENTY, NOW);
         assert_eq!(destination.take().unwrap().len(), 1);
     }
 
@@ -290,10 +403,13 @@ mod tests {
     fn trouble_hands_back_what_waits_and_is_counted_once() {
         let destination = Destination::new("mx:example.net".into());
         offer(&destination, 1, 0);
-        let (until, back) = destination.rest(NOW, |failures| Duration::from_secs(10 * u64::from(failures))).unwrap();
-        assert_eq!((until, back.len()), (NOW.plus(Duration::from_secs(10)), 1));
-        assert!(destination.rest(NOW, |_| Duration::ZERO).is_none(), "a second lane's trouble is the same one");
-        assert!(matches!(offer(&destination, 1, 0), Offered::NotBefore(_, at) if at == until));
+        let (resting, back) = rest(&destination, Duration::from_secs(10)).unwrap();
+        assert_eq!((resting.until, back.len()), (NOW.plus(Duration::from_secs(10)), 1));
+        assert!(rest(&destination, Duration::ZERO).is_none(), "a second lane's trouble is the same one");
+        let after = resting.until.plus(SOON);
+        let slow = destination.rest(trouble(), (NOW.minus(SOON), after), |_| Duration::ZERO);
+        assert!(slow.is_none(), "and so is that of one that had begun before");
+        assert!(matches!(offer(&destination, 1, 0), Offered::Rests(_, known) if known.until == resting.until));
         destination.end_rest();
         assert!(matches!(offer(&destination, 1, 0), Offered::Waits { .. }));
     }
@@ -301,7 +417,7 @@ mod tests {
     #[test]
     fn after_trouble_one_lane_tries_until_it_went_well() {
         let destination = Destination::new("mx:example.net".into());
-        destination.rest(NOW, |_| Duration::ZERO);
+        rest(&destination, Duration::ZERO);
         assert!(matches!(offer(&destination, 1, 0), Offered::Waits { start: true }));
         assert!(matches!(offer(&destination, 2, 0), Offered::Waits { start: false }));
         destination.went_well(1, NOW);
@@ -315,12 +431,44 @@ mod tests {
             for message in 0..MAX_WAITING {
                 offer(&destination, message as u128, 0);
             }
-            destination.went_well(0, NOW);
-            let later = NOW.plus(Duration::from_secs(1));
+            let first = offer(&destination, 0, 1);
+            assert!(matches!(first, Offered::NotBefore(_, at) if at == NOW.plus(2 * SOON)), "its pace isn't known yet");
+            let later = NOW.plus(UNKNOWN);
             destination.went_well(ended, later);
-            destination.offer(delivery(0, 1), 2, later)
+            destination.offer(held(delivery(0, 1)), 2, PLENTY, later)
         };
         assert!(matches!(full(5000), Offered::FullForNow(_)));
-        assert!(matches!(full(1), Offered::NotBefore(_, at) if at == NOW.plus(LATEST + SOON)));
+        assert!(matches!(full(1), Offered::NotBefore(_, at) if at == NOW.plus(UNKNOWN + LATEST)));
+    }
+
+    #[test]
+    fn what_waits_for_one_is_a_part_of_what_is_free() {
+        let destination = Destination::new("mx:example.net".into());
+        let weight = held(delivery(0, 0)).weight();
+        let few = Free { count: 8, ..PLENTY };
+        let light = Free { octets: 2 * PART * weight, ..PLENTY };
+        let offer = |message, free| destination.offer(held(delivery(message, 0)), 2, free, NOW);
+        for message in 0..2 {
+            assert!(matches!(offer(message, few), Offered::Waits { .. }));
+        }
+        assert!(matches!(offer(2, few), Offered::NotBefore(..)));
+        assert!(matches!(offer(2, light), Offered::NotBefore(..)));
+        destination.take().unwrap();
+        assert!(matches!(offer(2, light), Offered::Waits { .. }));
+        let none = Free { count: 1, octets: 1, warm: 1 };
+        assert!(matches!(
+            Destination::new("b".into()).offer(held(delivery(3, 0)), 2, none, NOW),
+            Offered::Waits { .. }
+        ));
+    }
+
+    #[test]
+    fn one_message_that_breaks_connections_is_no_trouble_and_several_are() {
+        let destination = Destination::new("mx:example.net".into());
+        let broke = |message| destination.broke(MessageId::new(NOW, message));
+        assert_eq!([broke(1), broke(1), broke(2), broke(1), broke(3)], [false, false, false, false, true]);
+        assert_eq!([broke(1), broke(2)], [false, false]);
+        destination.went_well(1, NOW);
+        assert!(!broke(3));
     }
 }

@@ -8,20 +8,18 @@ use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio::time;
 
-use super::attempt::{self, Attempt, Trouble};
+use super::attempt::{self, Attempt, Extent, Health, Kept, Trouble};
 use super::destination::Destination;
-use super::{Batch, Shared, settle};
+use super::settle::Judge;
+use super::{Batch, Shared};
 use crate::clock;
-use crate::delivery::relay::connection::Connection;
-use crate::delivery::retry;
+use crate::delivery::{Failure, Side, retry};
 use crate::event::{Event, Kind};
 use crate::mail::Timestamp;
-use crate::store::{DeliveryKey, Settlement};
+use crate::store::Settlement;
 
 /// How long a connection is kept for the next message.
 const LINGER: Duration = Duration::from_secs(5);
-/// After a fault of our own.
-const FAULT: Duration = Duration::from_mins(1);
 /// A destination's first rest is no longer than this.
 const FIRST_REST: Duration = Duration::from_secs(30);
 
@@ -29,7 +27,7 @@ struct Lane {
     shared: Arc<Shared>,
     destination: Arc<Destination>,
     ended: mpsc::Sender<Settlement>,
-    connection: Option<Connection>,
+    connection: Option<Kept>,
 }
 
 /// Starts one, which the destination has counted already.
@@ -65,8 +63,8 @@ impl Lane {
     async fn part(self) {
         // A slow goodbye mustn't hold up the settler's end.
         drop(self.ended);
-        if let Some(connection) = self.connection {
-            connection.quit().await;
+        if let Some(kept) = self.connection {
+            kept.connection.quit().await;
         }
     }
 
@@ -89,20 +87,23 @@ impl Lane {
 
     /// One attempt, settled. False: there is no more time.
     async fn serve(&mut self, batch: Batch) -> bool {
-        let keys: Vec<DeliveryKey> = batch.iter().map(|delivery| delivery.key).collect();
+        let begun = clock::now();
         let reuse = self.connection.take();
-        let attempting = AssertUnwindSafe(attempt::attempt(&self.shared, &self.destination.name, batch, reuse));
+        let attempting = AssertUnwindSafe(attempt::attempt(&self.shared, &self.destination, &batch, reuse));
         let attempted = tokio::select! {
             attempted = attempting.catch_unwind() => attempted,
             () = self.shared.over() => return false,
         };
-        let attempt = attempted.unwrap_or_else(|_| self.fault(&keys));
+        let attempt = attempted.unwrap_or_else(|_| self.fault(&batch));
         self.connection = attempt.connection;
         let now = clock::now();
-        match attempt.trouble {
-            Some(trouble) => self.rest(&trouble, now).await,
-            None => self.destination.went_well(keys.len(), now),
+        match attempt.health {
+            Health::Well => self.destination.went_well(batch.len(), now),
+            Health::Unknown => self.destination.ended(batch.len(), now),
+            Health::Trouble(trouble) => self.trouble(trouble, &batch, (begun, now)).await,
         }
+        // Their octets are free before the others begin.
+        drop(batch);
         for settlement in attempt.settlements {
             self.end(settlement).await;
         }
@@ -117,37 +118,50 @@ impl Lane {
         let _over = self.ended.send(settlement).await;
     }
 
-    /// A panic: ours to find, and no delivery's end.
-    fn fault(&self, keys: &[DeliveryKey]) -> Attempt {
-        let now = clock::now();
-        let detail = format!("an attempt for {} panicked; it is tried again", self.destination.name);
-        let event = Event::new(now, Kind::Fault { what: "delivery".into(), detail });
+    /// A panic: ours to find. It counts as an attempt, so that what causes one each time comes to its end too.
+    fn fault(&self, batch: &Batch) -> Attempt {
+        let detail = format!("an attempt for {} panicked; it is tried again by its schedule", self.destination.name);
+        let event = Event::new(clock::now(), Kind::Fault { what: "delivery".into(), detail });
         self.shared.parts.bus.publish(event);
-        let settlements = keys.iter().map(|key| settle::postponed(*key, now.plus(FAULT))).collect();
-        Attempt { settlements, connection: None, trouble: None }
+        let config = self.shared.parts.config.load_full();
+        let judge = Judge::now(&config, &self.destination.name, Duration::ZERO);
+        let failure = Failure::later(Side::Ours, "4.3.0", "the attempt met a fault of our own");
+        batch.iter().map(|held| judge.unsent(held, &failure)).collect::<Vec<_>>().into()
     }
 
-    /// Gives the destination a rest; what waits for it goes back to the store.
-    async fn rest(&mut self, trouble: &Trouble, now: Timestamp) {
+    async fn trouble(&mut self, mut trouble: Trouble, batch: &Batch, at: (Timestamp, Timestamp)) {
+        if trouble.extent == Extent::Broke {
+            if !batch.first().is_some_and(|first| self.destination.broke(first.key.message)) {
+                return self.destination.ended(batch.len(), at.1);
+            }
+            // Several messages in a row: it isn't them. Each was counted, and what waits hasn't been tried.
+            trouble.extent = Extent::Busy;
+        }
+        self.rest(trouble, at).await;
+    }
+
+    /// Gives the destination a rest; what waits for it has met its trouble too.
+    async fn rest(&mut self, trouble: Trouble, at: (Timestamp, Timestamp)) {
         let config = self.shared.parts.config.load_full();
         let first = config.relay.retry.first().copied().unwrap_or(FIRST_REST).min(FIRST_REST);
+        let wanted = trouble.wanted;
         let length = |failures| {
             let own = retry::pause(first, failures, fastrand::f64());
-            trouble.wanted.map_or(own, |wanted| wanted.max(own))
+            wanted.map_or(own, |wanted| wanted.max(own))
         };
-        let Some((until, waiting)) = self.destination.rest(now, length) else { return };
+        let Some((resting, waiting)) = self.destination.rest(trouble, at, length) else { return };
         let kind = Kind::DestinationPaused {
             destination: self.destination.name.clone(),
-            until,
-            reason: trouble.reason.clone(),
+            until: resting.until,
+            reason: resting.trouble.failure.detail.clone(),
         };
-        let event = Event::new(now, kind);
+        let event = Event::new(at.1, kind);
         self.shared.parts.store.log(event.clone());
         self.shared.parts.bus.publish(event);
-        for delivery in waiting {
-            let wait = until.since(now);
-            let due = until.plus(wait.mul_f64(fastrand::f64() / 10.0));
-            self.end(settle::postponed(delivery.key, due)).await;
+        let name = self.destination.name.clone();
+        for held in waiting {
+            let settlement = Judge::now(&config, &name, Duration::ZERO).rested(&held, &resting, true);
+            self.end(settlement).await;
         }
     }
 }

@@ -2,32 +2,37 @@
 //!
 //! One task claims and places (`owner`); each destination has lanes, tasks that attempt one batch after the other over
 //! one connection (`lane`); one task settles (`settler`). A destination that is in trouble rests, one that is slow
-//! fills its own share alone: nobody else waits for it. What is held is settled or, where the process dies, due again.
+//! fills its own share alone (`share`, `held`): nobody else waits for it. What is held is settled or, where the process
+//! dies, due again.
 //! Never: an attempt without a claim, an outcome believed before it is stored, a queue without a bound.
 //! Standards: RFC 5321 §4.5.4.1 (retries by destination). Input: [`Parts`]. Output: settlements, events.
 
 mod attempt;
 mod destination;
+mod held;
 mod lane;
 mod owner;
 mod settle;
 mod settler;
+mod share;
+#[cfg(test)]
+mod tests;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
+use self::held::{Held, Holdings, MAX_HELD};
+use self::share::{ByName, Pool};
 use super::relay::tls::Tls;
 use super::webhook::Webhooks;
 use super::{Failure, Parts, Side};
-use crate::store::{Delivery, Settlement};
+use crate::store::Settlement;
 
-/// Deliveries held at once: placed with a destination, under way or about to be settled.
-const MAX_HELD: usize = 4096;
-/// Octets of messages that were read back from the store and are under way; what is warm is the store's to bound.
+/// Octets of large messages that were read back from the store and are under way. Small ones are bounded by the number
+/// of places, warm ones by the store for as long as they are held.
 const MAX_COLD_KIB: u32 = 64 * 1024;
 
 /// The running dispatcher.
@@ -53,11 +58,13 @@ struct Shared {
     tls: Result<Tls, Failure>,
     webhooks: Result<Webhooks, Failure>,
     phase: watch::Receiver<Phase>,
-    /// Bounds the attempts under way (`[limits] deliveries`).
-    attempts: Semaphore,
+    /// Bounds the attempts under way at remotes (`[limits] deliveries`).
+    places: Pool,
     /// Bounds the octets read back from the store, in KiB.
-    cold: Semaphore,
-    held: AtomicUsize,
+    cold: Pool,
+    /// Senders whose notices are being made, by domain.
+    senders: ByName,
+    held: Holdings,
     /// Room has come up: something was settled or taken off a destination's queue.
     freed: Notify,
     /// The way to the settler; emptied when nothing is claimed any more, so that the settler ends with the last lane.
@@ -73,14 +80,15 @@ impl Dispatcher {
         let (ended, ends) = mpsc::channel(MAX_HELD);
         let unusable = |what: &str, why: String| Failure::later(Side::Ours, "4.3.0", format!("{what}: {why}"));
         let shared = Arc::new(Shared {
-            attempts: Semaphore::new(parts.config.load().limits.deliveries.max(1)),
-            cold: Semaphore::new(MAX_COLD_KIB as usize),
+            places: Pool::new(parts.config.load().limits.deliveries),
+            cold: Pool::new(MAX_COLD_KIB as usize),
+            senders: ByName::default(),
             tls: Tls::new(parts.roots.clone()).map_err(|error| unusable("TLS", error.to_string())),
             webhooks: Webhooks::new(Arc::clone(&parts.dns), parts.roots.clone())
                 .map_err(|error| unusable("webhooks", error.to_string())),
             parts,
             phase: watched,
-            held: AtomicUsize::new(0),
+            held: Holdings::default(),
             freed: Notify::new(),
             ended: RwLock::new(Some(ended)),
         });
@@ -125,17 +133,8 @@ impl Shared {
         let _dispatcher_is_gone = phase.wait_for(|phase| *phase == Phase::Over).await;
     }
 
-    /// How many more may be claimed.
-    fn room(&self) -> usize {
-        MAX_HELD.saturating_sub(self.held.load(Ordering::Relaxed))
-    }
-
-    fn hold(&self, count: usize) {
-        self.held.fetch_add(count, Ordering::Relaxed);
-    }
-
     fn release(&self, count: usize) {
-        self.held.fetch_sub(count, Ordering::Relaxed);
+        self.held.settled(count);
         self.freed.notify_one();
     }
 
@@ -150,4 +149,4 @@ impl Shared {
 }
 
 /// Deliveries that one attempt carries: of one message, to one next hop.
-type Batch = Vec<Delivery>;
+type Batch = Vec<Held>;

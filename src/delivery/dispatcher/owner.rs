@@ -7,13 +7,15 @@ use std::time::Duration;
 use tokio::time;
 
 use super::destination::{Destination, Offered};
+use super::held::Held;
+use super::settle::Judge;
 use super::{Shared, lane, settle};
 use crate::clock;
 use crate::config::Config;
 use crate::delivery::retry;
 use crate::event::{Event, Kind};
 use crate::mail::Timestamp;
-use crate::store::{Delivery, StoreError, Task};
+use crate::store::{Delivery, DeliveryKey, Settlement, StoreError, Task};
 
 /// Deliveries of one claim.
 const CLAIM: usize = 256;
@@ -55,7 +57,7 @@ struct Owner {
     destinations: HashMap<String, Arc<Destination>>,
     sweep_at: usize,
     /// Claimed, and waiting for a full queue to move on.
-    aside: VecDeque<Delivery>,
+    aside: VecDeque<Held>,
     started: Timestamp,
     /// Deliveries that were due before the start and have been met.
     left_over: usize,
@@ -77,15 +79,15 @@ impl Owner {
                 return self.wait_for_room().await;
             }
         }
-        let room = self.shared.room();
+        let room = self.shared.held.room();
         if room == 0 {
             return self.wait_for_room().await;
         }
         match self.shared.parts.store.claim(now, room.min(CLAIM)).await {
             Ok(claimed) if claimed.is_empty() => self.wait_for_work(now).await,
             Ok(claimed) => {
-                self.shared.hold(claimed.len());
-                self.aside.extend(claimed);
+                let config = self.shared.parts.config.load_full();
+                self.aside.extend(claimed.into_iter().map(|delivery| self.shared.held.hold(delivery, &config)));
             }
             Err(StoreError::Closed) => self.shared.draining().await,
             Err(error) => {
@@ -144,15 +146,16 @@ impl Owner {
     }
 
     /// With its destination, or back to the store; returned where there is room for it soon.
-    fn place(&mut self, delivery: Delivery, now: Timestamp) -> Option<Delivery> {
+    fn place(&mut self, delivery: Held, now: Timestamp) -> Option<Held> {
         if let Some(due) = self.spread(&delivery, now) {
-            self.postpone(&delivery, due);
+            self.postpone(delivery.key, due);
             return None;
         }
         let config = self.shared.parts.config.load_full();
         let (name, lanes) = share(&config, &delivery);
         let destination = self.destination(name, now);
-        match destination.offer(delivery, lanes, now) {
+        let free = self.shared.held.free(self.shared.parts.store.warm_room());
+        match destination.offer(delivery, lanes, free, now) {
             Offered::Waits { start } => {
                 if start {
                     lane::start(&self.shared, &destination);
@@ -163,7 +166,12 @@ impl Owner {
             Offered::NotBefore(delivery, at) => {
                 // Not all in the same moment.
                 let wait = retry::jitter(at.since(now), 0.5 + fastrand::f64() / 2.0);
-                self.postpone(&delivery, now.plus(wait));
+                self.postpone(delivery.key, now.plus(wait));
+                None
+            }
+            Offered::Rests(delivery, resting) => {
+                let judge = Judge::now(&config, &destination.name, Duration::ZERO);
+                self.end(judge.rested(&delivery, &resting, delivery.due <= resting.since));
                 None
             }
         }
@@ -178,9 +186,13 @@ impl Owner {
         (self.left_over > HEAD_START).then(|| now.plus(SPREAD.mul_f64(fastrand::f64())))
     }
 
-    fn postpone(&self, delivery: &Delivery, due: Timestamp) {
+    fn postpone(&self, key: DeliveryKey, due: Timestamp) {
+        self.end(settle::postponed(key, due));
+    }
+
+    fn end(&self, settlement: Settlement) {
         if let Some(ended) = self.shared.way_to_settler() {
-            let _room_is_kept = ended.try_send(settle::postponed(delivery.key, due));
+            let _room_is_kept = ended.try_send(settlement);
         }
     }
 
@@ -199,23 +211,20 @@ impl Owner {
 }
 
 /// The queue that a delivery belongs to by the configuration as it is now, and how many lanes it may have.
-fn share(config: &Config, delivery: &Delivery) -> (String, usize) {
+pub(super) fn share(config: &Config, delivery: &Delivery) -> (String, usize) {
     match &delivery.task {
         Task::Relay(task) => (config.relay_queue(&task.recipient, task.via.as_deref()), config.relay.concurrency),
         Task::Webhook(task) => {
-            let named = match &task.binding {
-                Some(binding) => config.webhook(binding),
-                None => config.webhook_by_url(&task.url),
-            };
-            let url = named.map_or(task.url.as_str(), |webhook| webhook.url.as_str());
+            let named = config.named_webhook(task.binding.as_deref(), &task.url);
             let lanes = named.map_or(config.webhook_defaults.concurrency, |webhook| webhook.concurrency);
-            (config.webhook_queue(url), lanes)
+            (config.webhook_queue(task.binding.as_deref(), &task.url), lanes)
         }
-        // SPF, DKIM and the worker bound themselves.
-        Task::Notice(_) => ("notice".to_owned(), OURS),
-        Task::Decide(_) => ("decide".to_owned(), OURS),
+        Task::Notice(_) => ("notice".to_owned(), NOTICES),
+        Task::Decide(_) => ("decide".to_owned(), DECISIONS),
     }
 }
 
-/// Lanes for what needs no remote.
-const OURS: usize = 4;
+/// Lanes for notices: each may wait for a sender's name servers, which may be silent.
+const NOTICES: usize = 64;
+/// Lanes for second decisions; the worker bounds itself.
+const DECISIONS: usize = 4;

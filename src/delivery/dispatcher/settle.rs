@@ -1,10 +1,16 @@
-//! What an attempt's result comes to: done, later, dead; a notice where one is due; the event that tells it. Pure.
+//! What an attempt's result comes to: done, later, dead; a notice where one is due; the event that tells it. Pure but
+//! for [`Judge::now`].
 //!
 //! Standards: RFC 5321 §4.5.4.1 and §6.1 (retries, and a notice when they end), RFC 3461 §4.1 and §5.2 (who wants which
 //! notice), RFC 3463 (`4.4.7`: the time was up).
 
+mod resting;
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::time::Duration;
 
+use crate::clock;
 use crate::config::Config;
 use crate::delivery::retry::{self, Next};
 use crate::delivery::webhook::Sent;
@@ -77,6 +83,12 @@ struct Account {
     host: Option<String>,
     tls: Option<String>,
     answer: String,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn now(config: &'a Config, destination: &'a str, took: Duration) -> Self {
+        Self { config, destination, now: clock::now(), chance: fastrand::f64(), took }
+    }
 }
 
 impl Judge<'_> {
@@ -321,6 +333,3 @@ fn target(task: &Task) -> String {
         Task::Decide(task) => task.recipient.address.to_string(),
     }
 }
-
-#[cfg(test)]
-mod tests;

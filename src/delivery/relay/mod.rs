@@ -1,7 +1,8 @@
 //! Relaying: one message to one next hop by SMTP or LMTP, with an answer for each of its recipients.
 //!
 //! Tries the next hop's hosts in order until one takes the session; what that one says of the message stands. A
-//! connection that served before is tried first, and when it turns out dead a new one, which counts as one attempt.
+//! connection that served before is tried first, and when it turns out closed a new one, which counts as one attempt.
+//! More recipients than the server takes at once go in further transactions, within the same attempt.
 //! Never alters the message. Input: a [`Letter`] and where to. Output: an [`Outcome`].
 
 pub mod connection;
@@ -20,9 +21,10 @@ use crate::dns::Dns;
 use crate::mail::Reply;
 
 use self::connection::Connection;
-use self::letter::Letter;
+use self::letter::{Letter, Rcpt};
 use self::open::Manner;
 use self::tls::Tls;
+use self::transaction::Sent;
 use super::route::NextHop;
 use super::{Failure, Retry, Side};
 
@@ -45,8 +47,26 @@ pub struct Outcome {
     pub passes_dsn: bool,
     /// Good for the next message.
     pub connection: Option<Connection>,
-    /// The destination itself is in trouble: it can't be reached, or closed the door on us.
-    pub trouble: Option<Failure>,
+    /// The destination itself may be in trouble.
+    pub trouble: Option<Trouble>,
+}
+
+/// What may be wrong with the destination as a whole.
+#[derive(Debug)]
+pub struct Trouble {
+    pub extent: Extent,
+    pub failure: Failure,
+}
+
+/// Whom a trouble bears on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// No message gets there: no connection, no greeting, no session.
+    Unreachable,
+    /// It is there and asks for less.
+    Busy,
+    /// The connection broke over this message. Others may fare better.
+    Broke,
 }
 
 impl Relay<'_> {
@@ -56,15 +76,16 @@ impl Relay<'_> {
         if let Some(mut connection) = reuse
             && connection.is_in_step()
         {
-            let sent = transaction::send(&mut connection, letter, &self.config.relay.timeouts).await;
+            let sent = self.carry(&mut connection, letter).await;
             // Closed while it was idle: nothing was said of the message yet, so that a new connection may ask again.
-            if sent.broken.is_none() || sent.content_sent {
+            // After a 421 it may not: that one was said to us.
+            if sent.begun || sent.broken.as_ref().is_none_or(|failure| failure.reply.is_some()) {
                 return self.finished(connection, sent);
             }
         }
         match self.connect(hop).await {
             Ok(mut connection) => {
-                let sent = transaction::send(&mut connection, letter, &self.config.relay.timeouts).await;
+                let sent = self.carry(&mut connection, letter).await;
                 self.finished(connection, sent)
             }
             Err(failure) => Outcome {
@@ -73,19 +94,52 @@ impl Relay<'_> {
                 tls: None,
                 passes_dsn: false,
                 connection: None,
-                trouble: Some(failure).filter(is_trouble),
+                trouble: is_trouble(&failure).then_some(Trouble { extent: Extent::Unreachable, failure }),
             },
         }
     }
 
-    fn finished(&self, connection: Connection, sent: transaction::Sent) -> Outcome {
+    /// The letter over this connection, in as many transactions as it takes to bring all the recipients in.
+    async fn carry(&self, connection: &mut Connection, letter: &Letter) -> Sent {
+        let limits = &self.config.relay.timeouts;
+        let mut sent = transaction::send(connection, letter, limits).await;
+        let mut taken = sent.results.iter().any(Result::is_ok);
+        while taken && sent.broken.is_none() && connection.carried < self.config.relay.messages_per_connection {
+            let left: Vec<usize> =
+                sent.results.iter().enumerate().filter_map(|(n, r)| beyond(r).then_some(n)).collect();
+            let recipients: Vec<Rcpt> = left.iter().filter_map(|n| letter.recipients.get(*n).cloned()).collect();
+            if recipients.is_empty() {
+                break;
+            }
+            let more = transaction::send(connection, &Letter { recipients, ..letter.clone() }, limits).await;
+            taken = more.results.iter().any(Result::is_ok);
+            // A refusal of the transaction is none of a recipient: what was said to that one before stands.
+            if more.refused.is_none() {
+                for (n, result) in left.into_iter().zip(more.results) {
+                    if let Some(slot) = sent.results.get_mut(n) {
+                        *slot = result;
+                    }
+                }
+            }
+            sent = Sent {
+                results: sent.results,
+                broken: more.broken,
+                content_sent: true,
+                begun: true,
+                refused: more.refused,
+            };
+        }
+        sent
+    }
+
+    fn finished(&self, connection: Connection, sent: Sent) -> Outcome {
         let goes_on = sent.broken.is_none() && connection.carried < self.config.relay.messages_per_connection;
         Outcome {
             results: sent.results,
             peer: Some(connection.peer.clone()),
             tls: connection.tls.clone(),
             passes_dsn: connection.offers.dsn,
-            trouble: sent.broken.filter(is_trouble),
+            trouble: trouble(sent.broken, sent.refused),
             connection: goes_on.then_some(connection),
         }
     }
@@ -110,7 +164,31 @@ impl Relay<'_> {
     }
 }
 
-/// Trouble of the destination as a whole, and not of one message.
+/// RFC 5321 §4.5.3.1.10: 452 to one recipient beyond the server's limit, when others were taken; 552 by servers of old.
+/// Another status (`4.2.2`, a full mailbox) says something else.
+fn beyond(result: &Result<Reply, Failure>) -> bool {
+    let reply = result.as_ref().err().and_then(|failure| failure.reply.as_ref());
+    reply.is_some_and(|reply| matches!(reply.code, 452 | 552) && matches!(reply.status, None | Some((5, 3))))
+}
+
+/// What a transaction says of the destination's health, beyond its message's fate.
+fn trouble(broken: Option<Failure>, refused: Option<Failure>) -> Option<Trouble> {
+    if let Some(failure) = broken {
+        // RFC 5321 §3.8: 421 is about the service, whatever it answers.
+        let busy = failure.reply.as_ref().is_some_and(|reply| reply.code == 421);
+        let extent = if busy { Extent::Busy } else { Extent::Broke };
+        return (failure.retry == Retry::Later).then_some(Trouble { extent, failure });
+    }
+    // RFC 3463: X.3.2, the system takes no mail; X.7.*, its policy, which at MAIL and DATA is as a rule one on us. At
+    // RCPT it is mostly greylisting, which concerns that recipient alone.
+    let failure = refused.filter(|failure| {
+        let status = failure.reply.as_ref().filter(|reply| reply.code / 100 == 4).and_then(|reply| reply.status);
+        matches!(status, Some((3, 2) | (7, _)))
+    })?;
+    Some(Trouble { extent: Extent::Busy, failure })
+}
+
+/// Why there is no session: trouble of the destination as a whole, unless it is an answer for good or our own doing.
 fn is_trouble(failure: &Failure) -> bool {
     failure.retry == Retry::Later
         && (failure.side == Side::Network || failure.reply.as_ref().is_some_and(|reply| !reply.is_positive()))

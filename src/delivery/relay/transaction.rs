@@ -26,6 +26,10 @@ pub struct Sent {
     pub broken: Option<Failure>,
     /// The content's end was sent: the peer may have taken the message, whatever came after.
     pub content_sent: bool,
+    /// MAIL was answered: the peer has heard of the message.
+    pub begun: bool,
+    /// The whole transaction was refused, at MAIL or DATA.
+    pub refused: Option<Failure>,
 }
 
 /// Carries `letter` over `connection`.
@@ -33,14 +37,16 @@ pub async fn send(connection: &mut Connection, letter: &Letter, limits: &RelayTi
     let utf8 = letter.needs_utf8();
     if let Some(unfit) = unfit(connection, letter, utf8) {
         let results = letter.recipients.iter().map(|_| Err(unfit.clone())).collect();
-        return Sent { results, broken: None, content_sent: false };
+        return Sent { results, broken: None, content_sent: false, begun: false, refused: None };
     }
     let results = letter.recipients.iter().map(|_| None).collect();
-    let mut exchange = Exchange { connection, letter, utf8, limits, results, content_sent: false };
+    let mut exchange =
+        Exchange { connection, letter, utf8, limits, results, content_sent: false, begun: false, refused: None };
     let broken = exchange.run().await.err();
     let unanswered = broken.clone().unwrap_or_else(|| Failure::later(Side::Ours, "4.3.0", "no answer was read"));
     let results = exchange.results.into_iter().map(|result| result.unwrap_or_else(|| Err(unanswered.clone())));
-    Sent { results: results.collect(), broken, content_sent: exchange.content_sent }
+    let (content_sent, begun, refused) = (exchange.content_sent, exchange.begun, exchange.refused);
+    Sent { results: results.collect(), broken, content_sent, begun, refused }
 }
 
 /// What the next hop can't take, known before anything is said.
@@ -69,6 +75,8 @@ struct Exchange<'a> {
     limits: &'a RelayTimeouts,
     results: Vec<Option<Result<Reply, Failure>>>,
     content_sent: bool,
+    begun: bool,
+    refused: Option<Failure>,
 }
 
 impl Exchange<'_> {
@@ -84,6 +92,9 @@ impl Exchange<'_> {
         // RFC 5321 §4.3.2: DATA is answered by 354, 4xx or 5xx; what else it is answers another command.
         let out_of_step = data.code < 400;
         let failure = refused(data, "DATA", &self.connection.peer);
+        // Where no recipient was taken it only follows from that.
+        self.refused =
+            self.refused.take().or_else(|| self.results.iter().any(Option::is_none).then(|| failure.clone()));
         self.settle_rest(&Err(failure.clone()));
         if out_of_step { Err(failure) } else { Ok(()) }
     }
@@ -105,6 +116,7 @@ impl Exchange<'_> {
             self.answer("RSET", self.limits.command).await?;
         }
         let mail = self.answer("MAIL FROM", self.limits.command).await?;
+        self.begun = true;
         let begun = is_done(&mail);
         if !begun {
             // Whatever is said of the rest, or if nothing more is: this is why.
@@ -127,6 +139,7 @@ impl Exchange<'_> {
         }
         self.letter.mail(&self.connection.offers, self.utf8, &mut wire);
         let mail = self.command(&wire, "MAIL FROM").await?;
+        self.begun = true;
         if !is_done(&mail) {
             self.connection.dirty = true;
             self.refuse_all(mail);
@@ -233,6 +246,7 @@ impl Exchange<'_> {
         for result in &mut self.results {
             *result = Some(Err(failure.clone()));
         }
+        self.refused = Some(failure);
     }
 
     fn settle(&mut self, index: usize, result: Result<Reply, Failure>) {

@@ -30,7 +30,8 @@ impl Bench {
             log_retention: Duration::from_hours(24),
             free_space: 0,
         };
-        directory::prepare(dir.path()).unwrap();
+        directory::prepare_data(dir.path()).unwrap();
+        directory::prepare_spool(dir.path()).unwrap();
         let path = directory::database(dir.path());
         let mut connection = migrate::open_writer(&path).unwrap();
         migrate::migrate(&mut connection, &path).unwrap();

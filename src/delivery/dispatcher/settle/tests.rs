@@ -24,7 +24,7 @@ delay_notice = "4 h"
 retry = ["10 s"]
 "#;
 
-fn config() -> Config {
+pub(in crate::delivery::dispatcher) fn config() -> Config {
     Config::from_toml(CONFIG, "test.toml", Path::new("/"), &load::Options::default()).unwrap().config
 }
 
