@@ -199,7 +199,7 @@ pub struct Webhook {
     pub binding: Leaf<Binding>,
     /// Where it is posted to.
     pub url: Leaf<Endpoint>,
-    /// The key that signs (Standard Webhooks): "whsec_" and Base64 of 24 to 64 bytes, the current one first while one rotates. Default: that of `[webhook_defaults]`.
+    /// The key that signs (Standard Webhooks): "whsec_" and Base64 of 24 to 64 bytes, or "whsk_" and that of a private key of ed25519, the current one first while one rotates. Default: that of `[webhook_defaults]`.
     pub secret: Option<At<Secrets>>,
     /// Header fields that are added; a value may be read from where a secret is read from. Default: none.
     #[serde(default)]

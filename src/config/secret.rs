@@ -1,13 +1,15 @@
 //! Where a secret is read from: `{ env = "…" }`, `{ file = "…" }`, `{ credential = "…" }`, or a list of these.
 //!
 //! Never from the file itself. Pure: reading is by [`Surroundings`], which `load` implements.
-//! Standards: Standard Webhooks (`whsec_` keys); systemd's credentials (`$CREDENTIALS_DIRECTORY`).
+//! Standards: Standard Webhooks (`whsec_` and `whsk_` keys); systemd's credentials (`$CREDENTIALS_DIRECTORY`).
 
 use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::signature::Ed25519KeyPair;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -312,20 +314,39 @@ fn text_of(source: &SecretSource, base: &Path, around: &dyn Surroundings) -> Res
     }
 }
 
-/// Checks a key of Standard Webhooks: `whsec_` and Base64 of 24 to 64 octets.
+/// Checks a key of Standard Webhooks: `whsec_` and Base64 of 24 to 64 octets (HMAC), or `whsk_` and Base64 of a private
+/// key of ed25519, 32 octets or those and the 32 of its public key.
 ///
 /// # Errors
 /// What it lacks, and on a second line what to do. Never the value.
 pub fn check_webhook_key(secret: &Secret) -> Result<(), String> {
     let help = "make one: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"";
+    if secret.expose().starts_with("whsk_") {
+        let help = "make one: echo \"whsk_$(openssl genpkey -algorithm ed25519 -outform DER | tail -c 32 | base64)\"";
+        let usable = secret.signing_key().is_some();
+        return usable.then_some(()).ok_or_else(|| format!("what follows whsk_ is no private key of ed25519\n{help}"));
+    }
     let Some(encoded) = secret.expose().strip_prefix("whsec_") else {
-        return Err(format!("a webhook's secret begins with whsec_\n{help}"));
+        return Err(format!("a webhook's secret begins with whsec_ or whsk_\n{help}"));
     };
-    match base64::engine::general_purpose::STANDARD.decode(encoded) {
+    match STANDARD.decode(encoded) {
         Err(_) => Err(format!("what follows whsec_ isn't Base64\n{help}")),
         Ok(key) if !(24..=64).contains(&key.len()) => {
             Err(format!("a webhook's key has 24 to 64 bytes, this one {}\n{help}", key.len()))
         }
         Ok(_) => Ok(()),
+    }
+}
+
+impl Secret {
+    /// The private key of ed25519 that follows `whsk_`, in either of the forms in use: its seed (RFC 8032 §5.1.5), or that
+    /// and the public key.
+    #[must_use]
+    pub fn signing_key(&self) -> Option<Ed25519KeyPair> {
+        let octets = STANDARD.decode(self.expose().strip_prefix("whsk_")?).ok()?;
+        match octets.split_at_checked(32)? {
+            (seed, []) => Ed25519KeyPair::from_seed_unchecked(seed).ok(),
+            (seed, public) => Ed25519KeyPair::from_seed_and_public_key(seed, public).ok(),
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Signatures of Standard Webhooks: what an endpoint tells by that a request is ours, and unchanged. Pure.
 //!
-//! `webhook-id` stays over all tries of a delivery, `webhook-timestamp` is that of the try, and `webhook-signature`
-//! is `v1,` and the Base64 of HMAC-SHA256 over `id.timestamp.body`, the body as sent. While a key rotates there is
-//! one signature for each key, the current one first. Must never: put a key into what it returns.
+//! `webhook-id` stays over all tries of a delivery, `webhook-timestamp` is that of the try, and `webhook-signature` is
+//! over `id.timestamp.body`, the body as sent: `v1,` and Base64 of HMAC-SHA256 with a key that both sides know (`whsec_`),
+//! `v1a,` and Base64 of ed25519 with a private one (`whsk_`). While a key rotates there is one signature for each key,
+//! the current one first. Must never: put a key into what it returns.
 
 use std::fmt::Write as _;
 
@@ -25,13 +26,21 @@ pub fn id(key: DeliveryKey) -> String {
 pub fn signature(secrets: &[Secret], id: &str, now: Timestamp, body: &[u8]) -> Option<String> {
     let mut value = String::new();
     for secret in secrets {
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &octets(secret)));
-        context.update(format!("{id}.{}.", now.as_secs()).as_bytes());
-        context.update(body);
+        let (version, signature) = signed(secret, format!("{id}.{}.", now.as_secs()).as_bytes(), body);
         let parted = if value.is_empty() { "" } else { " " };
-        let _infallible = write!(value, "{parted}v1,{}", STANDARD.encode(context.sign()));
+        let _infallible = write!(value, "{parted}{version},{signature}");
     }
     (!value.is_empty()).then_some(value)
+}
+
+fn signed(secret: &Secret, head: &[u8], body: &[u8]) -> (&'static str, String) {
+    if let Some(pair) = secret.signing_key() {
+        return ("v1a", STANDARD.encode(pair.sign(&[head, body].concat())));
+    }
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &octets(secret)));
+    context.update(head);
+    context.update(body);
+    ("v1", STANDARD.encode(context.sign()))
 }
 
 /// The key's octets: what follows `whsec_` is Base64; any other text stands for itself.
@@ -71,6 +80,26 @@ mod tests {
             secret("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
         ];
         assert_eq!(signature(&keys, ID, NOW, BODY), Some(format!("{CURRENT} {FORMER}")));
+    }
+
+    /// The expected value was computed with OpenSSL; the signature of ed25519 is always the same (RFC 8032 §5.1.6).
+    #[test]
+    fn a_private_key_signs_for_whoever_has_the_public_one() {
+        const SEED: &str = "whsk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        const WITH_PUBLIC: &str =
+            "whsk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8DoQe/884Qvh1w3RjnS8CZZ+TWMJulDV8d3IZkElUxuA==";
+        const SIGNED: &str =
+            "v1a,yoUrgEkc12aGqm0n4Sydmdz55xJfTz4AsAgieHFjmkR7LJtqVCZOQYzvvHjI5kAey+r4iaBGxTFRrl2iBQxtDQ==";
+        for key in [SEED, WITH_PUBLIC] {
+            assert_eq!(signature(&[secret(key)], ID, NOW, BODY).as_deref(), Some(SIGNED));
+        }
+        let both = [secret(SEED), secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")];
+        assert_eq!(signature(&both, ID, NOW, BODY), Some(format!("{SIGNED} {CURRENT}")));
+        let public = STANDARD.decode("A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=").unwrap();
+        let signed = STANDARD.decode(SIGNED.strip_prefix("v1a,").unwrap()).unwrap();
+        let message = [format!("{ID}.1614265330.").as_bytes(), BODY].concat();
+        let public = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, public);
+        public.verify(&message, &signed).unwrap();
     }
 
     #[test]
