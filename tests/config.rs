@@ -280,6 +280,10 @@ fn the_first_enabled_route_that_matches_counts() {
     let which = |of: &str| config.route_for(&address(of)).map(|(at, _)| at);
     assert_eq!(which("Billing@EXAMPLE.com"), Some(1));
     assert_eq!(which("billing+2026@example.com"), Some(1));
+    assert_eq!(which("\"billing\"@example.com"), Some(1), "the same mailbox in quotes");
+    assert_eq!(which("\"bil\\ling+2026\"@example.com"), Some(1));
+    assert_eq!(which("\"news-7\"@example.com"), Some(3));
+    assert_eq!(which("\"Exact\"@strict.example"), Some(4));
     assert_eq!(which("ABUSE@strict.example"), Some(5), "the case counts in this domain");
     assert_eq!(which("abuse@strict.example"), Some(2));
     assert_eq!(which("NEWS-7@example.com"), Some(3));

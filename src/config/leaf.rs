@@ -334,8 +334,8 @@ impl Leaf for Match {
         } else if text == "*@*" {
             Pattern::Regex(regex_of("")?)
         } else if let Some(local) = text.strip_suffix("@*") {
-            Address::parse(&format!("{local}@example")).map_err(|error| error.to_string())?;
-            Pattern::Local(local.to_owned())
+            let address = Address::parse(&format!("{local}@example")).map_err(|error| error.to_string())?;
+            Pattern::Local(address.unquoted_local().into_owned())
         } else if let Some(domain) = text.strip_prefix("*@") {
             Pattern::Domain(DomainName::parse(domain)?.0)
         } else {

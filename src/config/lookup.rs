@@ -66,6 +66,16 @@ impl Config {
         self.routes.iter().enumerate().find(|(_, route)| route.enabled && candidate.matches(&route.matches))
     }
 
+    /// The same text for the same mailbox, however it is written: case (where its domain doesn't tell them apart), quotes
+    /// and the form of the domain.
+    #[must_use]
+    pub fn mailbox_key(&self, address: &Address) -> String {
+        let key = address.domain_key();
+        let exact = self.domain_by_key(&key).is_some_and(|domain| domain.case_sensitive);
+        let local = address.unquoted_local();
+        if exact { format!("{local}@{key}") } else { format!("{}@{key}", local.to_lowercase()) }
+    }
+
     #[must_use]
     pub fn webhook(&self, binding: &str) -> Option<&Webhook> {
         self.webhooks.iter().find(|webhook| webhook.binding == binding)
@@ -151,21 +161,24 @@ struct Candidate<'a> {
 impl Candidate<'_> {
     fn matches(&self, pattern: &Pattern) -> bool {
         match pattern {
-            Pattern::Address(wanted) => self.same_local(wanted.local()) && wanted.domain_key() == self.key,
+            Pattern::Address(wanted) => self.same_local(&wanted.unquoted_local()) && wanted.domain_key() == self.key,
             Pattern::Local(wanted) => self.same_local(wanted),
             Pattern::Domain(wanted) => match wanted.strip_prefix('*') {
                 Some(suffix) => self.key.len() > suffix.len() && self.key.ends_with(suffix),
                 None => wanted == self.key,
             },
-            Pattern::Regex(regex) => regex.is_match(&format!("{}@{}", self.address.local().to_lowercase(), self.key)),
+            Pattern::Regex(regex) => {
+                regex.is_match(&format!("{}@{}", self.address.unquoted_local().to_lowercase(), self.key))
+            }
         }
     }
 
-    /// `billing` takes `billing+2026` too where the domain knows subaddresses.
+    /// `billing` takes `billing+2026` too where the domain knows subaddresses, and both in quotes (RFC 5321 §4.1.2: it is
+    /// the same mailbox).
     fn same_local(&self, wanted: &str) -> bool {
         let separator = self.domain.map_or("", |domain| domain.subaddress.as_str());
         let exact = self.domain.is_some_and(|domain| domain.case_sensitive);
-        [self.address.local(), self.address.base(separator)]
+        [self.address.unquoted_local(), self.address.base(separator)]
             .into_iter()
             .any(|local| if exact { local == wanted } else { local.to_lowercase() == wanted.to_lowercase() })
     }

@@ -95,6 +95,8 @@ impl Combined {
     fn take(&mut self, case: &Case, one: Judged, accepted: bool, deferred: bool, prdr: bool, now: Timestamp) {
         self.events.extend(one.events);
         self.reads.extend(one.reads);
+        // Ours to make up for; a recipient that was named twice is still one: tried again once, told of once.
+        let ours_now = accepted && !prdr && !one.is_repeated;
         match one.fate {
             Fate::Accept => {
                 self.writes.extend(one.writes);
@@ -107,29 +109,17 @@ impl Combined {
                 if accepted || !deferred {
                     self.writes.extend(one.writes);
                 }
-                if accepted && !prdr {
-                    self.queue(notice(&one.recipient, &reply, now));
+                if ours_now {
+                    self.deliveries.push(notice(&one.recipient, &reply, now));
                 }
             }
             Fate::Defer(_) => {
-                if accepted && !prdr {
+                if ours_now {
                     let task = Task::Decide(DecideTask { recipient: one.recipient, notes: case.facts.notes.clone() });
                     let due = now.plus(DECIDE_AGAIN);
-                    self.queue(NewDelivery { task, destination: "decide".into(), due });
+                    self.deliveries.push(NewDelivery { task, destination: "decide".into(), due });
                 }
             }
-        }
-    }
-
-    /// A recipient that was named twice is still one: tried again once, told of once.
-    fn queue(&mut self, delivery: NewDelivery) {
-        let same = |queued: &NewDelivery| match (&queued.task, &delivery.task) {
-            (Task::Decide(queued), Task::Decide(this)) => queued.recipient.address == this.recipient.address,
-            (Task::Notice(queued), Task::Notice(this)) => queued.recipient == this.recipient,
-            _ => false,
-        };
-        if !self.deliveries.iter().any(same) {
-            self.deliveries.push(delivery);
         }
     }
 }

@@ -40,6 +40,8 @@ pub enum Fate {
 pub struct Judged {
     pub recipient: Recipient,
     pub fate: Fate,
+    /// An earlier recipient of the same message is the same mailbox.
+    pub is_repeated: bool,
     /// Accepted, Stored or Dropped; of meaning for `Fate::Accept`.
     pub outcome: MessageOutcome,
     pub deliveries: Vec<NewDelivery>,
@@ -94,7 +96,9 @@ impl Asked {
             judged.decided(case, "loop check", "reject", None, Vec::new());
             return Self::Nobody(judged);
         }
-        let Some(domain) = config.domain_for(address).or_else(|| config.domains.first()) else {
+        // RFC 5321 §4.5.1: <postmaster> without a domain is the first one's. A domain that is gone is nobody's.
+        let any = || config.domains.first().filter(|_| address.domain().is_empty());
+        let Some(domain) = config.domain_for(address).or_else(any) else {
             judged.fate = Fate::Defer(Reply::new(451, 3, 5, "This domain is not configured any more, try again later"));
             judged.decided(case, "configuration", "defer", None, Vec::new());
             return Self::Nobody(judged);
@@ -125,10 +129,16 @@ impl Asked {
     }
 }
 
-/// `Delivered-To` for this same recipient, put there by us: it has been here before.
+/// `Delivered-To` for this same mailbox, put there by us: it has been here before.
 fn loops(case: &Case, recipient: &Recipient) -> Option<Reply> {
-    let name = recipient.address.as_str();
-    let been_here = case.message.delivered_to().iter().any(|value| value.trim().eq_ignore_ascii_case(name));
+    let (address, name) = (&recipient.address, recipient.address.as_str());
+    let same = |value: &str| {
+        // One mailbox is written in different ways only with quotes or beyond ASCII.
+        let plain = |text: &str| text.is_ascii() && !text.contains('"');
+        value.eq_ignore_ascii_case(name)
+            || !(plain(value) && plain(name)) && Address::parse(value).is_ok_and(|value| value.same_mailbox(address))
+    };
+    let been_here = case.message.delivered_to().iter().any(|value| same(value.trim()));
     been_here
         .then(|| Reply::new(554, 4, 6, format!("Mail for {name} goes in circles: it has been delivered here before")))
 }
@@ -138,6 +148,7 @@ impl Judged {
         Self {
             recipient: recipient.clone(),
             fate: Fate::Accept,
+            is_repeated: false,
             outcome: MessageOutcome::Accepted,
             deliveries: Vec::new(),
             reads: Vec::new(),
@@ -148,9 +159,10 @@ impl Judged {
         }
     }
 
-    /// The same recipient once more: the same answer, and nothing is done twice.
+    /// The same mailbox once more, however it is written: the same answer, and nothing is done twice.
     pub(super) fn again(&self, case: &Case, recipient: &Recipient) -> Self {
-        let mut again = Self { fate: self.fate.clone(), outcome: self.outcome, ..Self::of(recipient) };
+        let mut again =
+            Self { fate: self.fate.clone(), outcome: self.outcome, is_repeated: true, ..Self::of(recipient) };
         let verdict = match self.fate {
             Fate::Accept => "accept",
             Fate::Reject(_) => "reject",

@@ -149,7 +149,7 @@ pub(super) fn rules_failed() -> Answer {
 }
 
 pub(super) fn is_postmaster(address: &Address) -> bool {
-    address.local().eq_ignore_ascii_case("postmaster") || address.local().eq_ignore_ascii_case("\"postmaster\"")
+    address.unquoted_local().eq_ignore_ascii_case("postmaster")
 }
 
 fn not_ours(address: &Address) -> Answer {

@@ -3,11 +3,14 @@
 //! Goes on for as long as its thread's turn lasts, and later where it stopped, so that messages of others come between.
 //! Whoever isn't reached in time is put off, as if its run had failed. Blocks: called where blocking is allowed.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::decide::{Case, Judged, decide};
 use super::overlay::Overlay;
+use crate::mail::Recipient;
 use crate::rules::KvView;
 
 /// For all recipients of one message together, from its last octet on: the sender waits for the answer (RFC 5321
@@ -21,13 +24,16 @@ pub(super) struct Round {
     /// With a single recipient there is nothing to lay over the keys.
     overlay: Option<Arc<Overlay>>,
     judged: Vec<Judged>,
+    /// The mailboxes among them, each where it was judged first.
+    known: HashMap<String, usize>,
 }
 
 impl Round {
     pub(super) fn new(case: &Case, kv: KvView, run: u32) -> Self {
         let overlay = (case.envelope.recipients.len() > 1).then(|| Arc::new(Overlay::new(Arc::clone(&kv))));
         let view = overlay.clone().map_or(kv, |overlay| overlay as KvView);
-        Self { run, view, overlay, judged: Vec::with_capacity(case.envelope.recipients.len()) }
+        let judged = Vec::with_capacity(case.envelope.recipients.len());
+        Self { run, view, overlay, judged, known: HashMap::new() }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -42,8 +48,8 @@ impl Round {
     /// doesn't come before `latest` is put off; the first one always has its run.
     pub(super) fn go_on(&mut self, case: &Case, pause: Instant, latest: Instant) -> bool {
         while let Some(recipient) = case.envelope.recipients.get(self.judged.len()) {
-            let known = self.judged.iter().find(|judged| judged.recipient.address == recipient.address);
-            let judged = match known {
+            let first = self.first_of_the_same(case, recipient);
+            let judged = match first.and_then(|first| self.judged.get(first)) {
                 Some(first) => first.again(case, recipient),
                 None if self.has_begun() && Instant::now() >= latest => Judged::of(recipient).put_off(case),
                 None => self.run(case, recipient),
@@ -56,13 +62,25 @@ impl Round {
         self.judged.len() >= case.envelope.recipients.len()
     }
 
+    /// Where the earlier recipient stands that is the same mailbox.
+    fn first_of_the_same(&mut self, case: &Case, recipient: &Recipient) -> Option<usize> {
+        self.overlay.as_ref()?;
+        match self.known.entry(case.snapshot.config.mailbox_key(&recipient.address)) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(place) => {
+                place.insert(self.judged.len());
+                None
+            }
+        }
+    }
+
     /// There is no time left for the others.
     pub(super) fn put_off_the_rest(&mut self, case: &Case) {
         let now = Instant::now();
         let _all_of_them = self.go_on(case, now, now);
     }
 
-    fn run(&self, case: &Case, recipient: &crate::mail::Recipient) -> Judged {
+    fn run(&self, case: &Case, recipient: &Recipient) -> Judged {
         let mut judged = decide(case, recipient, &self.view, self.run);
         if let Some(overlay) = &self.overlay {
             judged.reads = overlay.settle_reads(std::mem::take(&mut judged.reads));
@@ -83,13 +101,13 @@ mod tests {
     use crate::config::load::Options;
     use crate::intake::Snapshot;
     use crate::intake::decide::Fate;
-    use crate::kv::{Entry, Page, View, ViewError};
-    use crate::mail::{Address, BodyKind, Client, Envelope, Message, Recipient, Timestamp};
+    use crate::kv::{self, Page, View, ViewError};
+    use crate::mail::{Address, BodyKind, Client, Envelope, Message, Timestamp};
     use crate::rules::{Bindings, Release, SessionFacts};
 
     struct Empty;
     impl View for Empty {
-        fn get(&self, _: &str, _: &str, _: Timestamp) -> Result<Option<Entry>, ViewError> {
+        fn get(&self, _: &str, _: &str, _: Timestamp) -> Result<Option<kv::Entry>, ViewError> {
             Ok(None)
         }
         fn list(&self, _: &str, _: &str, _: Option<&str>, _: usize, _: Timestamp) -> Result<Page, ViewError> {
@@ -156,5 +174,14 @@ mod tests {
         let mut round = Round::new(&case, Arc::new(Empty), 1);
         assert!(round.go_on(&case, far(), far()));
         assert_eq!(fates(round), [true; 4]);
+    }
+
+    #[test]
+    fn a_domain_that_is_gone_is_decided_by_no_other_ones_worker() {
+        let case = case(&["a@gone.example", "b@example.com"]);
+        let mut round = Round::new(&case, Arc::new(Empty), 1);
+        assert!(round.go_on(&case, far(), far()));
+        let [gone, ours] = round.judged().try_into().unwrap();
+        assert!(matches!(gone.fate, Fate::Defer(_)) && ours.fate == Fate::Accept, "{gone:?}");
     }
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::slice::SliceIndex;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -75,21 +76,20 @@ impl Address {
 
     /// The subaddress: what follows the first `separator` of the local part (RFC 5233 §4). `None` where there is none.
     #[must_use]
-    pub fn tag(&self, separator: &str) -> Option<&str> {
-        self.split_tag(separator).map(|(_, tag)| tag)
+    pub fn tag(&self, separator: &str) -> Option<Cow<'_, str>> {
+        let local = self.unquoted_local();
+        let at = tag_at(&local, separator)?;
+        Some(part(local, at + separator.len()..))
     }
 
-    /// The local part without its subaddress.
+    /// The local part without its subaddress and its quotes.
     #[must_use]
-    pub fn base(&self, separator: &str) -> &str {
-        self.split_tag(separator).map_or(self.local(), |(base, _)| base)
-    }
-
-    fn split_tag(&self, separator: &str) -> Option<(&str, &str)> {
-        if separator.is_empty() || self.local().starts_with('"') {
-            return None;
+    pub fn base(&self, separator: &str) -> Cow<'_, str> {
+        let local = self.unquoted_local();
+        match tag_at(&local, separator) {
+            Some(at) => part(local, ..at),
+            None => local,
         }
-        self.local().split_once(separator).filter(|(base, _)| !base.is_empty())
     }
 
     /// The domain in the form in which domains are compared: A-labels in lower case (RFC 5890 §2.3.2.1).
@@ -126,6 +126,18 @@ impl Address {
     #[must_use]
     pub fn same_mailbox(&self, other: &Self) -> bool {
         self.unquoted_local().eq_ignore_ascii_case(&other.unquoted_local()) && self.domain_key() == other.domain_key()
+    }
+}
+
+/// Where the separator stands that a subaddress follows.
+fn tag_at(local: &str, separator: &str) -> Option<usize> {
+    local.find(separator).filter(|at| *at > 0 && !separator.is_empty())
+}
+
+fn part<R: SliceIndex<str, Output = str>>(text: Cow<'_, str>, range: R) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.get(range).unwrap_or_default()),
+        Cow::Owned(text) => Cow::Owned(text.get(range).unwrap_or_default().to_owned()),
     }
 }
 
@@ -304,10 +316,12 @@ mod tests {
     #[test]
     fn a_subaddress_follows_the_first_separator() {
         let given = address("user+a+b@x.example");
-        assert_eq!((given.base("+"), given.tag("+")), ("user", Some("a+b")));
-        assert_eq!((given.base(""), given.tag("")), ("user+a+b", None));
+        assert_eq!((&*given.base("+"), given.tag("+").as_deref()), ("user", Some("a+b")));
+        assert_eq!((&*given.base(""), given.tag("")), ("user+a+b", None));
         assert_eq!(address("+a@x.example").tag("+"), None);
-        assert_eq!(address("\"u+a\"@x.example").tag("+"), None);
+        for quoted in [address("\"u+a\"@x.example"), address("\"\\u\\+\\a\"@x.example")] {
+            assert_eq!((&*quoted.base("+"), quoted.tag("+").as_deref()), ("u", Some("a")), "{quoted}");
+        }
     }
 
     #[test]

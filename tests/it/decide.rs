@@ -199,6 +199,35 @@ fn routes_decide_before_the_worker() {
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// RFC 5321 §4.1.2: quotes and backslashes make no other mailbox, for routes, for rules and for a loop.
+#[test]
+fn a_mailbox_in_quotes_is_the_same_to_routes_and_rules() {
+    let sink = SmtpSink::start();
+    let route = "[[route]]\nmatch = \"closed@example.com\"\naction = \"reject\"";
+    let rules = r#"
+fn email(message, env, ctx) {
+    if message.to.local == "blocked" || message.to.base == "blocked" { message.set_reject("no"); }
+    message.forward("team@example.net");
+}
+"#;
+    let server = Setup::relaying_to(&sink).toml(route).rules(rules).start();
+    let mut client = server.client();
+    client.command("MAIL FROM:<ann@example.org>").expect(250);
+    for closed in ["closed", "\"closed\"", "\"cl\\osed\"", "\"closed+x\""] {
+        client.command(&format!("RCPT TO:<{closed}@example.com>")).expect_status(550, "5.7.1");
+    }
+    for blocked in ["blocked", "\"blocked\"", "\"bl\\ocked+x\""] {
+        let to = format!("{blocked}@example.com");
+        server.send("ann@example.org", &[&to], &mail("blocked", blocked)).expect(550);
+    }
+    let been_here = [b"Delivered-To: \"support\"@example.com\r\n".to_vec(), mail("loop", "x")].concat();
+    server.send("ann@example.org", &["support@example.com"], &been_here).expect_status(554, "5.4.6");
+    // Written as it came where it goes on.
+    server.send("ann@example.org", &["\"support\"@example.com"], &mail("fine", "x")).expect(250);
+    let arrived = sink.wait_one();
+    assert!(arrived.text().contains("Delivered-To: \"support\"@example.com\r\n"), "{}", arrived.text());
+}
+
 /// Of a client that lost our answers and comes again: what was never taken for a recipient isn't said to be here.
 #[test]
 fn a_resend_under_prdr_promises_nothing_for_those_who_were_put_off() {
@@ -227,7 +256,7 @@ fn a_recipient_named_twice_is_decided_again_only_once() {
         "fn email(message, env, ctx) { if message.to.local == \"busy\" { throw \"not now\"; } message.store(); }";
     let mut server = Setup::new().rules(rules).start();
     server.leaves_queue();
-    let to = ["ready@example.com", "busy@example.com", "busy@example.com"];
+    let to = ["ready@example.com", "busy@example.com", "Busy@example.com", "\"busy\"@EXAMPLE.com"];
     server.send("ann@example.org", &to, &mail("twice", "x")).expect(250);
     assert_eq!(server.queue().len(), 1, "{:?}", server.queue());
 }

@@ -163,7 +163,7 @@ impl Checker<'_> {
     /// A postmaster that is the postmaster of one of our own domains would go in circles.
     fn postmasters_are_elsewhere(&mut self, domains: &[Domain], places: &[u32]) {
         let circular = domains.iter().zip(places).find(|(domain, _)| {
-            domain.postmaster.local().eq_ignore_ascii_case("postmaster")
+            domain.postmaster.unquoted_local().eq_ignore_ascii_case("postmaster")
                 && domains.iter().any(|own| own.name == domain.postmaster.domain_key())
         });
         if let Some((domain, place)) = circular {

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
+use std::borrow::Cow;
 
 use super::{Payload, Size, Source};
 use crate::mail::message::{Mailbox, Part};
@@ -78,8 +79,8 @@ struct Addressed<'a> {
 
 #[derive(Serialize)]
 struct Subaddress<'a> {
-    user: &'a str,
-    tag: Option<&'a str>,
+    user: Cow<'a, str>,
+    tag: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]

@@ -3,7 +3,10 @@
 //! A string is an address and an address a string: the four are getters of every string, so that comparison,
 //! interpolation, `switch` and map values work without a word. What is no address has an empty domain. The separator
 //! of subaddresses is the run's (`run::current`). `local`, `base` and `domain` come in lower case, as mail compares
-//! them (RFC 5321 §2.4 leaves that to the receiving host); a tag often is a token and comes as written.
+//! them (RFC 5321 §2.4 leaves that to the receiving host), and without quotes; a tag often is a token and comes as
+//! written.
+
+use std::borrow::Cow;
 
 use rhai::{Dynamic, Engine, ImmutableString};
 
@@ -12,7 +15,7 @@ use crate::mail::Address;
 
 pub(super) fn register(engine: &mut Engine) {
     engine
-        .register_get("local", |text: &mut ImmutableString| local(text).to_lowercase())
+        .register_get("local", |text: &mut ImmutableString| as_meant(text).to_lowercase())
         .register_get("domain", |text: &mut ImmutableString| domain(text).to_lowercase())
         .register_get("base", |text: &mut ImmutableString| with_separator(text, |base, _| base.to_lowercase()))
         .register_get("tag", |text: &mut ImmutableString| with_separator(text, |_, tag| tag.to_owned()));
@@ -35,6 +38,16 @@ pub fn from_dynamic(value: &Dynamic) -> Result<Address, String> {
     Address::parse(&text).map_err(|error| format!("{shown:?} is no mail address: {error}"))
 }
 
+/// The local part without the quotes and backslashes that it may be written with (RFC 5321 §4.1.2: it is the same
+/// mailbox), as a rule compares it.
+fn as_meant(text: &str) -> Cow<'_, str> {
+    let written = local(text);
+    if !written.starts_with('"') {
+        return Cow::Borrowed(written);
+    }
+    Address::parse(text).map_or(Cow::Borrowed(written), |address| Cow::Owned(address.unquoted_local().into_owned()))
+}
+
 /// Before the last `@`; all of it where there is none.
 fn local(text: &str) -> &str {
     text.rsplit_once('@').map_or(text, |(local, _)| local)
@@ -49,7 +62,7 @@ fn with_separator(text: &str, then: impl FnOnce(&str, &str) -> String) -> String
     let run = run::current();
     let separator = run.as_ref().map_or("", |run| run.subaddress.as_str());
     match Address::parse(text) {
-        Ok(address) => then(address.base(separator), address.tag(separator).unwrap_or_default()),
+        Ok(address) => then(&address.base(separator), &address.tag(separator).unwrap_or_default()),
         Err(_) => then(local(text), ""),
     }
 }

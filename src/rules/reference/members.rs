@@ -107,7 +107,7 @@ const STRINGS: Section = (
     "`message.from == \"a@b.example\"`, `switch message.to { … }`, `${message.to}`, a map's value, a key: all as with any \
      string. Every string has these; one without `@` is all `local`.",
     &[
-        Member(&["string.local", "string.domain"], "string", "before and after the `@`, in lower case"),
+        Member(&["string.local", "string.domain"], "string", "before and after the `@`, in lower case, without quotes"),
         Member(&["string.tag"], "string", "`Tag` of `user+Tag@`, as written; empty if none"),
         Member(&["string.base"], "string", "`local` without the tag. What separates them is the domain's `subaddress`"),
     ],
