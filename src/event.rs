@@ -174,7 +174,8 @@ pub struct Decision {
     pub verdict: String,
     /// The line whose action settled it: `rules/main.rhai:21:9`.
     pub place: Option<String>,
-    /// What it asked for, in order, one line each: `forward to team@example.net (rules/main.rhai:33)`.
+    /// What it asked for, in order, one line each: `forward to team@example.net (rules/main.rhai:33)`; then its KV writes:
+    /// `put EMAILS "key" (rules/main.rhai:35:9)`.
     pub effects: Vec<String>,
     /// Of one run: operations used, microseconds taken, runs needed (more than one where KV was overtaken).
     pub operations: u64,

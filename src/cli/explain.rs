@@ -63,9 +63,6 @@ fn tell(options: &Explain, seen: &Foresight) -> Done {
     for (what, whereto) in deliveries(judged) {
         print::line(show::told(GOOD, "queues", &format!("{what} by {whereto}")))?;
     }
-    for write in &judged.writes {
-        print::line(show::told(NOTE, "writes", &written(write)))?;
-    }
     if options.message.is_none() {
         let note = "decided on a message made up for this; --message FILE decides on yours";
         print::line(format_args!("{}", Painted(DIM, note)))?;

@@ -16,6 +16,9 @@ use crate::rules::outcome::{Effect, ForwardTo, LogLine, Place, WebhookTarget};
 use crate::rules::{EmailCall, KvView, Outcome, SessionFacts, Verdict};
 use crate::store::{MessageOutcome, NewDelivery, RelayTask, Task, WebhookBody, WebhookTask};
 
+/// Octets of a key that a line of the trace shows.
+const MAX_KEY_SHOWN: usize = 80;
+
 /// One message on its way in, with all that is known of it.
 pub struct Case {
     pub id: MessageId,
@@ -232,7 +235,8 @@ impl Judged {
     }
 
     fn by_worker(mut self, case: &Case, call: &EmailCall, outcome: Outcome, took: Duration, run: u32) -> Self {
-        let effects = outcome.effects.iter().map(|(effect, at)| describe(effect, at)).collect();
+        let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(effect, at)).collect();
+        effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
         let operations = outcome.usage.operations;
         let (verdict, at) = self.take(case, outcome, call.now);
         self.push_decision(
@@ -395,6 +399,19 @@ fn describe(effect: &Effect, at: &Place) -> String {
         }
         Effect::Store { mailbox: Some(mailbox), .. } => format!("store in {mailbox} ({at})"),
         Effect::Store { mailbox: None, .. } => format!("store ({at})"),
+    }
+}
+
+/// The same of a write: its key, as much of it as a line shows, and not its value.
+fn describe_write(write: &kv::Write, at: &Place) -> String {
+    let shown = |key: &str| {
+        let clipped = key.get(..key.floor_char_boundary(MAX_KEY_SHOWN)).unwrap_or_default();
+        format!("{clipped:?}{}", if clipped.len() < key.len() { "…" } else { "" })
+    };
+    match write {
+        kv::Write::Put { namespace, key, .. } => format!("put {namespace} {} ({at})", shown(key)),
+        kv::Write::Delete { namespace, key } => format!("delete {namespace} {} ({at})", shown(key)),
+        kv::Write::Increment { namespace, key, by } => format!("increment {namespace} {} by {by} ({at})", shown(key)),
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Outcome {
     pub reads: Vec<kv::Read>,
     /// In order; empty for Defer and Failed. A rejection's writes stand (a counter of refusals is one).
     pub writes: Vec<kv::Write>,
+    /// The place of each write.
+    pub writes_at: Vec<Place>,
     pub log: Vec<LogLine>,
     pub usage: Usage,
 }

@@ -201,7 +201,7 @@ impl Ended {
 /// Failed before Defer before Reject; then the effects, then `drop()`, then nothing at all.
 fn outcome(result: Result<(), String>, state: State, usage: Usage) -> Outcome {
     let State { reject, defer, drop, effects, kv, log, .. } = state;
-    let (reads, writes) = (kv.reads, kv.writes);
+    let (reads, writes, writes_at) = (kv.reads, kv.writes, kv.writes_at);
     let (verdict, effects, writes) = match (result, defer, reject) {
         (Err(error), ..) => (Verdict::Failed { error }, Vec::new(), Vec::new()),
         (Ok(()), Some((reply, at)), _) => (Verdict::Defer { reply, at }, Vec::new(), Vec::new()),
@@ -209,7 +209,7 @@ fn outcome(result: Result<(), String>, state: State, usage: Usage) -> Outcome {
         (Ok(()), None, None) if !effects.is_empty() => (Verdict::Accept, effects, writes),
         (Ok(()), None, None) => (drop.map_or(Verdict::Undecided, |at| Verdict::Drop { at }), effects, writes),
     };
-    Outcome { verdict, effects, reads, writes, log, usage }
+    Outcome { verdict, effects, reads, writes, writes_at, log, usage }
 }
 
 fn rcpt_outcome(result: Result<(), String>, state: State, usage: Usage, call: &RcptCall) -> RcptOutcome {

@@ -156,6 +156,62 @@ fn email(message, env, ctx) {
     }
 }
 
+/// The second recipient's run sees what the first one counted, and another message's commit between loses nothing.
+#[test]
+fn what_a_later_recipients_run_reads_of_a_counter_is_not_overtaken() {
+    let rules = r#"
+fn email(message, env, ctx) {
+    if message.to.local == "counts" {
+        env.STATE.increment("n");
+    } else {
+        env.STATE.put("n", env.STATE.get("n") + 10);
+    }
+    message.drop();
+}
+"#;
+    let server = Setup::new().toml(KV).rules(rules).start();
+    let address = server.smtp();
+    let accepted: usize = std::thread::scope(|scope| {
+        let sender = |worker: usize| {
+            scope.spawn(move || {
+                let mut client = crate::harness::Client::greeted(address);
+                let to = ["counts@example.com", "adds@example.com"];
+                let mut send =
+                    |n: usize| client.send("ann@example.org", &to, &mail(&format!("both-{worker}-{n}"), "x")).code;
+                // One that was overtaken in each run is answered 451 and counts nothing.
+                (0..15).filter(|n| send(*n) == 250).count()
+            })
+        };
+        let senders: Vec<_> = (0..4).map(sender).collect();
+        senders.into_iter().map(|sender| sender.join().unwrap()).sum()
+    });
+    assert!(accepted > 0);
+    assert_eq!(server.stdout(&["kv", "get", "STATE", "n"]).trim(), (accepted * 11).to_string());
+}
+
+#[test]
+fn what_a_worker_writes_is_among_its_effects() {
+    let rules = r#"
+fn email(message, env, ctx) {
+    env.STATE.put("seen\n" + message.to, "secret");
+    env.STATE.increment("count", 2);
+    env.STATE.delete("old");
+    message.drop();
+}
+"#;
+    let server = Setup::new().toml(KV).rules(rules).start();
+    server.send("ann@example.org", &["support@example.com"], &mail("writes", "x")).expect(250);
+    let newest = server.newest();
+    let decided = newest["trace"].as_array().unwrap().iter().find(|event| event["event"] == "decided").unwrap();
+    let effects: Vec<&str> = decided["effects"].as_array().unwrap().iter().filter_map(|line| line.as_str()).collect();
+    let places = [
+        r#"put STATE "seen\nsupport@example.com" (rules/main.rhai:3:15)"#,
+        r#"increment STATE "count" by 2 (rules/main.rhai:4:15)"#,
+        r#"delete STATE "old" (rules/main.rhai:5:15)"#,
+    ];
+    assert_eq!(effects, places);
+}
+
 #[test]
 fn what_the_command_line_puts_the_worker_gets() {
     let sink = SmtpSink::start();

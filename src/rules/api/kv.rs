@@ -16,6 +16,7 @@ use super::run::{Handler, Run, ScriptResult, State, refuse};
 use super::value;
 use crate::kv::{Entry, Key, MAX_KEY, MAX_LIST, MAX_METADATA, MAX_VALUE, MIN_TTL, Page, Read, Value, Write};
 use crate::mail::Timestamp;
+use crate::rules::outcome::Place;
 
 /// Questions to the store in one run.
 const MAX_READS: usize = 1000;
@@ -27,6 +28,8 @@ const STAGED: u64 = u64::MAX;
 pub struct Staging {
     pub reads: Vec<Read>,
     pub writes: Vec<Write>,
+    /// The place of each write.
+    pub writes_at: Vec<Place>,
     keys: BTreeMap<(String, String), Staged>,
 }
 
@@ -96,9 +99,11 @@ impl KvNamespace {
         self.run.count_action(context)
     }
 
-    fn write(&self, write: Write, key: &str, staged: Staged) {
+    fn write(&self, context: &NativeCallContext, write: Write, key: &str, staged: Staged) {
+        let at = self.run.place(context);
         let mut state = self.run.state();
         state.kv.writes.push(write);
+        state.kv.writes_at.push(at);
         state.kv.keys.insert(self.staged(key), staged);
     }
 }
@@ -170,7 +175,7 @@ fn put_with(
     let (metadata, expires_at) = put_options(options, kv.run.now).map_err(say)?;
     let entry = Entry { value: value.clone(), metadata: metadata.clone(), expires_at, version: STAGED };
     let write = Write::Put { namespace: kv.name.to_string(), key: key.to_string(), value, metadata, expires_at };
-    kv.write(write, &key, Staged::Is(entry));
+    kv.write(&context, write, &key, Staged::Is(entry));
     Ok(())
 }
 
@@ -206,7 +211,7 @@ fn put_options(options: Map, now: Timestamp) -> Result<(Option<Json>, Option<Tim
 fn delete(context: NativeCallContext, kv: &mut KvNamespace, key: ImmutableString) -> ScriptResult<()> {
     kv.writing(&context, &key)?;
     let write = Write::Delete { namespace: kv.name.to_string(), key: key.to_string() };
-    kv.write(write, &key, Staged::Deleted);
+    kv.write(&context, write, &key, Staged::Deleted);
     Ok(())
 }
 
@@ -222,7 +227,7 @@ fn increment(context: NativeCallContext, kv: &mut KvNamespace, key: ImmutableStr
         Some(Staged::Is(entry)) => Staged::Is(added(&context, &kv.name, &key, Some(entry), by)?),
     };
     let write = Write::Increment { namespace: kv.name.to_string(), key: key.to_string(), by };
-    kv.write(write, &key, staged);
+    kv.write(&context, write, &key, staged);
     Ok(())
 }
 
