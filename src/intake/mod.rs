@@ -221,11 +221,15 @@ impl Intake {
                 event.message = Some(case.id);
             }
             let answer = std::mem::replace(&mut combined.answer, Answer::Accept);
-            let (outcome, events) = (combined.outcome, combined.events.clone());
+            let (outcome, mut events) = (combined.outcome, combined.events.clone());
             let acceptance = acceptance(case, fingerprint, subject, header_from, combined);
             if self.store.accept(acceptance).await? == Accepted::Committed {
                 if outcome.promised() {
                     visit.promise(fingerprint, case.id);
+                }
+                // Told as of now, so that a slow disk shows; the stored one is part of what was committed.
+                if let Some(last) = events.last_mut() {
+                    last.at = clock::now();
                 }
                 self.publish(visit, case.id, events);
                 return Ok(answer);

@@ -296,7 +296,7 @@ fn describe() {
         ("mailworker_store_bytes", "Size of the store on its disk"),
     ];
     let histograms = [
-        ("mailworker_accept_seconds", "From a message's last octet to its acceptance"),
+        ("mailworker_accept_seconds", "From a message's last octet to its commit on disk, worker included"),
         ("mailworker_decision_seconds", "Time a worker ran for one recipient"),
         ("mailworker_delivery_seconds", "Time of one attempt at a delivery"),
     ];
