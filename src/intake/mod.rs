@@ -334,7 +334,7 @@ fn acceptance(
     header_from: Option<String>,
     combined: Combined,
 ) -> Acceptance {
-    // A deferred message comes again: its bytes needn't stay.
+    // A deferred message comes again: the store keeps its size, not its octets.
     let kept = combined.outcome != MessageOutcome::Deferred;
     Acceptance {
         id: case.id,
@@ -342,7 +342,7 @@ fn acceptance(
         envelope: case.envelope.clone(),
         client: Some(case.facts.client.clone()),
         head: if kept { headers::received(case).into() } else { Bytes::new() },
-        body: if kept { case.message.raw().clone() } else { Bytes::new() },
+        body: case.message.raw().clone(),
         fingerprint,
         subject,
         header_from,

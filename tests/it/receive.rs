@@ -191,7 +191,9 @@ fn when_all_refuse_the_first_refusal_is_the_answer() {
 fn when_all_defer_or_fail_the_answer_is_451() {
     let sink = SmtpSink::start();
     let server = Setup::relaying_to(&sink).rules(UNLIKE).start();
-    server.send("ann@example.org", &["later@example.com", "broken@example.com"], &mail("all-later", "x")).expect(451);
+    let message = mail("all-later", "x");
+    server.send("ann@example.org", &["later@example.com", "broken@example.com"], &message).expect(451);
+    assert_eq!((&server.newest()["outcome"], &server.newest()["size"]), (&"deferred".into(), &message.len().into()));
     assert!(sink.mails().is_empty());
     assert!(server.queue().is_empty());
 }
