@@ -75,7 +75,8 @@ pub(super) fn build(budget: &Budget) -> Engine {
     engine
         .set_strict_variables(true)
         .set_fail_on_invalid_map_property(false)
-        .set_max_operations(budget.operations)
+        // The meter's limit comes first. It counts what closures do, too; Rhai begins anew for each call of one.
+        .set_max_operations(budget.operations.saturating_add(1))
         .set_max_string_size(budget.string_size)
         .set_max_array_size(budget.array_size)
         .set_max_map_size(budget.map_size)
@@ -85,7 +86,7 @@ pub(super) fn build(budget: &Budget) -> Engine {
         .set_max_functions(MAX_FUNCTIONS)
         .set_max_modules(MAX_MODULES);
     let limit = budget.wall_clock;
-    engine.on_progress(move |operations| METER.with(|meter| meter.tick(operations, limit)));
+    engine.on_progress(move |_| METER.with(|meter| meter.tick(limit)));
     engine
 }
 
@@ -107,19 +108,27 @@ pub(super) fn constants() -> Scope<'static> {
 #[derive(Default)]
 struct Meter {
     operations: Cell<u64>,
+    /// How many it may use; `None`: there is no run.
+    most: Cell<Option<u64>>,
     /// By the clock; meaningless without one.
     until: Cell<Duration>,
     /// The caller waits for less than the budget allows.
     brief: Cell<bool>,
     /// The run was ended because its caller doesn't wait any longer.
     cut: Cell<bool>,
+    /// What was exceeded. Kept apart from the error, which some functions of Rhai (`sort`) swallow.
+    exceeded: RefCell<Option<String>>,
     clock: RefCell<Option<RunClock>>,
 }
 
 impl Meter {
     /// Called for every operation; what it returns ends the run.
-    fn tick(&self, operations: u64, limit: Duration) -> Option<Dynamic> {
+    fn tick(&self, limit: Duration) -> Option<Dynamic> {
+        let operations = self.operations.get() + 1;
         self.operations.set(operations);
+        if let Some(most) = self.most.get().filter(|most| operations > *most) {
+            return Some(self.exceed(format!("more than {most} operations")));
+        }
         if !operations.is_multiple_of(LOOK) {
             return None;
         }
@@ -128,7 +137,11 @@ impl Meter {
             return None;
         }
         self.cut.set(self.brief.get());
-        Some(Dynamic::from(format!("more than {} of time", humantime::format_duration(limit))))
+        Some(self.exceed(format!("more than {} of time", humantime::format_duration(limit))))
+    }
+
+    fn exceed(&self, what: String) -> Dynamic {
+        self.exceeded.borrow_mut().get_or_insert(what).clone().into()
     }
 }
 
@@ -142,6 +155,8 @@ pub(super) struct Metered<T> {
     pub operations: u64,
     /// Ended because the caller's patience was: the result says nothing of the script.
     pub cut: bool,
+    /// What was exceeded, though the script may have gone on.
+    pub exceeded: Option<String>,
 }
 
 /// Runs `script` with the meter at zero, for at most the budget's time or the caller's `patience`, which counts only where
@@ -159,8 +174,16 @@ pub(super) fn metered<T>(
         meter.until.set(clock.map_or(Duration::ZERO, |clock| clock.read().saturating_add(allowed)));
         meter.brief.set(patience.is_some());
         meter.cut.set(false);
+        meter.exceeded.take();
+        meter.most.set(Some(budget.operations));
         meter.clock.replace(clock.cloned());
     });
     let result = script();
-    METER.with(|meter| Metered { result, operations: meter.operations.get(), cut: meter.cut.get() })
+    METER.with(|meter| {
+        // What is compiled on this thread until the next run is none.
+        meter.most.take();
+        meter.clock.take();
+        let operations = meter.operations.take();
+        Metered { result, operations, cut: meter.cut.get(), exceeded: meter.exceeded.take() }
+    })
 }

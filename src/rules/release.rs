@@ -160,8 +160,13 @@ impl Release {
             metered(self.clock.as_ref(), &self.budget, patience, || self.evaluate(entry, arguments, &run.main))
         };
         match with_room(&self.budget, script) {
-            Ok(Metered { result, operations, cut }) => {
-                let result = run.fatal().map_or(result, |fatal| Err(fatal.to_string()));
+            Ok(Metered { result, operations, cut, exceeded }) => {
+                let swallowed = exceeded.filter(|_| result.is_ok());
+                let result = match (run.fatal(), swallowed) {
+                    (Some(fatal), _) => Err(fatal.to_string()),
+                    (None, Some(what)) => Err(format!("{}: {what}", place_at(&run.main, entry.position))),
+                    (None, None) => result,
+                };
                 Ended { result, usage: Usage { operations, micros: 0 }, cut }
             }
             Err(why) => Ended::failed(&run.main, entry.position, why),
