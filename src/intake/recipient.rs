@@ -58,7 +58,7 @@ impl Intake {
         let release = &visit.snapshot.release;
         let short = self.in_place.attempt(|patience| release.rcpt_to_within(patience, &call, &self.store.kv()));
         if let Some(done) = short {
-            return done.map_err(|panic| self.rcpt_panicked(visit, panic));
+            return done.map_err(|panic| self.rcpt_panicked(visit, &panic));
         }
         let turn = self.turns.take(call.session.client.ip, Instant::now() + PATIENCE).await;
         let turn = turn.ok_or_else(too_busy)?;
@@ -67,10 +67,10 @@ impl Intake {
             let _for_so_long = turn;
             release.rcpt_to(&call, &kv)
         });
-        task.await.map_err(|error| self.rcpt_panicked(visit, error.to_string()))
+        task.await.map_err(|error| self.rcpt_panicked(visit, &error.to_string()))
     }
 
-    fn rcpt_panicked(&self, visit: &Visit, detail: String) -> Reply {
+    fn rcpt_panicked(&self, visit: &Visit, detail: &str) -> Reply {
         let kind = Kind::Fault { what: "rcpt_to".to_owned(), detail: format!("panicked: {detail}") };
         self.bus.publish(Event::new(clock::now(), kind).in_session(visit.session));
         Reply::new(451, 3, 0, "Something failed here, try again later")
