@@ -63,7 +63,14 @@ impl Writer {
     /// `dir` is absolute: the server may stand elsewhere.
     pub async fn backup(&self, dir: &Path) -> Result<(), Failure> {
         match self {
-            Self::Server(server) => server.tell(api::BACKUP, &BackupTo { dir: dir.to_owned() }).await,
+            Self::Server(server) => {
+                // It is told in JSON, which is text.
+                if dir.to_str().is_none() {
+                    let text = format!("{}: a running server can't be told a path that isn't UTF-8", dir.display());
+                    return Err(Failure::Failed(text));
+                }
+                server.tell(api::BACKUP, &BackupTo { dir: dir.to_owned() }).await
+            }
             Self::Own(store) => Ok(store.backup(dir).await?),
         }
     }

@@ -100,9 +100,8 @@ impl Sight {
     #[must_use]
     pub fn below(self, key: &str, alone: bool) -> Self {
         match self {
-            Self::Headers => Self::Hidden,
             Self::Hidden if alone && matches!(key, "env" | "file" | "credential") => Self::Shown,
-            Self::Hidden => Self::Hidden,
+            Self::Hidden | Self::Headers => Self::Hidden,
             Self::Shown if key.eq_ignore_ascii_case("headers") => Self::Headers,
             Self::Shown if is_secret_key(key) => Self::Hidden,
             Self::Shown => Self::Shown,

@@ -172,3 +172,14 @@ fn the_queue_is_summed_up_by_destination() {
     assert!(words.contains(sum["destination"].as_str().unwrap()), "{words}");
     assert_eq!(server.stdout(&["queue", "summary", "--dead"]), "no deliveries\n");
 }
+
+#[test]
+fn a_copy_to_a_path_that_is_no_text_is_refused_in_words() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let server = Setup::new().start();
+    let path = server.path().join(std::ffi::OsStr::from_bytes(b"copy-\xff"));
+    let output = server.command(&["backup"]).arg(path).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("isn't UTF-8"), "{said}");
+}

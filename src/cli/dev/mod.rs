@@ -47,8 +47,10 @@ pub async fn run(common: &Common, options: &Dev) -> Done {
     let done = if options.demo {
         demo::run(&app, &mut sink).await
     } else {
-        greet(&app, &place.dir, is_built_in)?;
-        watch(&app, &mut sink, signals).await
+        match greet(&app, &place.dir, is_built_in) {
+            Ok(()) => watch(&app, &mut sink, signals).await,
+            failed => failed,
+        }
     };
     app.stop().await;
     done
