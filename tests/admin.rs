@@ -75,8 +75,54 @@ async fn keys_and_queue_are_changed_through_the_server() {
     writer.kv_write(put).await.unwrap();
     let entry = running.store.reader().get("EMAILS", "k", Timestamp::from_millis(0)).unwrap().unwrap();
     assert_eq!(entry.value, Value::Blob(vec![0, 255]));
-    assert_eq!(writer.queue_retry(QueueFilter::default()).await.unwrap(), 0);
-    assert_eq!(writer.queue_drop(QueueFilter::default()).await.unwrap(), 0);
+    assert_eq!(writer.queue_retry(QueueFilter::default(), true).await.unwrap(), 0);
+    assert_eq!(writer.queue_drop(QueueFilter::default(), true).await.unwrap(), 0);
+}
+
+/// A request over the control socket; its answer, which ends the connection.
+async fn over_socket(running: &Running, request: &str) -> String {
+    let path = admin::control_path(&running.dir.path().join("data"));
+    let mut stream = tokio::net::UnixStream::connect(path).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    said
+}
+
+/// What a newer command line narrows by and this server doesn't know must not become the whole queue.
+#[tokio::test]
+async fn a_change_of_the_whole_queue_must_be_asked_for_and_a_refusal_is_json() {
+    let (running, _server) = control().await;
+    let post = |path: &str, body: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    for (body, code) in [
+        ("{}", 422),
+        ("{\"filter\":{}}", 422),
+        ("{\"filter\":{\"sender\":\"\"}}", 422),
+        ("{\"filter\":{\"limit\":5}}", 422),
+        ("{\"queued_before_new_field\":\"x\"}", 422),
+        ("{\"filter\":{\"queued_before_new_field\":\"x\"},\"all\":true}", 422),
+        ("{\"filter\":", 400),
+        ("{\"filter\":{},\"all\":true}", 200),
+        ("{\"filter\":{\"dead\":true}}", 200),
+    ] {
+        for path in [api::QUEUE_DROP, api::QUEUE_RETRY] {
+            let said = over_socket(&running, &post(path, body)).await;
+            assert!(said.starts_with(&format!("HTTP/1.1 {code}")), "{body}: {said}");
+            assert!(said.contains("application/json"), "{said}");
+            assert_eq!(said.contains("\"error\":"), code != 200, "{said}");
+        }
+    }
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    for (path, code) in [("/v1/tail?outcom=rejected", 400), (api::QUEUE_DROP, 405), ("/v2", 404)] {
+        let said = over_socket(&running, &get(path)).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {code}")) && said.contains("\"error\":"), "{said}");
+    }
 }
 
 #[tokio::test]
@@ -127,7 +173,8 @@ async fn health() -> (TempDir, Readiness, SocketAddr) {
     let readiness = Readiness::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let health = Health { store, readiness: readiness.clone(), metrics: || "metric 1\n".to_owned() };
+    let health =
+        Health { store, readiness: readiness.clone(), metrics: || format!("{}metric 1\n", "# filler\n".repeat(8192)) };
     tokio::spawn(admin::serve_http(listener, health, std::future::pending()));
     (dir, readiness, address)
 }
@@ -171,4 +218,25 @@ async fn what_is_too_much_is_refused_and_the_next_is_served() {
     assert!(!ask(address, many.as_bytes()).await.contains(" 200 "));
     assert!(get(address, "/nothing").await.starts_with("HTTP/1.1 404"));
     assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+}
+
+/// Neither those who ask and don't read nor those who stay silent take the port away from whoever probes.
+#[tokio::test]
+async fn a_probe_is_answered_while_others_hold_all_connections() {
+    let (_dir, _readiness, address) = health().await;
+    let mut greedy = Vec::new();
+    for n in 0..100 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        greedy.push(tokio::spawn(async move {
+            let requests =
+                if n % 2 == 0 { "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000) } else { String::new() };
+            let _cut_off = stream.write_all(requests.as_bytes()).await;
+            std::future::pending::<()>().await;
+        }));
+    }
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        let said = tokio::time::timeout(Duration::from_secs(30), get(address, path)).await.expect("it is answered");
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    }
+    greedy.iter().for_each(JoinHandle::abort);
 }

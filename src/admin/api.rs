@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kv;
+use crate::store::QueueFilter;
 
 /// What `tail --outcome` takes.
 pub const OUTCOMES: [&str; 8] =
@@ -43,7 +44,7 @@ impl std::fmt::Display for Listening {
 
 /// Which events `tail` shows; all fields narrow. The answer is an [`crate::event::Event`] a line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct TailFilter {
     /// Part of an address.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,6 +56,16 @@ pub struct TailFilter {
     pub outcome: Option<String>,
 }
 
+/// Which deliveries a change of the queue is for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueChange {
+    pub filter: QueueFilter,
+    /// Needed where the filter narrows nothing: a slip must not reach the whole queue.
+    #[serde(default)]
+    pub all: bool,
+}
+
 /// How many deliveries a change of the queue reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
@@ -63,12 +74,14 @@ pub struct Changed {
 
 /// An admin's writes to KV.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct KvWrites {
     pub writes: Vec<kv::Write>,
 }
 
 /// Where a backup goes: an absolute path on the server's machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BackupTo {
     pub dir: std::path::PathBuf,
 }

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Json, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequest, Json, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::api::{self, ApiError, BackupTo, Changed, KvWrites, Listening, Status, TailFilter};
+use super::api::{self, ApiError, BackupTo, Changed, KvWrites, Listening, QueueChange, Status, TailFilter};
 use super::tail::Follow;
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
@@ -34,30 +36,71 @@ pub fn router(control: Control) -> Router {
         .route(api::QUEUE_DROP, post(queue_drop))
         .route(api::KV, post(kv_write))
         .route(api::BACKUP, post(backup))
+        .fallback(nothing_there)
+        .method_not_allowed_fallback(not_that_way)
         .with_state(control)
 }
 
-/// The store's error, as the command line prints it.
-struct Refused(StoreError);
+/// Why something wasn't done, as the command line prints it. Always JSON.
+enum Refused {
+    Store(StoreError),
+    /// The request itself is wrong.
+    Asked(StatusCode, String),
+}
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
-        Self(error)
+        Self::Store(error)
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let code = match self.0 {
-            StoreError::NotFound(_) => StatusCode::NOT_FOUND,
-            StoreError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
-            StoreError::Unusable(_) => StatusCode::CONFLICT,
-            StoreError::Failed(_) | StoreError::Broken(_) | StoreError::Locked(_) | StoreError::Closed => {
-                StatusCode::INTERNAL_SERVER_ERROR
+        let (code, error) = match self {
+            Self::Asked(code, text) => (code, text),
+            Self::Store(error) => {
+                let code = match error {
+                    StoreError::NotFound(_) => StatusCode::NOT_FOUND,
+                    StoreError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
+                    StoreError::Unusable(_) => StatusCode::CONFLICT,
+                    StoreError::Failed(_) | StoreError::Broken(_) | StoreError::Locked(_) | StoreError::Closed => {
+                        StatusCode::INTERNAL_SERVER_ERROR
+                    }
+                };
+                (code, error.to_string())
             }
         };
-        (code, Json(ApiError { error: self.0.to_string() })).into_response()
+        (code, Json(ApiError { error })).into_response()
     }
+}
+
+/// A body that is what it should be.
+struct Asked<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Asked<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let read = Json::<T>::from_request(request, state).await;
+        read.map(|Json(body)| Self(body)).map_err(|refusal| Refused::Asked(refusal.status(), refusal.body_text()))
+    }
+}
+
+/// Which deliveries; that it is all of them must be said.
+fn narrowed(change: QueueChange) -> Result<QueueFilter, Refused> {
+    if change.filter.reaches_all() && !change.all {
+        let text = "this would reach every delivery: give a filter, or `all`".to_owned();
+        return Err(Refused::Asked(StatusCode::UNPROCESSABLE_ENTITY, text));
+    }
+    Ok(change.filter)
+}
+
+async fn nothing_there() -> Refused {
+    Refused::Asked(StatusCode::NOT_FOUND, "nothing answers there".to_owned())
+}
+
+async fn not_that_way() -> Refused {
+    Refused::Asked(StatusCode::METHOD_NOT_ALLOWED, "that isn't how it is asked for".to_owned())
 }
 
 async fn status(State(control): State<Control>) -> Json<Status> {
@@ -67,32 +110,37 @@ async fn status(State(control): State<Control>) -> Json<Status> {
 
 async fn queue_retry(
     State(control): State<Control>,
-    Json(filter): Json<QueueFilter>,
+    Asked(change): Asked<QueueChange>,
 ) -> Result<Json<Changed>, Refused> {
+    let filter = narrowed(change)?;
     let detail = describe(&filter);
     let deliveries = control.store.queue_retry(filter, clock::now()).await?;
     control.tell("queue retry", format!("{deliveries} deliveries {detail}"));
     Ok(Json(Changed { deliveries }))
 }
 
-async fn queue_drop(State(control): State<Control>, Json(filter): Json<QueueFilter>) -> Result<Json<Changed>, Refused> {
+async fn queue_drop(
+    State(control): State<Control>,
+    Asked(change): Asked<QueueChange>,
+) -> Result<Json<Changed>, Refused> {
+    let filter = narrowed(change)?;
     let detail = describe(&filter);
     let deliveries = control.store.queue_drop(filter, clock::now()).await?;
     control.tell("queue drop", format!("{deliveries} deliveries {detail}"));
     Ok(Json(Changed { deliveries }))
 }
 
-async fn kv_write(State(control): State<Control>, Json(request): Json<KvWrites>) -> Result<StatusCode, Refused> {
+async fn kv_write(State(control): State<Control>, Asked(request): Asked<KvWrites>) -> Result<StatusCode, Refused> {
     let count = request.writes.len();
     control.store.kv_write(request.writes, clock::now()).await?;
     control.tell("kv write", format!("{count} keys"));
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn backup(State(control): State<Control>, Json(to): Json<BackupTo>) -> Result<StatusCode, Refused> {
+async fn backup(State(control): State<Control>, Asked(to): Asked<BackupTo>) -> Result<StatusCode, Refused> {
     let dir: PathBuf = to.dir;
     if !dir.is_absolute() {
-        return Err(Refused(StoreError::Unusable(format!("{} is not an absolute path", dir.display()))));
+        return Err(StoreError::Unusable(format!("{} is not an absolute path", dir.display())).into());
     }
     control.store.backup(&dir).await?;
     control.tell("backup", dir.display().to_string());
@@ -100,7 +148,11 @@ async fn backup(State(control): State<Control>, Json(to): Json<BackupTo>) -> Res
 }
 
 /// Events as they happen, one a line, until the client goes. One that reads too slowly loses the oldest, and is told.
-async fn tail(State(control): State<Control>, Query(filter): Query<TailFilter>) -> Response {
+async fn tail(
+    State(control): State<Control>,
+    filter: Result<Query<TailFilter>, QueryRejection>,
+) -> Result<Response, Refused> {
+    let Query(filter) = filter.map_err(|refusal| Refused::Asked(refusal.status(), refusal.body_text()))?;
     let events = control.bus.subscribe();
     let follow = Follow::new(filter);
     let lines = futures_util::stream::unfold((events, follow), |(mut events, mut follow)| async move {
@@ -116,7 +168,7 @@ async fn tail(State(control): State<Control>, Query(filter): Query<TailFilter>) 
             return Some((Ok::<_, Infallible>(Bytes::from(line)), (events, follow)));
         }
     });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
 fn lagged(missed: u64) -> Event {

@@ -10,6 +10,7 @@ pub mod api;
 pub mod control;
 pub mod health;
 pub mod http;
+mod patience;
 pub mod tail;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::Failure;
-use crate::admin::api::{self, ApiError, BackupTo, Changed, KvWrites, Status, TailFilter};
+use crate::admin::api::{self, ApiError, BackupTo, Changed, KvWrites, QueueChange, Status, TailFilter};
 use crate::admin::control_path;
 use crate::clock;
 use crate::config::Config;
@@ -38,16 +38,17 @@ impl Writer {
         Ok(Self::Own(Store::open(crate::app::store_options(config), Bus::new(16))?))
     }
 
-    pub async fn queue_retry(&self, filter: QueueFilter) -> Result<u64, Failure> {
+    /// `all`: it may be the whole queue.
+    pub async fn queue_retry(&self, filter: QueueFilter, all: bool) -> Result<u64, Failure> {
         match self {
-            Self::Server(server) => Ok(server.post::<_, Changed>(api::QUEUE_RETRY, &filter).await?.deliveries),
+            Self::Server(server) => server.change(api::QUEUE_RETRY, QueueChange { filter, all }).await,
             Self::Own(store) => Ok(store.queue_retry(filter, clock::now()).await?),
         }
     }
 
-    pub async fn queue_drop(&self, filter: QueueFilter) -> Result<u64, Failure> {
+    pub async fn queue_drop(&self, filter: QueueFilter, all: bool) -> Result<u64, Failure> {
         match self {
-            Self::Server(server) => Ok(server.post::<_, Changed>(api::QUEUE_DROP, &filter).await?.deliveries),
+            Self::Server(server) => server.change(api::QUEUE_DROP, QueueChange { filter, all }).await,
             Self::Own(store) => Ok(store.queue_drop(filter, clock::now()).await?),
         }
     }
@@ -137,6 +138,10 @@ impl Server {
             .finish();
         let answer = self.http.get(format!("{}?{query}", url(api::TAIL))).send().await.map_err(gone)?;
         good(answer).await
+    }
+
+    async fn change(&self, path: &str, change: QueueChange) -> Result<u64, Failure> {
+        Ok(self.post::<_, Changed>(path, &change).await?.deliveries)
     }
 
     async fn post<B: Serialize, A: DeserializeOwned>(&self, path: &str, body: &B) -> Result<A, Failure> {

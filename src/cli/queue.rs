@@ -25,14 +25,14 @@ pub async fn run(common: &Common, verb: Queue) -> Done {
         Queue::Retry(change) => {
             let filter = change.narrowed()?;
             let writer = Writer::open(&configured::load(common)?.config).await?;
-            let number = writer.queue_retry(filter).await;
+            let number = writer.queue_retry(filter, change.all).await;
             writer.close().await;
             changed(number?, "due now", change.machine)
         }
         Queue::Drop(change) => {
             let filter = change.narrowed()?;
             let writer = Writer::open(&configured::load(common)?.config).await?;
-            let number = writer.queue_drop(filter).await;
+            let number = writer.queue_drop(filter, change.all).await;
             writer.close().await;
             changed(number?, "dropped", change.machine)
         }
@@ -53,26 +53,17 @@ impl QueueFilter {
             limit,
         }
     }
-
-    fn is_empty(&self) -> bool {
-        self.id.is_none()
-            && self.sender.is_none()
-            && self.recipient.is_none()
-            && self.destination.is_none()
-            && self.older_than.is_none()
-            && self.error.is_none()
-            && !self.dead
-    }
 }
 
 impl QueueChange {
     /// A slip of the hand must not reach the whole queue.
     fn narrowed(&self) -> Result<store::QueueFilter, Failure> {
-        if self.filter.is_empty() && !self.all {
+        let filter = self.filter.of_store(None);
+        if filter.reaches_all() && !self.all {
             let text = "this would reach every delivery: give a filter (--id, --destination, --dead …), or --all";
             return Err(Failure::Usage(text.to_owned()));
         }
-        Ok(self.filter.of_store(None))
+        Ok(filter)
     }
 }
 

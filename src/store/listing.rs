@@ -53,9 +53,41 @@ pub struct MessageDetail {
     pub deliveries: Vec<QueueEntry>,
 }
 
-/// Which deliveries; all fields narrow.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
+/// Which events of the log; all fields narrow.
+#[derive(Debug, Clone, Default)]
+pub struct LogFilter {
+    /// Part of an address; `<>` is the null sender.
+    pub sender: Option<String>,
+    pub recipient: Option<String>,
+    /// Part of the client's address.
+    pub ip: Option<String>,
+    /// connect, helo, mail, rcpt, data
+    pub phase: Option<String>,
+    pub since: Option<Timestamp>,
+    /// Older than this one: the next page.
+    pub before: Option<i64>,
+    pub limit: Option<usize>,
+}
+
+/// An event that belongs to no message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Logged {
+    pub id: i64,
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Newest first.
+#[derive(Debug, Clone, Default)]
+pub struct LogPage {
+    pub events: Vec<Logged>,
+    /// It was looked at long enough: what is older than this may hold more.
+    pub more_before: Option<i64>,
+}
+
+/// Which deliveries; all fields narrow. A field that isn't known here narrows nothing and so is refused.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct QueueFilter {
     pub message: Option<MessageId>,
     pub sender: Option<String>,
@@ -71,13 +103,23 @@ pub struct QueueFilter {
     pub limit: Option<usize>,
 }
 
+impl QueueFilter {
+    /// Whether nothing narrows it: an empty text is part of every text.
+    #[must_use]
+    pub fn reaches_all(&self) -> bool {
+        let texts = [&self.sender, &self.recipient, &self.destination, &self.error];
+        let narrows = texts.into_iter().flatten().any(|text| !text.is_empty());
+        !narrows && self.message.is_none() && self.before.is_none() && self.dead.is_none()
+    }
+}
+
 /// A line of the queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueueEntry {
     pub key: DeliveryKey,
     pub kind: String,
     pub destination: String,
-    /// The recipient or URL.
+    /// The recipient, or a webhook's binding or host: its URL may hold a key.
     pub target: String,
     pub sender: Option<Address>,
     pub attempts: u32,

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use crate::admin::http::{self, Bounds};
+use crate::admin::http::{self, Bounds, CONTROL};
 use crate::cli::Failure;
 use crate::cli::print::{BOLD, DIM, NOTE, Painted, plain};
 
@@ -99,7 +99,14 @@ impl Sink {
         let url = format!("http://{}/", http.local_addr()?).parse().map_err(Failure::failed)?;
         let mut servers = JoinSet::new();
         servers.spawn(accept(smtp, Arc::clone(&keeper)));
-        let bounds = Bounds { connections: SESSIONS, body: LARGEST, head_timeout: IDLE, answer_timeout: IDLE };
+        let bounds = Bounds {
+            connections: SESSIONS,
+            body: LARGEST,
+            head_timeout: IDLE,
+            answer_timeout: IDLE,
+            write_timeout: IDLE,
+            ..CONTROL
+        };
         let router = Router::new().fallback(call).with_state(keeper);
         servers.spawn(http::serve(http, router, bounds, std::future::pending()));
         Ok(Self { smtp: smtp_address, http: url, caught, _servers: servers })
