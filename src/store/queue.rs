@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row, params, params_from_iter};
 use super::apply::{self, Effects};
 use super::claims::{CLAIM_BYTES, Claimed, Claims, Position};
 use super::{Delivery, DeliveryKey, QueueEntry, QueueFilter, StoreError, Task};
-use crate::event::{Event, Kind};
+use crate::event::{Event, Kind, shown_url};
 use crate::mail::{MessageId, Timestamp};
 
 pub(super) const DUE: &str = "SELECT message, n, due, queued_at, destination, task, attempts, delay_noticed \
@@ -353,12 +353,12 @@ impl Task {
         }
     }
 
-    /// The recipient or the URL.
+    /// Whom it is for, as it may be shown: a webhook's URL may hold a login or a key.
     #[must_use]
     pub fn target(&self) -> String {
         match self {
             Self::Relay(task) => task.recipient.to_string(),
-            Self::Webhook(task) => task.url.clone(),
+            Self::Webhook(task) => task.binding.clone().unwrap_or_else(|| shown_url(&task.url)),
             Self::Notice(task) => task.recipient.to_string(),
             Self::Decide(task) => task.recipient.address.to_string(),
         }
