@@ -67,6 +67,7 @@ pub enum StartError {
 
 /// Part of `/readyz`: what is not there yet.
 const LISTENERS: &str = "listeners";
+const STOPPING: &str = "stopping";
 
 /// The running server.
 pub struct App {
@@ -76,6 +77,7 @@ pub struct App {
     listeners: Listeners,
     dispatcher: Dispatcher,
     watcher: Watcher,
+    readiness: Readiness,
     http: Option<SocketAddr>,
     warnings: Vec<Diagnostic>,
     stop: watch::Sender<bool>,
@@ -112,6 +114,7 @@ impl App {
             capture: options.capture,
             roots: None,
         });
+        in_use(&answerer.intake, &dispatcher, &store);
         let tls = Arc::new(ArcSwap::from_pointee(built.tls));
         let budget = Budget::new(&config.limits);
         let (stop, stopping) = watch::channel(false);
@@ -140,10 +143,12 @@ impl App {
         let watcher = Watcher::start(ours, watch);
         let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let ground = Ground { store: &store, bus: &bus, config: &config, stopping };
-        let chores = ground.chores(http_listener, readiness, listening(&listeners))?;
+        let chores = ground.chores(http_listener, readiness.clone(), listening(&listeners))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
+        keep(&bus, &store);
         bus.publish(Event::new(clock::now(), Kind::Started { version }));
-        Ok(Self { store, bus, current, listeners, dispatcher, watcher, http, warnings: built.warnings, stop, chores })
+        let warnings = built.warnings;
+        Ok(Self { store, bus, current, listeners, dispatcher, watcher, readiness, http, warnings, stop, chores })
     }
 
     /// Each listener with the port it really has.
@@ -186,6 +191,8 @@ impl App {
 
     /// No new connections; sessions finish or are told 421; attempts settle; the store closes.
     pub async fn stop(self) {
+        // Before the first connection is refused, and until the last moment that anybody can ask.
+        self.readiness.hold(STOPPING, "no new connections are taken");
         let open_sessions = self.listeners.open() as u64;
         self.bus.publish(Event::new(clock::now(), Kind::Stopping { open_sessions }));
         drop(self.watcher);
@@ -196,8 +203,15 @@ impl App {
             // A reader of `tail` that hangs must not hold up the stop.
             let _late = tokio::time::timeout(Duration::from_secs(2), chore).await;
         }
+        self.bus.keep(None);
         self.store.close().await;
     }
+}
+
+/// What belongs to no message is kept in the store's log.
+fn keep(bus: &Bus, store: &Store) {
+    let store = store.clone();
+    bus.keep(Some(Arc::new(move |event| store.log(event))));
 }
 
 /// What the tasks beside the mail stand on.
@@ -286,6 +300,17 @@ fn levels(listeners: &Listeners, budget: &Arc<Budget>, config: &Config) {
     telemetry::level(Level::SessionsOpen, move || gate.open() as u64);
     telemetry::level(Level::InFlightBytes, move || budget.used());
     telemetry::level(Level::StorageFreeBytes, move || store::free_bytes(&data_dir).unwrap_or_default());
+}
+
+/// What is in use of each limit. Nothing of it keeps a part alive.
+fn in_use(intake: &Intake, dispatcher: &Dispatcher, store: &Store) {
+    fn tell(level: Level, source: impl Fn() -> usize + Send + Sync + 'static) {
+        telemetry::level(level, move || source() as u64);
+    }
+    tell(Level::DeliveryAttempts, dispatcher.attempts_open());
+    tell(Level::WorkerRuns, intake.runs_open());
+    tell(Level::StoreReads, store.reads_open());
+    tell(Level::StoreWaiting, store.waiting());
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {

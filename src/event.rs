@@ -226,22 +226,76 @@ impl Event {
     }
 }
 
+impl Kind {
+    /// Senders and recipients that it names itself.
+    #[must_use]
+    pub fn parties(&self) -> (Vec<&str>, Vec<&str>) {
+        match self {
+            Self::Refused { sender, recipient, .. } => {
+                (sender.as_deref().into_iter().collect(), recipient.as_deref().into_iter().collect())
+            }
+            Self::Received { sender, recipients, .. } => {
+                (vec![sender.as_ref().map_or("<>", Address::as_str)], recipients.iter().map(Address::as_str).collect())
+            }
+            Self::Decided(decision) => (Vec::new(), vec![decision.recipient.as_str()]),
+            Self::ScriptLog { recipient, .. } | Self::ScriptFailed { recipient, .. } => {
+                (Vec::new(), recipient.iter().map(Address::as_str).collect())
+            }
+            Self::Attempted(attempted) => (Vec::new(), vec![attempted.target.as_str()]),
+            Self::Failed { target, .. } => (Vec::new(), vec![target.as_str()]),
+            Self::NoticeSent { to, .. } => (Vec::new(), vec![to.as_str()]),
+            _ => (Vec::new(), Vec::new()),
+        }
+    }
+
+    /// Whether it is kept in the store's log where it belongs to no message: what somebody may ask about the next day,
+    /// and not that each connection came, encrypted and went.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        !matches!(
+            self,
+            Self::Connected { .. } | Self::TlsStarted { .. } | Self::Listening { .. } | Self::Retention { .. }
+        )
+    }
+}
+
+type Keeper = std::sync::Arc<dyn Fn(Event) + Send + Sync>;
+
 /// Hands each event to every subscriber. Publishing never waits and never fails: a slow subscriber loses the oldest.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Bus {
     sender: tokio::sync::broadcast::Sender<std::sync::Arc<Event>>,
+    /// Who keeps what belongs to no message.
+    keeper: std::sync::Arc<std::sync::RwLock<Option<Keeper>>>,
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus").field("sender", &self.sender).finish_non_exhaustive()
+    }
 }
 
 impl Bus {
     /// `capacity`: how many events a subscriber may lag behind.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { sender: tokio::sync::broadcast::channel(capacity).0 }
+        Self { sender: tokio::sync::broadcast::channel(capacity).0, keeper: std::sync::Arc::default() }
     }
 
-    /// Logs and counts it, and tells every subscriber. Costs nothing where there is none.
+    /// From here on `keeper` gets what [`Kind::is_kept`] and belongs to no message; `None`: nobody does. It must not wait.
+    pub fn keep(&self, keeper: Option<Keeper>) {
+        *self.keeper.write().unwrap_or_else(std::sync::PoisonError::into_inner) = keeper;
+    }
+
+    /// Logs and counts it, has it kept, and tells every subscriber. Costs nothing where there is none.
     pub fn publish(&self, event: Event) {
         crate::telemetry::record(&event);
+        if event.message.is_none() && event.kind.is_kept() {
+            let keeper = self.keeper.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            if let Some(keep) = keeper {
+                keep(event.clone());
+            }
+        }
         if self.sender.receiver_count() > 0 {
             let _nobody_listens = self.sender.send(std::sync::Arc::new(event));
         }

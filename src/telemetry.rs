@@ -58,7 +58,9 @@ fn directives(filter: &str) -> Result<EnvFilter, String> {
     let stray = words.into_iter().find(|word| !is_part(word) && word.parse::<LevelFilter>().is_err());
     if let Some(word) = stray {
         let levels = "error, warn, info, debug, trace or off";
-        return Err(format!("the log level {word:?}: expected {levels}, or a filter as in `info,mailworker::delivery=debug`"));
+        return Err(format!(
+            "the log level {word:?}: expected {levels}, or a filter as in `info,mailworker::delivery=debug`"
+        ));
     }
     EnvFilter::try_new(filter).map_err(|error| format!("the log filter {filter:?}: {error}"))
 }

@@ -31,6 +31,7 @@ async fn ready(State(health): State<Health>) -> Response {
     if !health.store.has_room() {
         reasons.push("store: too little room on its disk".to_owned());
     }
+    reasons.extend(health.store.troubles().into_iter().map(|trouble| format!("store: {trouble}")));
     if let Err(error) = health.store.gauges().await {
         reasons.push(format!("store: {error}"));
     }

@@ -6,7 +6,7 @@ use std::collections::{HashSet, VecDeque};
 
 use super::api::TailFilter;
 use crate::event::{Event, Kind};
-use crate::mail::{Address, MessageId};
+use crate::mail::MessageId;
 
 /// How many messages are followed at once; the oldest is forgotten first.
 const FOLLOWED: usize = 4096;
@@ -42,7 +42,7 @@ impl Follow {
         if self.filter.sender.is_none() && self.filter.recipient.is_none() {
             return true;
         }
-        let (senders, recipients) = parties(&event.kind);
+        let (senders, recipients) = event.kind.parties();
         let matched =
             has(self.filter.sender.as_deref(), &senders) && has(self.filter.recipient.as_deref(), &recipients);
         if matched && let Some(id) = event.message {
@@ -65,26 +65,6 @@ impl Follow {
 
 fn has(wanted: Option<&str>, addresses: &[&str]) -> bool {
     wanted.is_none_or(|wanted| addresses.iter().any(|address| address.to_lowercase().contains(wanted)))
-}
-
-/// Senders and recipients that the event itself names.
-fn parties(kind: &Kind) -> (Vec<&str>, Vec<&str>) {
-    match kind {
-        Kind::Refused { sender, recipient, .. } => {
-            (sender.as_deref().into_iter().collect(), recipient.as_deref().into_iter().collect())
-        }
-        Kind::Received { sender, recipients, .. } => {
-            (vec![sender.as_ref().map_or("<>", Address::as_str)], recipients.iter().map(Address::as_str).collect())
-        }
-        Kind::Decided(decision) => (Vec::new(), vec![decision.recipient.as_str()]),
-        Kind::ScriptLog { recipient, .. } | Kind::ScriptFailed { recipient, .. } => {
-            (Vec::new(), recipient.iter().map(Address::as_str).collect())
-        }
-        Kind::Attempted(attempted) => (Vec::new(), vec![attempted.target.as_str()]),
-        Kind::Failed { target, .. } => (Vec::new(), vec![target.as_str()]),
-        Kind::NoticeSent { to, .. } => (Vec::new(), vec![to.as_str()]),
-        _ => (Vec::new(), Vec::new()),
-    }
 }
 
 /// The outcomes that an event tells of, in the words of [`super::api::OUTCOMES`].
@@ -115,7 +95,7 @@ fn outcomes(kind: &Kind) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::{Reply, Timestamp};
+    use crate::mail::{Address, Reply, Timestamp};
 
     fn id(n: u128) -> MessageId {
         MessageId::new(Timestamp::from_millis(1), n)

@@ -77,6 +77,9 @@ pub enum Command {
     /// What came in, and what became of it
     #[command(subcommand)]
     Messages(Messages),
+    /// What belongs to no message: refusals and why, faults, starts and reloads
+    #[command(subcommand)]
+    Log(Logged),
     /// Deliveries that wait, and those that were given up
     #[command(subcommand)]
     Queue(Queue),
@@ -292,6 +295,48 @@ pub struct MessageList {
     pub before: Option<MessageId>,
     #[command(flatten)]
     pub limit: Limit,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Logged {
+    /// List refusals, faults and the like, newest first
+    #[command(after_help = "\
+What is kept: refused commands and connections, sessions that broke, failures of a worker's `rcpt_to`, destinations given
+a rest, faults, starts, reloads and an admin's changes, for as long as `[retention] log` says. What became of a message
+is told by `messages show`.
+
+Examples:
+  mailworker log list --sender ann@ --since 12h
+  mailworker log list --phase rcpt --ip 192.0.2.
+  mailworker log list --sender '<>' -n 10 --json")]
+    List(LogList),
+}
+
+#[derive(Debug, Args)]
+pub struct LogList {
+    /// Part of the sender's address; `<>` for the null sender
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub sender: Option<String>,
+    /// Part of a recipient's address
+    #[arg(long, value_name = "TEXT")]
+    pub recipient: Option<String>,
+    /// Part of the client's IP address
+    #[arg(long, value_name = "TEXT")]
+    pub ip: Option<String>,
+    /// How far the session had come
+    #[arg(long, value_name = "PHASE", value_parser = ["connect", "helo", "mail", "rcpt", "data"])]
+    pub phase: Option<String>,
+    /// Within this time: `2h`, `3days`
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub since: Option<std::time::Duration>,
+    /// Older than this one: the next page
+    #[arg(long, value_name = "ID")]
+    pub before: Option<i64>,
+    /// At most so many
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    pub limit: usize,
     #[command(flatten)]
     pub machine: Machine,
 }

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod generate;
 pub mod init;
 pub mod kv;
+pub mod log;
 pub mod messages;
 pub mod pages;
 pub mod print;
@@ -113,6 +114,7 @@ fn run(arguments: Arguments) -> Done {
         Command::Explain(options) => explain::run(common, &options),
         Command::Send(options) => runtime()?.block_on(send::run(common, &options)),
         Command::Messages(verb) => messages::run(common, verb),
+        Command::Log(verb) => log::run(common, verb),
         Command::Queue(verb) => runtime()?.block_on(queue::run(common, verb)),
         Command::Kv(verb) => runtime()?.block_on(kv::run(common, verb)),
         Command::Tail(options) => runtime()?.block_on(tail::run(common, &options)),

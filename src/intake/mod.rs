@@ -104,6 +104,12 @@ impl Intake {
         }
     }
 
+    /// How many runs have a place among those that may take long.
+    pub fn runs_open(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let turns = self.turns.clone();
+        move || turns.taken()
+    }
+
     /// A session begins: it keeps the snapshot it began with.
     #[must_use]
     pub fn open(&self, session: u64) -> Visit {
@@ -143,7 +149,7 @@ impl Intake {
         Answer::Accept
     }
 
-    /// A refusal before there is a message: to the log, under no message's id.
+    /// A refusal before there is a message, under no message's id.
     fn refused(
         &self,
         visit: &Visit,
@@ -161,9 +167,7 @@ impl Intake {
             recipient: recipient.map(ToString::to_string),
             reply: reply.clone(),
         };
-        let event = Event::new(clock::now(), kind).in_session(visit.session);
-        self.store.log(event.clone());
-        self.bus.publish(event);
+        self.bus.publish(Event::new(clock::now(), kind).in_session(visit.session));
     }
 
     async fn message(&self, visit: &mut Visit, client: &Client, transaction: Transaction) -> Answer {

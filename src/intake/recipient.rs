@@ -83,9 +83,7 @@ impl Intake {
             self.bus.publish(event.in_session(visit.session));
         }
         answer_of(config, outcome.verdict).unwrap_or_else(|error| {
-            let event = script_failed(now, Some(address), "rcpt_to", error).in_session(visit.session);
-            self.store.log(event.clone());
-            self.bus.publish(event);
+            self.bus.publish(script_failed(now, Some(address), "rcpt_to", error).in_session(visit.session));
             rules_failed()
         })
     }

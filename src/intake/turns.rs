@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug, Clone)]
 pub(super) struct Turns {
     all: Arc<Semaphore>,
+    at_once: usize,
     /// Of one network.
     share: usize,
     networks: Arc<Mutex<HashMap<IpAddr, Arc<Semaphore>>>>,
@@ -30,7 +31,12 @@ pub(super) struct Turn {
 impl Turns {
     pub(super) fn new(at_once: usize) -> Self {
         let at_once = at_once.max(1);
-        Self { all: Arc::new(Semaphore::new(at_once)), share: at_once.div_ceil(2), networks: Arc::default() }
+        Self { all: Arc::new(Semaphore::new(at_once)), at_once, share: at_once.div_ceil(2), networks: Arc::default() }
+    }
+
+    /// How many are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.at_once.saturating_sub(self.all.available_permits())
     }
 
     /// Waits for a turn until `latest`. `None`: none came in time.

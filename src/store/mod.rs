@@ -16,6 +16,7 @@ mod claims;
 mod clearing;
 mod directory;
 mod error;
+mod journal;
 mod keys;
 mod listing;
 mod log;
@@ -30,6 +31,7 @@ mod records;
 mod retention;
 mod spool;
 mod tally;
+mod trouble;
 mod unread;
 mod wall;
 mod writer;
@@ -43,7 +45,8 @@ pub use claims::Warm;
 pub use directory::free_bytes;
 pub use error::StoreError;
 pub use listing::{
-    CheckReport, Finding, Gauges, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter, RepairReport,
+    CheckReport, Finding, Gauges, LogFilter, LogPage, Logged, MessageDetail, MessageFilter, MessageSummary, QueueEntry,
+    QueueFilter, RepairReport,
 };
 pub use readers::Reader;
 
@@ -94,7 +97,7 @@ struct Inner {
     writer: Mutex<Option<JoinHandle<()>>>,
     places: Arc<Semaphore>,
     log_places: Arc<Semaphore>,
-    reads: Semaphore,
+    reads: Arc<Semaphore>,
     lock: Mutex<Option<directory::Lock>>,
 }
 impl Store {
@@ -145,7 +148,7 @@ impl Store {
             writer: Mutex::new(Some(thread)),
             places: Arc::new(Semaphore::new(WAITING)),
             log_places: Arc::new(Semaphore::new(WAITING_LOG)),
-            reads: Semaphore::new(READS),
+            reads: Arc::new(Semaphore::new(READS)),
             lock: Mutex::new(Some(lock)),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -304,6 +307,24 @@ impl Store {
     #[must_use]
     pub fn has_room(&self) -> bool {
         !self.inner.shared.tally.low.load(Ordering::Relaxed)
+    }
+
+    /// What doesn't work at present, in words; empty where all does.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        self.inner.shared.reader.troubles().current(clock::now())
+    }
+
+    /// How many reads are under way. Doesn't keep the store open.
+    pub fn reads_open(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let reads = Arc::clone(&self.inner.reads);
+        move || READS.saturating_sub(reads.available_permits())
+    }
+
+    /// How many units wait for the writer or are being written. Doesn't keep the store open.
+    pub fn waiting(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let places = Arc::clone(&self.inner.places);
+        move || WAITING.saturating_sub(places.available_permits())
     }
 
     /// # Errors

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::spool::{self, Unreadable};
+use super::trouble::Troubles;
 use super::{
-    Body, Gauges, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter, StoreError, backup, directory,
-    log, messages, migrate, queue,
+    Body, Gauges, LogFilter, LogPage, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter,
+    StoreError, backup, directory, journal, log, messages, migrate, queue,
 };
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
@@ -36,6 +37,7 @@ struct Inner {
     data_dir: PathBuf,
     idle: Mutex<Vec<Connection>>,
     segments: Mutex<HashMap<i64, Arc<File>>>,
+    troubles: Troubles,
     bus: Option<Bus>,
 }
 
@@ -59,7 +61,13 @@ impl Reader {
     }
 
     pub(super) fn beside(data_dir: &Path, bus: Option<Bus>) -> Self {
-        let inner = Inner { data_dir: data_dir.to_owned(), idle: Mutex::default(), segments: Mutex::default(), bus };
+        let inner = Inner {
+            data_dir: data_dir.to_owned(),
+            idle: Mutex::default(),
+            segments: Mutex::default(),
+            troubles: Troubles::default(),
+            bus,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -120,6 +128,19 @@ impl Reader {
         self.with(|connection| log::latest(connection, limit))
     }
 
+    /// Events of no message, newest first, in bounded work.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn logged(&self, filter: &LogFilter) -> Result<LogPage, StoreError> {
+        self.with(|connection| journal::list(connection, filter))
+    }
+
+    /// What doesn't work at present.
+    pub(super) fn troubles(&self) -> &Troubles {
+        &self.inner.troubles
+    }
+
     /// # Errors
     /// `NotFound` where retention took the octets or they are damaged; `Failed` where they can't be read now.
     pub fn body(&self, id: MessageId) -> Result<Body, StoreError> {
@@ -128,14 +149,29 @@ impl Reader {
             let kept = self.with(|connection| messages::kept(connection, id))?;
             let read = self.segment(kept.place.segment).and_then(|file| spool::read(&file, id, kept.place));
             match read {
-                Ok((head, raw)) => return Ok(Body { envelope: kept.envelope, client: kept.client, head, raw }),
+                Ok((head, raw)) => {
+                    self.inner.troubles.can_read(kept.place.segment);
+                    return Ok(Body { envelope: kept.envelope, client: kept.client, head, raw });
+                }
                 Err(Unreadable::Missing) => {}
-                Err(Unreadable::Io(error)) => return Err(StoreError::io("read a segment", &error)),
+                Err(Unreadable::Io(error)) => return Err(self.unreadable(kept.place.segment, &error)),
                 Err(Unreadable::Damaged(what)) => return Err(self.damaged(id, what)),
             }
         }
         // It may come back: a spool that isn't mounted has none of them.
         Err(StoreError::Failed(format!("the segment that holds message {id} is missing")))
+    }
+
+    /// A disk or a right that fails: mail waits, so it is a fault, told once for all the messages of the segment.
+    fn unreadable(&self, segment: i64, error: &std::io::Error) -> StoreError {
+        let now = clock::now();
+        let error = StoreError::io(&format!("read spool/{}", spool::file_name(segment)), error);
+        let news = self.inner.troubles.cannot_read(segment, error.to_string(), now);
+        if let Some(bus) = self.inner.bus.as_ref().filter(|_| news) {
+            let what = "a segment can't be read".to_owned();
+            bus.publish(Event::new(now, Kind::Fault { what, detail: error.to_string() }));
+        }
+        error
     }
 
     fn damaged(&self, id: MessageId, detail: String) -> StoreError {
@@ -168,6 +204,7 @@ impl Reader {
     /// Its file is gone: the space comes back when nobody has it open.
     pub(super) fn close_segment(&self, number: i64) {
         lock(&self.inner.segments).remove(&number);
+        self.inner.troubles.can_read(number);
     }
 
     /// # Errors

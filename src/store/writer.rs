@@ -257,6 +257,7 @@ impl Writer {
                     self.conclude(unit, outcome);
                 }
                 self.shared.claims.notify();
+                self.shared.reader.troubles().can_write();
             }
             Err(error) => {
                 if matches!(error, StoreError::Full(_)) {
@@ -293,6 +294,7 @@ impl Writer {
         // A commit that failed may yet be found whole in the WAL: so the rows are asked again.
         self.shared.claims.start_over();
         error.publish(&self.shared.bus);
+        self.shared.reader.troubles().cannot_write(error.to_string(), clock::now());
         Err(error)
     }
 

@@ -11,6 +11,7 @@ mod durability;
 mod example;
 mod explain;
 mod limits;
+mod log;
 mod observe;
 mod receive;
 mod refuse;

@@ -145,6 +145,138 @@ fn tail_prints_what_happens() {
     }
 }
 
+/// What a person sees, narrowed: the message is followed from its recipient to its delivery.
+#[test]
+fn tail_shows_a_person_what_was_asked_for() {
+    use std::process::Stdio;
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let arguments = ["tail", "--recipient", "SUPPORT@", "--sender", "ann@", "--outcome", "delivered"];
+    let mut tail = server.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (printed, said) = (crate::harness::lines::Lines::default(), crate::harness::lines::Lines::default());
+    printed.collect(tail.stdout.take().unwrap());
+    said.collect(tail.stderr.take().unwrap());
+    // From this remark on nothing is missed.
+    server.wait_until("tail says that it follows", || {
+        said.all().iter().any(|line| line.contains("tailing")).then_some(())
+    });
+    for (from, to) in [
+        ("bob@example.org", "support@example.com"),
+        ("ann@example.org", "sales@example.com"),
+        ("ann@example.org", "support@example.com"),
+    ] {
+        server.send(from, &[to], &mail("tailed", "x")).expect(250);
+        server.settled();
+    }
+    server.wait_until("tail shows a delivery", || (printed.mark() > 0).then_some(()));
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+    let [line] = printed.all().try_into().unwrap_or_else(|lines| panic!("{lines:#?}"));
+    assert!(line.contains("delivered relay to team@example.net") && line.contains("250"), "{line}");
+}
+
+/// A webhook's URL that a script made may be a key as a whole.
+#[test]
+fn a_webhooks_login_path_and_query_are_shown_nowhere() {
+    let hook = crate::harness::HttpSink::start();
+    let url = hook.url("/services/T0SECRET?token=T0KEN");
+    let rules = format!("fn email(message, env, ctx) {{ ctx.webhook(\"{url}\", #{{ a: 1 }}); }}");
+    hook.script(["503 Busy", "503 Busy", "503 Busy", "503 Busy"]);
+    let mut server = Setup::new().rules(&rules).start();
+    server.leaves_queue();
+    server.send("ann@example.org", &["support@example.com"], &mail("hooked", "x")).expect(250);
+    hook.wait(1);
+    server.wait_until("an attempt is told", || {
+        let newest = server.newest();
+        newest["trace"].as_array().unwrap().iter().any(|event| event["event"] == "attempted").then_some(())
+    });
+    let id = server.newest()["id"].as_str().unwrap().to_owned();
+    let mut said = String::new();
+    for arguments in [
+        ["queue", "list", "-n", "9"].as_slice(),
+        &["queue", "list", "--json"],
+        &["queue", "retry", "--id", &id],
+        &["messages", "show", &id],
+        &["messages", "show", &id, "--json"],
+        &["queue", "drop", "--id", &id],
+        &["messages", "show", &id, "--json"],
+        &["log", "list", "--json"],
+    ] {
+        said += &server.stdout(arguments);
+    }
+    said += &server.log.all().join("\n");
+    assert!(said.contains(&hook.address.to_string()), "{said}");
+    for private in ["T0SECRET", "T0KEN"] {
+        assert!(!said.contains(private), "{said}");
+    }
+}
+
+/// A disk or a right that fails keeps mail back: that is a fault, and the server isn't ready.
+#[test]
+fn a_segment_that_cannot_be_read_is_a_fault_and_unready() {
+    let sink = SmtpSink::start();
+    sink.always("MAIL", "450 4.7.1 not now");
+    let mut server = Setup::relaying_to(&sink).toml("[relay]\nretry = [\"1 h\"]").start();
+    let mark = server.log.mark();
+    server.send("ann@example.org", &["support@example.com"], &mail("kept", "x")).expect(250);
+    server.wait_event(mark, "attempted", |event| event["outcome"] == "later");
+    assert!(server.stop().success());
+    sink.as_usual();
+
+    // No right, however high, opens a link to itself.
+    let spool = server.path().join("data/spool");
+    let segment = std::fs::read_dir(&spool).unwrap().next().unwrap().unwrap().path();
+    let aside = server.path().join("aside.seg");
+    std::fs::rename(&segment, &aside).unwrap();
+    std::os::unix::fs::symlink(&segment, &segment).unwrap();
+    server.run();
+    server.stdout(&["queue", "retry", "--all"]);
+    let fault = server.wait_event(0, "fault", |event| event["what"] == "a segment can't be read");
+    assert!(fault["detail"].as_str().unwrap().contains("spool/"), "{fault}");
+    let (status, reasons) = server.get("/readyz");
+    assert_eq!(status, 503, "{reasons}");
+    assert!(reasons.contains("store: ") && reasons.contains("spool/"), "{reasons}");
+    server.wait_until("the fault is in the log", || {
+        server.json(&["log", "list"]).iter().any(|event| event["what"] == "a segment can't be read").then_some(())
+    });
+
+    std::fs::remove_file(&segment).unwrap();
+    std::fs::rename(&aside, &segment).unwrap();
+    server.stdout(&["queue", "retry", "--all"]);
+    sink.wait(1);
+    server.settled();
+    assert_eq!(server.get("/readyz").0, 200);
+}
+
+/// The way in for the command line is its owner's alone.
+#[test]
+fn the_control_socket_and_its_directory_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Setup::new().start();
+    let mode = |path: &str| std::fs::metadata(server.path().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("data"), mode("data/control.sock")), (0o700, 0o600));
+}
+
+#[test]
+fn limits_in_use_are_gauges() {
+    let sink = SmtpSink::start();
+    sink.hold();
+    let server = Setup::relaying_to(&sink).start();
+    server.send("ann@example.org", &["support@example.com"], &mail("held", "x")).expect(250);
+    sink.wait_command(".");
+    let _open = server.client();
+    assert!((server.metric("mailworker_delivery_attempts_open", &[]) - 1.0).abs() < 0.1);
+    assert!((server.metric("mailworker_sessions_open", &[]) - 1.0).abs() < 0.1);
+    sink.release();
+    server.wait_until("no attempt is under way", || {
+        (server.metric("mailworker_delivery_attempts_open", &[]) < 0.1).then_some(())
+    });
+    let (_, metrics) = server.get("/metrics");
+    for name in ["worker_runs_open", "store_reads_open", "store_waiting", "in_flight_bytes"] {
+        assert!(metrics.lines().any(|line| line.starts_with(&format!("mailworker_{name} "))), "{name}\n{metrics}");
+    }
+}
+
 #[test]
 fn send_prints_the_servers_answers() {
     let sink = SmtpSink::start();

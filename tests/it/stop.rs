@@ -23,6 +23,11 @@ fn sigterm_lets_a_message_under_way_be_finished() {
         Err(_) => Some(()),
         Ok(mut client) => client.try_reply().map_or(true, |reply| reply.code == 421).then_some(()),
     });
+    // Whoever sends it mail looks there, and mustn't find it ready while it sends everybody away.
+    let (status, reasons) = server.get("/readyz");
+    assert_eq!(status, 503, "{reasons}");
+    assert!(reasons.contains("stopping"), "{reasons}");
+    assert_eq!(server.get("/healthz").0, 200);
     client.raw(&crate::harness::smtp::stuffed(&mail("last", "x")));
     client.reply().expect(250);
     drop(client);
@@ -32,6 +37,29 @@ fn sigterm_lets_a_message_under_way_be_finished() {
     sink.wait(1);
     server.settled();
     assert_eq!(sink.mails().len(), 1, "delivered once, before the end or after");
+}
+
+/// sd_notify(3), over a socket as systemd has it.
+#[test]
+fn systemd_is_told_of_start_reload_and_stop() {
+    let setup = Setup::new();
+    let path = setup.dir.path().join("notify.sock");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(crate::harness::DEADLINE)).unwrap();
+    let told = || {
+        let mut octets = [0; 512];
+        let length = socket.recv(&mut octets).unwrap();
+        String::from_utf8_lossy(&octets[..length]).into_owned()
+    };
+    let mut server = setup.environment("NOTIFY_SOCKET", path.to_str().unwrap()).start();
+    assert_eq!(told().trim(), "READY=1");
+    server.signal("HUP");
+    let reloading = told();
+    assert!(reloading.starts_with("RELOADING=1\n") && reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    assert_eq!(told().trim(), "READY=1");
+    server.terminate();
+    assert_eq!(told().trim(), "STOPPING=1");
+    assert!(server.ended().success());
 }
 
 #[test]

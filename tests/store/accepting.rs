@@ -287,3 +287,17 @@ async fn the_list_is_newest_first_in_pages_and_narrows_by_every_field() {
     let since = Some(Timestamp::from_millis(start.as_millis() + 3));
     assert_eq!(list(MessageFilter { since, ..MessageFilter::default() }).await, ids[..2]);
 }
+
+#[tokio::test]
+async fn a_store_that_cannot_write_says_so_until_it_can() {
+    let home = Home::new();
+    let store = home.open();
+    assert!(store.troubles().is_empty());
+    let (spool, aside) = (home.path().join("spool"), home.path().join("aside"));
+    std::fs::rename(&spool, &aside).unwrap();
+    assert!(store.accept(message("lost")).await.is_err());
+    assert_eq!(store.troubles().len(), 1, "{:?}", store.troubles());
+    std::fs::rename(&aside, &spool).unwrap();
+    accept(&store, message("kept")).await;
+    assert!(store.troubles().is_empty(), "{:?}", store.troubles());
+}

@@ -155,9 +155,7 @@ impl Lane {
             until: resting.until,
             reason: resting.trouble.failure.detail.clone(),
         };
-        let event = Event::new(at.1, kind);
-        self.shared.parts.store.log(event.clone());
-        self.shared.parts.bus.publish(event);
+        self.shared.parts.bus.publish(Event::new(at.1, kind));
         let name = self.destination.name.clone();
         for held in waiting {
             let settlement = Judge::now(&config, &name, Duration::ZERO).rested(&held, &resting, true);

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::held::{Held, Holdings, MAX_HELD};
-use self::share::{ByName, Pool};
+use self::share::{ByName, Pool, Usage};
 use super::relay::tls::Tls;
 use super::webhook::Webhooks;
 use super::{Failure, Parts, Side};
@@ -40,6 +40,7 @@ const MAX_COLD_KIB: u32 = 64 * 1024;
 pub struct Dispatcher {
     phase: watch::Sender<Phase>,
     settler: JoinHandle<()>,
+    attempts: Usage,
 }
 
 /// Where it stands between start and stop.
@@ -79,8 +80,10 @@ impl Dispatcher {
         // Each held delivery ends once, so this queue never blocks.
         let (ended, ends) = mpsc::channel(MAX_HELD);
         let unusable = |what: &str, why: String| Failure::later(Side::Ours, "4.3.0", format!("{what}: {why}"));
+        let places = Pool::new(parts.config.load().limits.deliveries);
+        let attempts = places.usage();
         let shared = Arc::new(Shared {
-            places: Pool::new(parts.config.load().limits.deliveries),
+            places: places,
             cold: Pool::new(MAX_COLD_KIB as usize),
             senders: ByName::default(),
             tls: Tls::new(parts.roots.clone()).map_err(|error| unusable("TLS", error.to_string())),
@@ -95,7 +98,13 @@ impl Dispatcher {
         let settler = tokio::spawn(settler::run(Arc::clone(&shared), ends));
         // Ends by itself when the phase changes; the settler outlives it.
         let _owner = tokio::spawn(owner::run(shared));
-        Self { phase, settler }
+        Self { phase, settler, attempts }
+    }
+
+    /// How many attempts are under way.
+    pub fn attempts_open(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let attempts = self.attempts.clone();
+        move || attempts.taken()
     }
 
     /// Claims nothing more and lets what is under way settle, for at most `deadline`. What hasn't settled then is

@@ -5,12 +5,13 @@
 //! for.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(super) struct Pool {
-    all: Semaphore,
+    all: Arc<Semaphore>,
+    size: usize,
     /// What destinations may have beyond their first.
     beyond: Semaphore,
 }
@@ -21,10 +22,28 @@ pub(super) struct Share<'a> {
     _part: SemaphorePermit<'a>,
 }
 
+/// How much of a pool is taken.
+#[derive(Debug, Clone)]
+pub(super) struct Usage {
+    all: Arc<Semaphore>,
+    size: usize,
+}
+
+impl Usage {
+    pub(super) fn taken(&self) -> usize {
+        self.size.saturating_sub(self.all.available_permits())
+    }
+}
+
 impl Pool {
     pub(super) fn new(size: usize) -> Self {
         let size = size.max(1);
-        Self { all: Semaphore::new(size), beyond: Semaphore::new(size / 2) }
+        Self { all: Arc::new(Semaphore::new(size)), size, beyond: Semaphore::new(size / 2) }
+    }
+
+    /// How much of it is taken, for whoever looks on; keeps nothing alive but the count.
+    pub(super) fn usage(&self) -> Usage {
+        Usage { all: Arc::clone(&self.all), size: self.size }
     }
 
     /// So many of it for a destination whose first share `first` (of one permit) stands for. `None`: never, it is over.

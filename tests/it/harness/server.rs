@@ -220,8 +220,12 @@ impl Server {
 
     /// SIGTERM alone.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
         let Some(child) = &self.child else { return };
-        let kill = format!("kill -TERM {}", child.id());
+        let kill = format!("kill -{name} {}", child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
