@@ -12,7 +12,8 @@ use super::decode::decode;
 use super::raw;
 pub use super::secret::Reading;
 use super::secret::Surroundings;
-use super::tree::{Kind, Node, Origin, PREFIX, Sight, Source, Tree};
+use super::tree::{Kind, Node, Origin, Sight, Source, Tree};
+use super::variable::PREFIX;
 use crate::diagnostic::{Diagnostic, Severity, suggest};
 
 /// What the command line and the process' environment say.

@@ -15,6 +15,7 @@ mod schema;
 mod secret;
 mod tree;
 pub mod units;
+mod variable;
 
 pub use schema::schema;
 

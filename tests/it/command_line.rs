@@ -99,8 +99,8 @@ fn mail_is_taken_though_nobody_reads_what_is_printed() {
         log.collect(child.stderr.take().unwrap());
         log.find("that standard output is gone", 0, |line| line.contains("standard output is gone").then_some(()));
         write_file(&setup.dir.path().join("mail.eml"), &mail("unread", "x"));
-        let send = ["send", "mail.eml", "--from", "ann@example.org", "--to", "support@example.com", "--config"];
-        let sent = Command::new(PROGRAM).args(send).arg(&file).current_dir(setup.dir.path()).output().unwrap();
+        let command = ["send", "mail.eml", "--from", "ann@example.org", "--to", "support@example.com", "--config"];
+        let sent = Command::new(PROGRAM).args(command).arg(&file).current_dir(setup.dir.path()).output().unwrap();
         assert!(sent.status.success(), "{sent:?}\n{:?}", log.all());
         signal(&child, "TERM");
         let end = std::time::Instant::now() + DEADLINE;
