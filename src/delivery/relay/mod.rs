@@ -65,6 +65,8 @@ pub enum Extent {
     Unreachable,
     /// It is there and asks for less.
     Busy,
+    /// It has taken messages over this connection and wants no more over it just now.
+    Closing,
     /// The connection broke over this message. Others may fare better.
     Broke,
 }
@@ -139,7 +141,7 @@ impl Relay<'_> {
             peer: Some(connection.peer.clone()),
             tls: connection.tls.clone(),
             passes_dsn: connection.offers.dsn,
-            trouble: trouble(sent.broken, sent.refused),
+            trouble: trouble(sent.broken, sent.refused, connection.carried),
             connection: goes_on.then_some(connection),
         }
     }
@@ -171,12 +173,15 @@ fn beyond(result: &Result<Reply, Failure>) -> bool {
     reply.is_some_and(|reply| matches!(reply.code, 452 | 552) && matches!(reply.status, None | Some((5, 3))))
 }
 
-/// What a transaction says of the destination's health, beyond its message's fate.
-fn trouble(broken: Option<Failure>, refused: Option<Failure>) -> Option<Trouble> {
+/// What a transaction, its connection's `carried`th, says of the destination's health, beyond its message's fate.
+fn trouble(broken: Option<Failure>, refused: Option<Failure>, carried: usize) -> Option<Trouble> {
     if let Some(failure) = broken {
-        // RFC 5321 §3.8: 421 is about the service, whatever it answers.
-        let busy = failure.reply.as_ref().is_some_and(|reply| reply.code == 421);
-        let extent = if busy { Extent::Busy } else { Extent::Broke };
+        // RFC 5321 §3.8: 421 is about the service, whatever it answers. Many count the messages of a connection.
+        let extent = match failure.reply.as_ref().is_some_and(|reply| reply.code == 421) {
+            true if carried > 1 => Extent::Closing,
+            true => Extent::Busy,
+            false => Extent::Broke,
+        };
         return (failure.retry == Retry::Later).then_some(Trouble { extent, failure });
     }
     // RFC 3463: X.3.2, the system takes no mail; X.7.*, its policy, which at MAIL and DATA is as a rule one on us. At
@@ -201,5 +206,39 @@ pub fn seconds(duration: Duration) -> String {
         format!("{} s", duration.as_secs())
     } else {
         format!("{} ms", duration.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(code: u16, status: Option<(u16, u16)>) -> Failure {
+        let reply = Reply { code, status, text: "no".into() };
+        super::reply::refused(reply, "MAIL FROM", "mx1.example.net [192.0.2.1]:25")
+    }
+
+    #[test]
+    fn what_a_transaction_says_of_the_destination() {
+        let extent =
+            |broken: Option<Failure>, refused: Option<Failure>| trouble(broken, refused, 1).map(|it| it.extent);
+        let closed = Failure::later(Side::Network, "4.4.2", "the connection was closed");
+        assert_eq!(extent(Some(refusal(421, None)), None), Some(Extent::Busy));
+        assert_eq!(trouble(Some(refusal(421, None)), None, 2).map(|it| it.extent), Some(Extent::Closing));
+        assert_eq!(extent(Some(closed), None), Some(Extent::Broke));
+        assert_eq!(extent(Some(refusal(552, Some((3, 4)))), None), None, "its last words were of the message");
+        assert_eq!(extent(None, Some(refusal(451, Some((7, 500))))), Some(Extent::Busy));
+        assert_eq!(extent(None, Some(refusal(450, Some((3, 2))))), Some(Extent::Busy));
+        assert_eq!(extent(None, Some(refusal(451, Some((3, 0))))), None);
+        assert_eq!(extent(None, Some(refusal(550, Some((7, 1))))), None);
+        assert_eq!(extent(None, None), None);
+    }
+
+    #[test]
+    fn too_many_recipients_are_told_from_full_mailboxes() {
+        let is_beyond = |code, status| beyond(&Err(refusal(code, status)));
+        assert!(is_beyond(452, None) && is_beyond(452, Some((5, 3))) && is_beyond(552, Some((5, 3))));
+        assert!(!is_beyond(452, Some((2, 2))) && !is_beyond(450, Some((5, 3))) && !is_beyond(552, Some((2, 2))));
+        assert!(!beyond(&Ok(Reply::new(250, 0, 0, "ok"))));
     }
 }

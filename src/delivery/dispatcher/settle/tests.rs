@@ -5,6 +5,8 @@ use std::path::Path;
 use super::*;
 use crate::config::load;
 use crate::delivery::Side;
+use crate::delivery::dispatcher::attempt::{Extent, Trouble};
+use crate::delivery::dispatcher::destination::Resting;
 use crate::mail::{Address, MessageId};
 use crate::store::WebhookTask;
 
@@ -210,4 +212,47 @@ fn a_worker_that_fails_for_days_is_given_up_without_telling_the_world_why() {
     assert!(matches!(settlement.result, Settled::Dead { .. }));
     let Some(NewDelivery { task: Task::Notice(notice), .. }) = settlement.then.first() else { panic!() };
     assert!(!notice.diagnostic.contains("secret"));
+}
+
+fn rested(extent: Extent, was_due: bool, age: Duration) -> Settlement {
+    let failure = Failure::later(Side::Network, "4.4.1", "connect to mx1.example.net [192.0.2.1]:25: refused");
+    let trouble = Trouble { failure, host: None, wanted: None, extent };
+    let resting = Resting { since: NOW, until: NOW.plus(10 * MINUTE), trouble: std::sync::Arc::new(trouble) };
+    let config = config();
+    judge(&config).rested(&delivery(Task::Relay(task(Notify::default())), 0, age), &resting, was_due)
+}
+
+#[test]
+fn where_nothing_gets_through_it_counts_for_all_that_were_due() {
+    let settlement = rested(Extent::Unreachable, true, MINUTE);
+    let Settled::Later { due, error, .. } = &settlement.result else { panic!("{settlement:?}") };
+    assert_eq!((*due, error.as_str()), (NOW.plus(10 * MINUTE), "connect to mx1.example.net [192.0.2.1]:25: refused"));
+    let Some(Kind::Attempted(attempted)) = settlement.events.first().map(|event| &event.kind) else { panic!() };
+    assert_eq!((attempted.attempt, attempted.next), (1, Some(*due)), "never before the rest is over");
+    let later = rested(Extent::Unreachable, false, MINUTE);
+    assert_eq!((later.result, later.events.len()), (Settled::Postponed { due: NOW.plus(10 * MINUTE) }, 0));
+}
+
+#[test]
+fn where_less_is_asked_for_nothing_counts_until_the_time_is_up() {
+    let settlement = rested(Extent::Busy, true, MINUTE);
+    assert_eq!(settlement.result, Settled::Postponed { due: NOW.plus(10 * MINUTE) });
+    let delayed = rested(Extent::Busy, true, 250 * MINUTE);
+    assert_eq!(notices(&delayed), [("delayed", "4.4.1", "support@example.com")]);
+    let expired = rested(Extent::Busy, false, 1440 * MINUTE);
+    assert!(matches!(expired.result, Settled::Dead { .. }));
+    assert_eq!(notices(&expired), [("failed", "4.4.7", "support@example.com")]);
+}
+
+#[test]
+fn a_rest_ends_no_later_than_the_time_that_is_left() {
+    let settlement = rested(Extent::Busy, false, 200 * MINUTE);
+    assert_eq!(settlement.result, Settled::Postponed { due: NOW.plus(10 * MINUTE) });
+    let config = config();
+    let nearly = Delivery { delay_noticed: true, ..delivery(Task::Relay(task(Notify::default())), 9, 1435 * MINUTE) };
+    let failure = Failure::later(Side::Network, "4.4.1", "refused");
+    let trouble = Trouble { failure, host: None, wanted: None, extent: Extent::Busy };
+    let resting = Resting { since: NOW, until: NOW.plus(10 * MINUTE), trouble: std::sync::Arc::new(trouble) };
+    let settlement = judge(&config).rested(&nearly, &resting, true);
+    assert_eq!(settlement.result, Settled::Postponed { due: NOW.plus(5 * MINUTE) });
 }
