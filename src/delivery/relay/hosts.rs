@@ -2,7 +2,7 @@
 //!
 //! Standards: RFC 5321 §5.1 (MX), §5.2 (IPv6), RFC 7505 (null MX), §6.3 and RFC 974 (no mail to ourselves).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::config::{Config, ListenAddress};
 use crate::delivery::egress;
@@ -16,6 +16,9 @@ use super::dial::interleave;
 const MAX_HOSTS: usize = 5;
 /// Addresses of one host that are tried in one attempt.
 const MAX_ADDRESSES: usize = 8;
+
+/// The status of a host that is ourselves (RFC 3463 §3.5: a routing loop).
+pub const LEADS_BACK: &str = "5.4.6";
 
 /// A host to be tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +79,7 @@ fn exchanges(domain: &str, mut records: Vec<Mx>, hostname: &str) -> Result<Vec<S
 }
 
 fn loops(domain: &str) -> Failure {
-    Failure::never(Side::Ours, "5.4.6", format!("the best MX of {domain} is this server: mail would loop"))
+    Failure::never(Side::Ours, LEADS_BACK, format!("the best MX of {domain} is this server: mail would loop"))
 }
 
 /// The addresses at which `host` may be connected to.
@@ -123,12 +126,26 @@ async fn look_up(host: &Host, dns: &Dns) -> Result<Vec<IpAddr>, Failure> {
     })
 }
 
-/// One of our own listeners, where it is bound to an address of its own.
+/// One of our own listeners: bound to that address, or to all of them where the address is this machine's.
 fn is_ours(target: &SocketAddr, config: &Config) -> bool {
     config.listeners.iter().any(|listener| match &listener.address {
-        ListenAddress::Socket(bound) => !bound.ip().is_unspecified() && bound == target,
+        ListenAddress::Socket(bound) if bound.ip().is_unspecified() => {
+            bound.port() == target.port() && (bound.is_ipv6() || target.is_ipv4()) && is_this_machines(target.ip())
+        }
+        ListenAddress::Socket(bound) => bound == target,
         ListenAddress::Systemd(_) => false,
     })
+}
+
+/// What is sent to an address of our own comes from the same: the system says so without sending anything.
+fn is_this_machines(ip: IpAddr) -> bool {
+    let any = if ip.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let from = || {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((ip, 25))?;
+        socket.local_addr()
+    };
+    ip.is_loopback() || from().is_ok_and(|from| from.ip() == ip)
 }
 
 #[cfg(test)]
@@ -171,5 +188,28 @@ mod tests {
         let records = vec![mx(10, "a"), mx(20, "MX.us.example"), mx(20, "b"), mx(30, "c")];
         assert_eq!(ordered(records).unwrap(), ["a"]);
         assert_eq!(ordered(vec![mx(10, "mx.us.example"), mx(20, "b")]), Err("5.4.6".to_owned()));
+    }
+
+    #[test]
+    fn a_listener_on_all_addresses_is_at_each_of_this_machines() {
+        let listening = |address: &str| {
+            let address = ListenAddress::Socket(address.parse().unwrap());
+            let listener =
+                crate::config::Listener { address, tls: crate::config::TlsMode::Off, proxy_protocol: Vec::new() };
+            let mut config = Config::default();
+            config.listeners = vec![listener];
+            config
+        };
+        let ours = |target: &str, listener: &str| is_ours(&target.parse().unwrap(), &listening(listener));
+        assert!(ours("127.0.0.1:25", "0.0.0.0:25") && ours("127.0.0.1:25", "[::]:25") && ours("[::1]:25", "[::]:25"));
+        assert!(!ours("127.0.0.1:25", "0.0.0.0:26") && !ours("[::1]:25", "0.0.0.0:25"));
+        assert!(!ours("127.0.0.2:25", "127.0.0.1:25") && ours("127.0.0.1:25", "127.0.0.1:25"));
+        // Somebody else's, and, where there is a way to it, our own as it is seen from there.
+        let elsewhere: SocketAddr = "192.0.2.1:25".parse().unwrap();
+        assert!(!is_this_machines(elsewhere.ip()));
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        if socket.connect(elsewhere).is_ok() {
+            assert!(is_this_machines(socket.local_addr().unwrap().ip()));
+        }
     }
 }

@@ -158,8 +158,14 @@ impl Relay<'_> {
             };
             match tried {
                 Ok(connection) => return Ok(connection),
-                // RFC 5321 §5.1: the next one.
-                Err(failure) => worst = Some(open::weightier(worst, failure)),
+                // RFC 5321 §5.1: the next one, but none that is worse than we are: it would send the mail back to us.
+                Err(failure) => {
+                    let leads_back = failure.status == hosts::LEADS_BACK;
+                    worst = Some(open::weightier(worst, failure));
+                    if leads_back {
+                        break;
+                    }
+                }
             }
         }
         Err(worst.unwrap_or_else(|| Failure::never(Side::Ours, "5.4.4", "there is no host to send to")))
