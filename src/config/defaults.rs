@@ -78,6 +78,7 @@ impl Default for Relay {
         Self {
             smarthost: None,
             port: 25,
+            require_tls: false,
             retry: waits([MINUTE, 5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR]),
             expire: Duration::from_secs(5 * DAY),
             concurrency: 10,

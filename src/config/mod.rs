@@ -264,6 +264,8 @@ pub struct Relay {
     pub smarthost: Option<Smarthost>,
     /// The port at MX hosts.
     pub port: u16,
+    /// An MX host must offer STARTTLS and show a certificate of its name; else the mail waits.
+    pub require_tls: bool,
     /// The waits before each further attempt; the last one repeats.
     pub retry: Vec<Duration>,
     /// How long a delivery is tried before it bounces.

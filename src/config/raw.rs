@@ -246,6 +246,8 @@ pub struct Relay {
     pub password: Option<At<Secrets>>,
     /// The port at MX hosts. Default: 25.
     pub port: Option<At<u16>>,
+    /// Nothing goes to an MX host without TLS and a certificate of its name; it is tried until it expires. Default: false.
+    pub require_tls: Option<bool>,
     /// The waits before each further attempt; the last one repeats.
     pub retry: Option<At<Vec<Parsed<Duration>>>>,
     /// How long a delivery is tried before it bounces. Default: "5days".

@@ -159,6 +159,7 @@ impl Checker<'_> {
         Relay {
             smarthost: self.smarthost(section, raw.smarthost, raw.password.as_ref()),
             port,
+            require_tls: raw.require_tls.unwrap_or(default.require_tls),
             retry: self.waits(raw.retry, default.retry),
             expire: self.time(raw.expire.as_ref(), default.expire),
             concurrency: self.count(raw.concurrency.as_ref(), default.concurrency, 1),

@@ -129,6 +129,7 @@ impl Manner<'_> {
             Some(Smarthost { scheme: Scheme::SmtpStarttls, .. }) => Security::Demanded,
             Some(Smarthost { scheme: Scheme::Smtps, .. }) => Security::Implicit,
             Some(Smarthost { login: Some(_), .. }) => Security::Demanded,
+            None if self.config.relay.require_tls => Security::Demanded,
             Some(_) | None => Security::Opportunistic,
         }
     }

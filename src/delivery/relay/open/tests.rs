@@ -41,15 +41,10 @@ impl Server {
         let counted = Arc::clone(&sessions);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
+            let mut sessions = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
                 counted.fetch_add(1, Ordering::Relaxed);
-                let _gone = stream.write_all(format!("{}\r\n", script.greeting).as_bytes()).await;
-                let begun = talk(&mut stream, &script, script.tls.is_some()).await;
-                if let (true, Some(acceptor)) = (begun, &script.tls)
-                    && let Ok(mut secured) = acceptor.accept(stream).await
-                {
-                    talk(&mut secured, &script, false).await;
-                }
+                sessions.spawn(session(stream, script.clone()));
             }
         });
         Self { address, sessions, _tasks: tasks }
@@ -57,6 +52,16 @@ impl Server {
 
     fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
+    }
+}
+
+async fn session(mut stream: TcpStream, script: Script) {
+    let _gone = stream.write_all(format!("{}\r\n", script.greeting).as_bytes()).await;
+    let begun = talk(&mut stream, &script, script.tls.is_some()).await;
+    if let (true, Some(acceptor)) = (begun, &script.tls)
+        && let Ok(mut secured) = acceptor.accept(stream).await
+    {
+        talk(&mut secured, &script, false).await;
     }
 }
 
@@ -114,10 +119,23 @@ async fn opened(
     roots: Option<Arc<RootCertStore>>,
     addresses: &[SocketAddr],
 ) -> Result<Connection, Failure> {
+    opened_by(&configured(), smarthost, roots, addresses).await
+}
+
+fn configured() -> Config {
     let mut config = Config::default();
     "mx.example.com".clone_into(&mut config.hostname);
+    config
+}
+
+async fn opened_by(
+    config: &Config,
+    smarthost: Option<&Smarthost>,
+    roots: Option<Arc<RootCertStore>>,
+    addresses: &[SocketAddr],
+) -> Result<Connection, Failure> {
     let tls = Tls::new(roots).unwrap();
-    open(&Manner { config: &config, tls: &tls, smarthost }, &host(), addresses).await
+    open(&Manner { config, tls: &tls, smarthost }, &host(), addresses).await
 }
 
 /// Nobody listens there.
@@ -175,4 +193,22 @@ async fn a_login_that_is_refused_is_refused_once_and_never_sent_in_the_clear() {
     let unknown = Server::start(Script { tls: Some(acceptor), ..Script::greeting("220 hi") }).await;
     let failure = opened(Some(&submission()), None, &[unknown.address]).await.unwrap_err();
     assert!(failure.detail.contains("certificate"), "{}", failure.detail);
+}
+
+#[tokio::test]
+async fn require_tls_demands_a_certificate_of_an_mx() {
+    let mut config = configured();
+    config.relay.require_tls = true;
+    let (acceptor, roots) = certified();
+    let secured = Server::start(Script { tls: Some(acceptor), ..Script::greeting("220 hi") }).await;
+    let connection = opened_by(&config, None, Some(roots), &[secured.address]).await.unwrap();
+    assert!(connection.tls.is_some_and(|tls| !tls.contains("unverified")));
+    let failure = opened_by(&config, None, None, &[secured.address]).await.unwrap_err();
+    assert_eq!((failure.retry, failure.status.as_str()), (Retry::Later, "4.7.5"));
+    let plain = Server::start(Script::greeting("220 hi")).await;
+    let failure = opened_by(&config, None, None, &[plain.address]).await.unwrap_err();
+    assert_eq!((failure.retry, failure.status.as_str()), (Retry::Later, "4.7.4"));
+    // What the configuration names says by its scheme.
+    let hop = Smarthost { scheme: Scheme::Smtp, login: None, ..submission() };
+    opened_by(&config, Some(&hop), None, &[plain.address]).await.unwrap();
 }
