@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, MX, TXT};
+use hickory_proto::rr::rdata::{A, CNAME, MX, TXT};
 use hickory_proto::rr::{Name, RData, Record};
 
 #[derive(Debug, Clone)]
@@ -42,6 +42,11 @@ impl Dns {
 
     pub fn a(&self, host: &str, address: Ipv4Addr) -> &Self {
         self.add(host, RData::A(A(address)))
+    }
+
+    /// `host` is another name of `target`.
+    pub fn cname(&self, host: &str, target: &str) -> &Self {
+        self.add(host, RData::CNAME(CNAME(name(target))))
     }
 
     pub fn txt(&self, host: &str, text: &str) -> &Self {
@@ -86,8 +91,17 @@ fn answer(table: &Table, query: &Message) -> Message {
         response.metadata.response_code = ResponseCode::NXDomain;
         return response;
     };
+    let mut owner = question.name().clone();
+    let mut records = records;
+    // An alias is answered with what it stands for (RFC 1034 §4.3.2).
+    while let Some(RData::CNAME(target)) = records.iter().find(|data| matches!(data, RData::CNAME(_))) {
+        response.add_answer(Record::from_rdata(owner, 1, RData::CNAME(target.clone())));
+        owner = target.0.clone();
+        let Some(further) = table.records.get(&owner) else { return response };
+        records = further;
+    }
     for data in records.iter().filter(|data| data.record_type() == question.query_type()) {
-        response.add_answer(Record::from_rdata(question.name().clone(), 1, data.clone()));
+        response.add_answer(Record::from_rdata(owner.clone(), 1, data.clone()));
     }
     response
 }

@@ -224,7 +224,11 @@ impl Connection {
             return;
         }
         if let Some(Next::StartTls) = self.converse(&mut reader) {
-            let Some(config) = self.kind.tls.take() else { return };
+            let Some(config) = self.kind.tls.take() else {
+                // Offered, and not meant.
+                let _ = socket.shutdown(Shutdown::Both);
+                return;
+            };
             let Ok(session) = rustls::ServerConnection::new(config) else { return };
             self.tls = true;
             self.converse(&mut BufReader::new(rustls::StreamOwned::new(session, socket)));
