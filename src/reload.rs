@@ -25,7 +25,7 @@ use crate::listener::TlsState;
 use crate::rules::engine::Budget;
 use crate::rules::{Bindings, Release};
 
-use watch::{Places, notifier};
+use watch::{Places, Told, notifier};
 
 /// Bounds on what is read below `rules/`.
 const MAX_FILES: usize = 5_000;
@@ -264,7 +264,7 @@ impl Drop for Watcher {
 }
 
 async fn run(watched: Watched, watch: Watch) {
-    let Watch { mut guard, mut places, nudge, mut receiver } = watch;
+    let Watch { mut guard, mut places, mut told, nudge, mut receiver } = watch;
     let started = Arc::clone(&watched.current.load().config);
     let mut stamp = places.stamp();
     loop {
@@ -287,7 +287,13 @@ async fn run(watched: Watched, watch: Watch) {
             places = fresh;
         }
         // Even after one that failed, links may lead elsewhere now. The old one watches until the new one does.
-        guard = notifier(&places, nudge.clone(), &watched.bus).or(guard);
+        let now_told = Told::of(&places);
+        guard = notifier(&now_told, nudge.clone(), &watched.bus).or(guard);
+        if now_told != told {
+            // What is watched only from now on may have changed since it was read.
+            told = now_told;
+            let _one_is_waiting_already = nudge.try_send(());
+        }
     }
 }
 

@@ -22,6 +22,7 @@ const MAX_LINKS: usize = 40;
 pub struct Watch {
     pub(super) guard: Option<notify::RecommendedWatcher>,
     pub(super) places: Places,
+    pub(super) told: Told,
     pub(super) nudge: Sender<()>,
     pub(super) receiver: Receiver<()>,
 }
@@ -32,7 +33,8 @@ impl Watch {
     pub fn begin(built: &super::Built, bus: &Bus) -> Self {
         let (nudge, receiver) = tokio::sync::mpsc::channel(1);
         let places = Places::of(built);
-        Self { guard: notifier(&places, nudge.clone(), bus), places, nudge, receiver }
+        let told = Told::of(&places);
+        Self { guard: notifier(&told, nudge.clone(), bus), places, told, nudge, receiver }
     }
 }
 
@@ -61,7 +63,8 @@ impl Places {
 }
 
 /// What is told of. All paths are real ones, since a folder that is watched has one name.
-struct Told {
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Told {
     /// Links on the way to the files, the files themselves, and the folders of those that links lead to.
     hops: BTreeSet<PathBuf>,
     /// Folders that scripts lie below.
@@ -70,7 +73,7 @@ struct Told {
 }
 
 impl Told {
-    fn of(places: &Places) -> Self {
+    pub(super) fn of(places: &Places) -> Self {
         Self {
             hops: places.files.iter().flat_map(|file| hops(file)).collect(),
             roots: places.files.iter().filter(|file| file.is_dir()).map(|folder| real(folder)).collect(),
@@ -135,8 +138,8 @@ fn steps(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Tells of changes below the folders that hold the files and what they lead to.
-pub(super) fn notifier(places: &Places, nudge: Sender<()>, bus: &Bus) -> Option<notify::RecommendedWatcher> {
-    let told = Told::of(places);
+pub(super) fn notifier(told: &Told, nudge: Sender<()>, bus: &Bus) -> Option<notify::RecommendedWatcher> {
+    let told = told.clone();
     let mut folders: Vec<_> =
         told.folders().into_iter().map(|folder| (folder.to_owned(), RecursiveMode::NonRecursive)).collect();
     // Last, so that a folder below one of these is watched with all that is in it.
