@@ -17,7 +17,7 @@ use crate::admin::api::Listening;
 use crate::admin::{self, Control, Health, Readiness};
 use crate::config::{Config, TlsMode};
 use crate::delivery::{self, Decide, Decided, Dispatcher};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::dns::Dns;
 use crate::event::{Bus, Event, Kind};
 use crate::intake::decide::Fate;
@@ -141,13 +141,15 @@ impl App {
             }),
         };
         let watcher = Watcher::start(ours, watch);
+        let mut warnings = built.warnings;
+        warnings
+            .extend(listeners.bound().iter().filter_map(|bound| unencrypted(bound.address, bound.tls, bound.offered)));
         let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let ground = Ground { store: &store, bus: &bus, config: &config, stopping };
         let chores = ground.chores(http_listener, readiness.clone(), listening(&listeners))?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         keep(&bus, &store);
         bus.publish(Event::new(clock::now(), Kind::Started { version }));
-        let warnings = built.warnings;
         Ok(Self { store, bus, current, listeners, dispatcher, watcher, readiness, http, warnings, stop, chores })
     }
 
@@ -283,6 +285,21 @@ fn listening(listeners: &Listeners) -> Vec<Listening> {
         tls: tls_word(bound.offered).into(),
     };
     listeners.bound().iter().map(line).collect()
+}
+
+/// Who listens to the world and meant to offer STARTTLS is told that it doesn't.
+fn unencrypted(address: SocketAddr, tls: TlsMode, offered: TlsMode) -> Option<Diagnostic> {
+    let is_reachable = !address.ip().to_canonical().is_loopback();
+    (is_reachable && tls != offered).then(|| Diagnostic {
+        severity: Severity::Warning,
+        file: String::new(),
+        line: 0,
+        column: 0,
+        width: 1,
+        message: format!("mail comes in unencrypted at {address}: STARTTLS isn't offered without a certificate"),
+        help: Some("add [tls] with `certificate` and `key`, or say `tls = \"off\"` for this [[listener]]".to_owned()),
+        source_line: None,
+    })
 }
 
 fn tls_word(mode: TlsMode) -> &'static str {
@@ -430,5 +447,20 @@ fn decided(judged: intake::decide::Judged) -> Decided {
             events: judged.events,
         },
         Fate::Defer(reply) => Decided::Later { error: reply.to_string(), events: judged.events },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_to_the_world_without_a_certificate_is_told() {
+        let warned = |address: &str, tls, offered| unencrypted(address.parse().unwrap(), tls, offered);
+        let warning = warned("[::]:25", TlsMode::Starttls, TlsMode::Off).unwrap();
+        assert!(warning.message.contains("unencrypted at [::]:25") && warning.help.is_some());
+        assert_eq!(warned("127.0.0.1:2525", TlsMode::Starttls, TlsMode::Off), None);
+        assert_eq!(warned("[::]:25", TlsMode::Off, TlsMode::Off), None);
+        assert_eq!(warned("[::]:25", TlsMode::Starttls, TlsMode::Starttls), None);
     }
 }
