@@ -132,6 +132,8 @@ impl Default for SessionSettings {
             message_timeout: Duration::from_secs(30 * MINUTE),
             session_timeout: Duration::from_secs(HOUR),
             early_talk: EarlyTalk::Refuse,
+            greet_delay: Duration::ZERO,
+            require_tls: Vec::new(),
             repair_line_ends: Vec::new(),
         }
     }

@@ -11,9 +11,12 @@ use super::{Config, Destination, Domain, ListenAddress, Pattern, Route, Webhook}
 use crate::mail::Address;
 use crate::mail::address::domain_key;
 
-/// Domains by name, made when first asked; a copy makes its own.
+/// Domains by name, and whether any of them demands TLS: made when first asked; a copy makes its own.
 #[derive(Default)]
-pub struct Index(OnceLock<HashMap<String, usize>>);
+pub struct Index {
+    names: OnceLock<HashMap<String, usize>>,
+    tls: OnceLock<bool>,
+}
 
 impl Clone for Index {
     fn clone(&self) -> Self {
@@ -37,7 +40,7 @@ impl Config {
     /// As [`Config::domain_for`], for a name in A-labels and lower case.
     #[must_use]
     pub fn domain_by_key(&self, key: &str) -> Option<&Domain> {
-        let names = self.index.0.get_or_init(|| {
+        let names = self.index.names.get_or_init(|| {
             // The first of two that are the same is the one that counts; `check` refuses the second.
             self.domains.iter().enumerate().rev().map(|(at, domain)| (domain.name.clone(), at)).collect()
         });
@@ -52,6 +55,15 @@ impl Config {
             rest = parent;
         }
         None
+    }
+
+    /// Whether mail for this recipient is taken over TLS alone: by its domain's wish, but for the postmaster's, who is to
+    /// be told of trouble with it, too.
+    #[must_use]
+    pub fn requires_tls(&self, recipient: &Address) -> bool {
+        *self.index.tls.get_or_init(|| self.domains.iter().any(|domain| domain.require_tls))
+            && !recipient.local().trim_matches('"').eq_ignore_ascii_case("postmaster")
+            && self.domain_for(recipient).is_some_and(|domain| domain.require_tls)
     }
 
     /// The first enabled `[[route]]` that matches, with its place in the list.

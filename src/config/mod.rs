@@ -118,6 +118,8 @@ pub struct Domain {
     /// The separator of a subaddress; empty switches it off.
     pub subaddress: String,
     pub case_sensitive: bool,
+    /// RCPT in the clear is refused (530 5.7.0, RFC 3207 §4), but for the postmaster.
+    pub require_tls: bool,
 }
 
 /// `[[route]]`
@@ -333,6 +335,10 @@ pub struct SessionSettings {
     pub session_timeout: Duration,
     /// Refuse (554) a client that talks before the greeting.
     pub early_talk: EarlyTalk,
+    /// How long the greeting waits for such a one.
+    pub greet_delay: Duration,
+    /// Peers whose mail in the clear is refused (530 5.7.0, RFC 3207 §4).
+    pub require_tls: Vec<IpNet>,
     /// Peers whose bare CR and LF are repaired and not refused.
     pub repair_line_ends: Vec<IpNet>,
 }

@@ -148,6 +148,8 @@ pub struct Domain {
     pub subaddress: Option<At<String>>,
     /// Whether the case of what is before the @ counts. Default: false.
     pub case_sensitive: Option<bool>,
+    /// Mail for it, but for its postmaster, is taken over TLS alone. Default: false.
+    pub require_tls: Option<At<bool>>,
 }
 
 /// Sends the mail of some recipients elsewhere than to the worker.
@@ -369,6 +371,10 @@ pub struct Session {
     pub session_timeout: Leaf<Duration>,
     /// refuse | allow: a client that talks before the greeting. Default: refuse.
     pub early_talk: Option<At<EarlyTalk>>,
+    /// How long the greeting waits for one that talks before it; 0 s catches only who has talked already. Default: "0 s".
+    pub greet_delay: Leaf<Duration>,
+    /// Networks whose mail is taken over TLS alone. Default: none.
+    pub require_tls: Option<At<Vec<Parsed<IpNet>>>>,
     /// Networks whose bare CR and LF are repaired and not refused. Default: none.
     #[serde(default)]
     pub repair_line_ends: Vec<Parsed<IpNet>>,

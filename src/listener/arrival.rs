@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -97,6 +98,7 @@ pub(super) async fn stopping(mut stop: watch::Receiver<Stop>) {
 }
 
 pub(super) fn settings(config: &Config, visit: &Visit, bound: &Bound, shared: &Shared) -> Settings {
+    let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&visit.client.ip));
     let upgradable = matches!(bound.tls, TlsMode::Starttls | TlsMode::Required);
     Settings {
         hostname: config.hostname.clone(),
@@ -104,8 +106,8 @@ pub(super) fn settings(config: &Config, visit: &Visit, bound: &Bound, shared: &S
         recipients: config.limits.recipients,
         errors: config.limits.errors,
         starttls: upgradable && shared.parts.tls.load().is_available(),
-        tls_required: bound.tls == TlsMode::Required,
-        repair_line_ends: config.session.repair_line_ends.iter().any(|network| network.contains(&visit.client.ip)),
+        tls_required: bound.tls == TlsMode::Required || is_in(&config.session.require_tls),
+        repair_line_ends: is_in(&config.session.repair_line_ends),
         command_timeout: config.session.command_timeout,
         data_timeout: config.session.data_timeout,
     }

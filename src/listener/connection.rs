@@ -266,8 +266,9 @@ impl<'a> Connection<'a> {
             return;
         }
         let reason = limit.reason();
+        let phase = self.session.phase();
         self.session.time_out(&format!("Closing: {reason}"));
-        self.told = Some((self.session.phase(), reason));
+        self.told = Some((phase, reason));
     }
 
     /// The server is stopping: the session decides whether it can go on for its message, but not beyond the deadline.
@@ -288,6 +289,9 @@ impl<'a> Connection<'a> {
             self.visit.client.esmtp = *esmtp;
         }
         self.visit.acknowledged = self.session.acknowledged();
+        if self.lacks_tls(&question) {
+            return self.session.turn_down(&Reply::new(530, 7, 0, "Must issue a STARTTLS command first"));
+        }
         let asked = Asked::of(&question);
         let answer = match self.reserve_for(&question) {
             Ok(()) => {
@@ -303,8 +307,9 @@ impl<'a> Connection<'a> {
             self.times.message_over();
             self.reservation.release();
         }
+        let is_early_talker = asked == Asked::Connect && self.is_early_talker(&answer).await;
         self.times.moved(Instant::now());
-        if asked == Asked::Connect && self.is_early_talker(&answer) {
+        if is_early_talker {
             self.session.early_talk();
         } else {
             self.session.answer(answer);
@@ -321,12 +326,26 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// RFC 5321 §4.3.1: the client waits for the greeting. Costs an honest one nothing.
-    fn is_early_talker(&self, answer: &Answer) -> bool {
+    /// RFC 5321 §4.3.1: the client waits for the greeting. Costs an honest one nothing but `greet_delay`.
+    async fn is_early_talker(&self, answer: &Answer) -> bool {
         let refused = matches!(answer, Answer::Reply(reply) if !reply.is_positive());
-        !refused
-            && self.config.session.early_talk == EarlyTalk::Refuse
-            && self.stream.as_ref().is_some_and(Stream::has_octets)
+        let Some(stream) = &self.stream else { return false };
+        if refused || self.config.session.early_talk != EarlyTalk::Refuse {
+            return false;
+        }
+        if !self.config.session.greet_delay.is_zero() {
+            tokio::select! {
+                () = stream.wait_for_octets(self.config.session.greet_delay) => {}
+                () = stopping(self.stop.clone()) => {}
+            }
+        }
+        stream.has_octets()
+    }
+
+    /// RFC 3207 §4: a recipient whose domain demands TLS, in the clear.
+    fn lacks_tls(&self, question: &Question) -> bool {
+        self.visit.client.tls.is_none()
+            && matches!(question, Question::RcptTo { recipient } if self.config.requires_tls(&recipient.address))
     }
 
     /// RFC 3207 §4

@@ -43,6 +43,13 @@ impl Stream {
             Self::Tls(_) => false,
         }
     }
+
+    /// Until the peer has sent something or has gone, but for `time` at the most. At once for TLS.
+    pub(super) async fn wait_for_octets(&self, time: Duration) {
+        if let Self::Plain(tcp) = self {
+            let _it_may_have_kept_silent = tokio::time::timeout(time, tcp.peek(&mut [0])).await;
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -241,6 +241,16 @@ impl Session {
         }
     }
 
+    /// Answers the question with a refusal of the driver's own, which is noted for the log as the session's are.
+    pub fn turn_down(&mut self, reply: &Reply) {
+        let recipient = match &self.stage {
+            Stage::Waiting(Waiting::Rcpt(recipient)) => Some(recipient.clone()),
+            _ => None,
+        };
+        self.note_refusal(self.phase(), reply, recipient.as_deref());
+        self.answer(Answer::Reply(reply.clone()));
+    }
+
     /// TLS stands: back to before EHLO, and STARTTLS is no longer offered (RFC 3207 §4.2).
     /// Also to be called before the first `poll` where TLS is implicit.
     pub fn tls_started(&mut self) {

@@ -53,6 +53,47 @@ fn tls_from_the_first_octet_and_tls_demanded() {
 }
 
 #[test]
+fn a_domain_may_take_its_mail_over_tls_alone() {
+    let sink = SmtpSink::start();
+    let certificate = Certificate::for_name("mx.example.com");
+    let domains = "[[domain]]\nname = \"example.com\"\npostmaster = \"admin@example.net\"\nrequire_tls = true\n\
+                   [[domain]]\nname = \"example.edu\"\npostmaster = \"admin@example.net\"";
+    let server = Setup::relaying_to(&sink).certificate(&certificate).toml(domains).start();
+    let mut client = server.client();
+    let mark = server.log.mark();
+    client.command("MAIL FROM:<ann@example.org>").expect(250);
+    client.command("RCPT TO:<support@Example.COM>").expect_status(530, "5.7.0");
+    server.wait_event(mark, "refused", |event| event["recipient"] == "support@Example.COM" && event["phase"] == "rcpt");
+    client.command("RCPT TO:<postmaster@example.com>").expect(250);
+    client.command("RCPT TO:<support@example.edu>").expect(250);
+    client.start_tls(&certificate, "mx.example.com");
+    client.send("ann@example.org", &["support@example.com"], &mail("encrypted", "x")).expect(250);
+    sink.wait(1);
+}
+
+#[test]
+fn of_a_peer_mail_may_be_taken_over_tls_alone() {
+    let sink = SmtpSink::start();
+    let certificate = Certificate::for_name("mx.example.com");
+    let peers = "[session]\nrequire_tls = [\"192.0.2.0/24\", \"127.0.0.0/8\"]";
+    let server = Setup::relaying_to(&sink).certificate(&certificate).toml(peers).start();
+    let mut client = server.client();
+    client.command("MAIL FROM:<ann@example.org>").expect_status(530, "5.7.0");
+    client.start_tls(&certificate, "mx.example.com");
+    client.send("ann@example.org", &["support@example.com"], &mail("encrypted", "x")).expect(250);
+    sink.wait(1);
+}
+
+#[test]
+fn what_is_listened_with_is_what_is_offered() {
+    let without = Setup::new().start();
+    let with = Setup::new().certificate(&Certificate::for_name("mx.example.com")).start();
+    for (server, tls) in [(without, "off"), (with, "starttls")] {
+        server.wait_event(0, "listening", |event| event["protocol"] == "smtp" && event["tls"] == tls);
+    }
+}
+
+#[test]
 fn a_new_certificate_serves_the_next_session() {
     let old = Certificate::for_name("mx.example.com");
     let server = Setup::new().certificate(&old).start();

@@ -56,6 +56,28 @@ async fn whoever_talks_before_the_greeting_is_refused() {
 }
 
 #[tokio::test]
+async fn the_greeting_waits_for_whoever_talks_before_it() {
+    let server = start(TlsMode::Off, |config| config.session.greet_delay = PATIENCE);
+    let mut client = Client::connect(server.address()).await;
+    until(|| server.listeners.open() == 1).await;
+    client.send(b"EHLO too.early\r\n").await;
+    assert!(client.reply().await.starts_with("554 "));
+
+    let server = start(TlsMode::Off, |config| config.session.greet_delay = SOON);
+    Client::greeted(server.address()).await;
+}
+
+#[tokio::test]
+async fn a_greeting_that_waits_holds_up_no_stop() {
+    let server = start(TlsMode::Off, |config| config.session.greet_delay = Duration::from_secs(60));
+    let mut client = Client::connect(server.address()).await;
+    until(|| server.listeners.open() == 1).await;
+    let drained = tokio::spawn(server.listeners.drain(Duration::from_secs(3600)));
+    client.reply().await;
+    tokio::time::timeout(PATIENCE, drained).await.expect("the stop not to wait for it").unwrap();
+}
+
+#[tokio::test]
 async fn early_talk_may_be_allowed() {
     let server = start_silent(TlsMode::Off, |config| config.session.early_talk = EarlyTalk::Allow);
     let mut client = Client::connect(server.address()).await;

@@ -12,6 +12,10 @@ use super::{Checker, or, plain};
 use crate::diagnostic::suggest;
 use crate::mail::Address;
 
+/// Where TLS is demanded and nobody can have it.
+pub(super) const NO_TLS: &str = "no listener offers TLS, so all of this mail would be refused";
+pub(super) const OFFER_TLS: &str = "add [tls] with `certificate` and `key`, and a listener whose `tls` isn't \"off\"";
+
 impl Checker<'_> {
     /// A script, as written; it must be there.
     pub(super) fn worker(&mut self, main: Option<&At<Parsed<PathBuf>>>, default: &Path) -> PathBuf {
@@ -120,7 +124,7 @@ impl Checker<'_> {
         listeners
     }
 
-    pub(super) fn domains(&mut self, raw: Vec<At<raw::Domain>>) -> Vec<Domain> {
+    pub(super) fn domains(&mut self, raw: Vec<At<raw::Domain>>, offers_tls: bool) -> Vec<Domain> {
         let mut domains: Vec<Domain> = Vec::with_capacity(raw.len());
         let mut postmasters = Vec::with_capacity(raw.len());
         for At { value, node } in raw {
@@ -138,6 +142,10 @@ impl Checker<'_> {
                 self.error(name.node, "this domain stands further up already", None);
             }
             let subaddress = self.separator(value.subaddress);
+            let require_tls = value.require_tls.as_ref().is_some_and(|at| at.value);
+            if let Some(at) = value.require_tls.filter(|at| at.value && !offers_tls) {
+                self.error(at.node, NO_TLS, Some(OFFER_TLS));
+            }
             let Some(postmaster) = value.postmaster else { continue };
             postmasters.push(postmaster.node);
             domains.push(Domain {
@@ -146,6 +154,7 @@ impl Checker<'_> {
                 main,
                 subaddress,
                 case_sensitive: value.case_sensitive.unwrap_or(false),
+                require_tls,
             });
         }
         self.postmasters_are_elsewhere(&domains, &postmasters);

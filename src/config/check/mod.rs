@@ -14,7 +14,7 @@ use super::leaf::{Parsed, Size};
 use super::raw;
 use super::secret::{NoSecret, Reading, SecretSource, Secrets, Surroundings, check_webhook_key, placeholder, read};
 use super::tree::{Hole, NodeId, Origin, Source};
-use super::{Budget, Config, Dns, Http, Limits, Retention, Secret, SessionSettings};
+use super::{Budget, Config, Dns, EarlyTalk, Http, Limits, Retention, Secret, SessionSettings, TlsMode};
 use crate::diagnostic::{Diagnostic, Severity};
 
 /// What checking sees and finds.
@@ -34,6 +34,9 @@ pub struct Checker<'a> {
     /// Where `[tls]` names its certificate.
     pub tls: Option<Diagnostic>,
 }
+
+/// How long a greeting may wait.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
 /// The value of a leaf, or the default.
 fn or<T: Clone>(leaf: Option<&At<Parsed<T>>>, default: T) -> T {
@@ -212,7 +215,8 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
     let has_domains = !file.domain.is_empty() || checker.is_hole("domain");
     let tls = checker.tls(file.tls);
     let listeners = checker.listeners(&file.listener, has_tls, has_domains);
-    let domains = checker.domains(file.domain);
+    let offers_tls = has_tls && listeners.iter().any(|listener| listener.tls != TlsMode::Off);
+    let domains = checker.domains(file.domain, offers_tls);
     let destinations = checker.destinations(file.destination);
     let (webhook_defaults, webhooks) = checker.webhooks(file.webhook_defaults.unwrap_or_default(), file.webhook);
     let kv_namespaces = checker.kv_namespaces(&file.kv_namespaces);
@@ -227,7 +231,7 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
             .hostname
             .map_or_else(|| inbound::hostname(checker.machine).unwrap_or(default.hostname), |at| at.value.0.0),
         main,
-        data_dir: checker.base.join(or(file.data_dir.as_ref(), default.data_dir)),
+        data_dir: checker.data_dir(file.data_dir.as_ref(), default.data_dir),
         listeners,
         tls,
         http: checker.http(file.http),
@@ -244,7 +248,7 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
         limits: checker.limits(&file.limits.unwrap_or_default()),
         budget: checker.budget(&file.budget.unwrap_or_default()),
         retention: checker.retention(&file.retention.unwrap_or_default()),
-        session: checker.session(file.session.unwrap_or_default()),
+        session: checker.session(file.session.unwrap_or_default(), offers_tls),
         env_name: env_name.to_owned(),
         base_dir: checker.base.to_path_buf(),
         index: super::lookup::Index::default(),
@@ -261,6 +265,22 @@ impl Checker<'_> {
             let help = "give `certificate` and `key`; the files are read again when an ACME client renews them";
             self.error_at_key(acme.node, "`acme` is not offered by this version", Some(help));
         }
+    }
+
+    /// The command line's way in is a Unix socket in it, whose path has 108 octets with the NUL at its end (unix(7)).
+    fn data_dir(&mut self, data_dir: Option<&At<Parsed<PathBuf>>>, default: PathBuf) -> PathBuf {
+        let full = self.base.join(or(data_dir, default));
+        let most = 107 - "/control.sock".len();
+        let length = full.as_os_str().len();
+        if length > most {
+            let message = format!("the path of the data directory has {length} octets, and {most} are the most");
+            let help = format!("a socket is made in it, whose path is bounded; {} is too long", full.display());
+            match data_dir {
+                Some(at) => self.error(at.node, &message, Some(&help)),
+                None => self.lack_in_all("data_dir", &message, &help),
+            }
+        }
+        full
     }
 
     fn http(&mut self, http: Option<raw::Http>) -> Http {
@@ -338,14 +358,29 @@ impl Checker<'_> {
         checked
     }
 
-    fn session(&mut self, session: raw::Session) -> SessionSettings {
+    fn session(&mut self, session: raw::Session, offers_tls: bool) -> SessionSettings {
         let default = SessionSettings::default();
+        let early_talk = session.early_talk.map_or(default.early_talk, |at| at.value);
+        if let Some(at) = session.greet_delay.as_ref().filter(|at| !at.value.0.is_zero()) {
+            if at.value.0 > LONGEST_DELAY {
+                let help = "a client waits five minutes for it at the most (RFC 5321 §4.5.3.2.1), many wait less";
+                self.error(at.node, "the greeting may wait for a minute and no longer", Some(help));
+            }
+            if early_talk == EarlyTalk::Allow {
+                self.warn(at.node, "clients wait and nobody is caught, as `early_talk` is \"allow\"", None);
+            }
+        }
+        if let Some(at) = session.require_tls.as_ref().filter(|at| !at.value.is_empty() && !offers_tls) {
+            self.error(at.node, inbound::NO_TLS, Some(inbound::OFFER_TLS));
+        }
         SessionSettings {
             command_timeout: self.time(session.command_timeout.as_ref(), default.command_timeout),
             data_timeout: self.time(session.data_timeout.as_ref(), default.data_timeout),
             message_timeout: self.time(session.message_timeout.as_ref(), default.message_timeout),
             session_timeout: self.time(session.session_timeout.as_ref(), default.session_timeout),
-            early_talk: session.early_talk.map_or(default.early_talk, |at| at.value),
+            early_talk,
+            greet_delay: or(session.greet_delay.as_ref(), default.greet_delay),
+            require_tls: session.require_tls.map_or(default.require_tls, |at| plain(at.value)),
             repair_line_ends: plain(session.repair_line_ends),
         }
     }
