@@ -210,10 +210,15 @@ impl App {
     }
 }
 
-/// What belongs to no message is kept in the store's log.
+/// What belongs to no message is kept in the store's log. Of a store that can't write the first fault alone: keeping is
+/// tried each second until it can again, and must not feed on its own failures.
 fn keep(bus: &Bus, store: &Store) {
     let store = store.clone();
-    bus.keep(Some(Arc::new(move |event| store.log(event))));
+    bus.keep(Some(Arc::new(move |event| {
+        if !matches!(event.kind, Kind::Fault { .. }) || store.troubles().is_empty() {
+            store.log(event);
+        }
+    })));
 }
 
 /// What the tasks beside the mail stand on.

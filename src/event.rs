@@ -170,7 +170,7 @@ pub struct Decision {
     pub recipient: Address,
     /// `worker rules/main.rhai`, `route 3 (billing@example.com)`, `postmaster`.
     pub by: String,
-    /// accept, reject, defer, drop, store, fail.
+    /// accept, reject, defer, drop, store, fail; what explains it may follow a blank ([`Decision::word`]).
     pub verdict: String,
     /// The line whose action settled it: `rules/main.rhai:21:9`.
     pub place: Option<String>,
@@ -205,6 +205,14 @@ pub struct Attempted {
     /// When it is tried again, if it is.
     pub next: Option<Timestamp>,
     pub tls: Option<String>,
+}
+
+impl Decision {
+    /// The verdict without what explains it: `store (the worker decided nothing)` is a store.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        self.verdict.split(' ').next().unwrap_or_default()
+    }
 }
 
 impl Event {

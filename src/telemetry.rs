@@ -48,7 +48,15 @@ pub fn init(format: LogFormat, filter: &str, colour: Option<bool>) -> Result<(),
         LogFormat::Text => builder.finish().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).finish().try_init(),
     };
-    done.map_err(|error| error.to_string())
+    done.map_err(|error| error.to_string())?;
+    std::panic::set_hook(Box::new(panicked));
+    Ok(())
+}
+
+/// A panic is a line like others: Rust's own message would break a log of JSON, and wait for a reader that stands still.
+fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
+    let text = panic.payload_as_str().unwrap_or("no text");
+    tracing::error!(place = panic.location().map(tracing::field::display), text, "panicked");
 }
 
 /// A bare word that is no level would be taken for the name of a program's part, and switch the log off without a word.

@@ -80,7 +80,7 @@ fn outcomes(kind: &Kind) -> Vec<&'static str> {
             "later" => vec!["later"],
             _ => vec!["failed"],
         },
-        Kind::Decided(decision) => match decision.verdict.as_str() {
+        Kind::Decided(decision) => match decision.word() {
             "reject" => vec!["rejected"],
             "defer" => vec!["deferred"],
             "drop" => vec!["dropped"],

@@ -107,7 +107,7 @@ fn server(kind: &Kind) -> String {
 }
 
 fn decided(decision: &Decision) -> Vec<String> {
-    let style = match decision.verdict.as_str() {
+    let style = match decision.word() {
         "reject" | "fail" => BAD,
         "defer" => WAIT,
         _ => GOOD,

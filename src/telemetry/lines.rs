@@ -241,8 +241,8 @@ mod tests {
             waiting.add(format!("line {n}\n").as_bytes(), n % 10 == 0);
         }
         assert!(waiting.flush(Duration::from_secs(30)));
-        let expected: String = (0..100).map(|n| format!("line {n}\n")).collect();
-        assert_eq!(String::from_utf8(read.lock().unwrap().clone()).unwrap(), expected);
+        let expected: Vec<String> = (0..100).map(|n| format!("line {n}\n")).collect();
+        assert_eq!(String::from_utf8(read.lock().unwrap().clone()).unwrap(), expected.concat());
     }
 
     #[test]

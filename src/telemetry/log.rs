@@ -80,28 +80,22 @@ fn session(event: &Event) {
         Kind::TlsStarted { version, cipher } => {
             tracing::debug!(session, version = version.as_str(), cipher = cipher.as_str(), "tls started");
         }
-        Kind::TlsFailed { error } => {
-            if is_granted(&SESSIONS, None, event) {
-                tracing::info!(session, error = error.as_str(), "tls failed");
-            }
+        Kind::TlsFailed { error } if is_granted(&SESSIONS, None, event) => {
+            tracing::info!(session, error = error.as_str(), "tls failed");
         }
-        Kind::Refused { phase, ip, sender, recipient, reply } => {
-            if is_granted(&SESSIONS, Some(*ip), event) {
-                tracing::info!(
-                    session,
-                    phase = phase.as_str(),
-                    ip = %ip,
-                    sender = sender.as_deref(),
-                    recipient = recipient.as_deref(),
-                    reply = text(reply).as_str(),
-                    "refused"
-                );
-            }
+        Kind::Refused { phase, ip, sender, recipient, reply } if is_granted(&SESSIONS, Some(*ip), event) => {
+            tracing::info!(
+                session,
+                phase = phase.as_str(),
+                ip = %ip,
+                sender = sender.as_deref(),
+                recipient = recipient.as_deref(),
+                reply = text(reply).as_str(),
+                "refused"
+            );
         }
-        Kind::Dropped { phase, ip, reason } => {
-            if is_granted(&SESSIONS, Some(*ip), event) {
-                tracing::info!(session, phase = phase.as_str(), ip = %ip, reason = reason.as_str(), "dropped");
-            }
+        Kind::Dropped { phase, ip, reason } if is_granted(&SESSIONS, Some(*ip), event) => {
+            tracing::info!(session, phase = phase.as_str(), ip = %ip, reason = reason.as_str(), "dropped");
         }
         _ => {}
     }

@@ -201,10 +201,6 @@ impl Metrics {
         }
     }
 
-    fn add(&self, family: &Family, row: &str, column: &str) {
-        family.add(row, column, 1);
-    }
-
     fn set(&self, level: Level, value: u64) {
         if let Some((_, gauge)) = self.levels.iter().find(|(known, _)| *known == level) {
             gauge.set(float(value));
@@ -220,20 +216,20 @@ impl Metrics {
 
     fn count(&self, event: &Event) {
         match &event.kind {
-            Kind::Connected { .. } => self.add(&self.sessions, "", ""),
-            Kind::TlsStarted { version, .. } => self.add(&self.tls, version, ""),
-            Kind::TlsFailed { .. } => self.add(&self.tls_failures, "", ""),
-            Kind::Refused { phase, reply, .. } => self.add(&self.refused, phase, code(reply.code)),
-            Kind::Dropped { phase, .. } => self.add(&self.dropped, phase, ""),
-            Kind::Fault { .. } => self.add(&self.faults, "", ""),
-            Kind::ReloadFailed { .. } => self.add(&self.reload_failures, "", ""),
+            Kind::Connected { .. } => self.sessions.add("", "", 1),
+            Kind::TlsStarted { version, .. } => self.tls.add(version, "", 1),
+            Kind::TlsFailed { .. } => self.tls_failures.add("", "", 1),
+            Kind::Refused { phase, reply, .. } => self.refused.add(phase, code(reply.code), 1),
+            Kind::Dropped { phase, .. } => self.dropped.add(phase, "", 1),
+            Kind::Fault { .. } => self.faults.add("", "", 1),
+            Kind::ReloadFailed { .. } => self.reload_failures.add("", "", 1),
             Kind::StorageLow { free_bytes, .. } => self.set(Level::StorageFreeBytes, *free_bytes),
-            Kind::DestinationPaused { .. } => self.add(&self.pauses, "", ""),
-            Kind::NoticeSent { .. } => self.add(&self.notices, "sent", ""),
-            Kind::NoticeSuppressed { .. } => self.add(&self.notices, "suppressed", ""),
-            Kind::Failed { .. } => self.add(&self.deliveries_failed, "", ""),
+            Kind::DestinationPaused { .. } => self.pauses.add("", "", 1),
+            Kind::NoticeSent { .. } => self.notices.add("sent", "", 1),
+            Kind::NoticeSuppressed { .. } => self.notices.add("suppressed", "", 1),
+            Kind::Failed { .. } => self.deliveries_failed.add("", "", 1),
             Kind::Attempted(attempt) => {
-                self.add(&self.deliveries, &attempt.kind, &attempt.outcome);
+                self.deliveries.add(&attempt.kind, &attempt.outcome, 1);
                 self.time(&self.delivery_seconds, float(attempt.millis) / 1e3);
             }
             _ => self.count_message(event),
@@ -244,15 +240,15 @@ impl Metrics {
         match &event.kind {
             Kind::Received { size, .. } => self.message_bytes.add("", "", *size),
             Kind::Accepted { .. } => {
-                self.add(&self.messages, "accepted", "");
+                self.messages.add("accepted", "", 1);
                 self.answered(event);
             }
-            Kind::Rejected { .. } => self.add(&self.messages, "rejected", ""),
-            Kind::Deferred { .. } => self.add(&self.messages, "deferred", ""),
-            Kind::Resent { .. } => self.add(&self.messages, "resent", ""),
-            Kind::ScriptFailed { .. } => self.add(&self.script_failures, "", ""),
+            Kind::Rejected { .. } => self.messages.add("rejected", "", 1),
+            Kind::Deferred { .. } => self.messages.add("deferred", "", 1),
+            Kind::Resent { .. } => self.messages.add("resent", "", 1),
+            Kind::ScriptFailed { .. } => self.script_failures.add("", "", 1),
             Kind::Decided(decision) => {
-                self.add(&self.decisions, &decision.verdict, "");
+                self.decisions.add(decision.word(), "", 1);
                 self.time(&self.decision_seconds, float(decision.micros) / 1e6);
             }
             _ => {}
@@ -411,6 +407,24 @@ mod tests {
         ] {
             assert!(text.lines().any(|line| line == zero), "{zero}\n{text}");
         }
+    }
+
+    #[test]
+    fn a_verdict_is_counted_by_its_word() {
+        let metrics = Metrics::new();
+        let decision = crate::event::Decision {
+            recipient: crate::mail::Address::parse("a@example.com").unwrap(),
+            by: "worker rules/main.rhai".to_owned(),
+            verdict: "store (the worker decided nothing)".to_owned(),
+            place: None,
+            effects: Vec::new(),
+            operations: 1,
+            micros: 1,
+            runs: 1,
+        };
+        metrics.count(&event(Kind::Decided(Box::new(decision))));
+        let text = metrics.handle.render();
+        assert!(text.contains(r#"mailworker_decisions_total{verdict="store"} 1"#), "{text}");
     }
 
     #[test]

@@ -60,6 +60,73 @@ fn the_trace_tells_the_whole_story() {
     assert!(listed.contains(id) && listed.contains("story"), "{listed}");
 }
 
+/// Also for a recipient that is decided again, a webhook that is tried again, and a bounce that isn't sent.
+#[test]
+fn the_story_is_told_in_order_to_its_end() {
+    let (sink, hook) = (SmtpSink::start(), crate::harness::HttpSink::start());
+    sink.always("RCPT TO:<gone@", "550 5.1.1 no such user");
+    hook.script(["503 Busy"]);
+    let webhook = format!(
+        "[[webhook]]\nbinding = \"HOOK\"\nurl = \"{}\"\nsecret = {{ env = \"HOOK_SECRET\" }}",
+        hook.url("/services/T0KEN")
+    );
+    let rules = |for_busy: &str| {
+        format!(
+            "fn email(message, env, ctx) {{\n    if message.to.local == \"busy\" {{ {for_busy}; return; }}\n    \
+             ctx.webhook(\"HOOK\", #{{ a: 1 }});\n}}"
+        )
+    };
+    let server = Setup::relaying_to(&sink)
+        .toml(&webhook)
+        .rules(&rules("throw \"not now\""))
+        .environment("HOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        .start();
+    server.send("ann@example.org", &["ready@example.com", "busy@example.com"], &mail("story", "x")).expect(250);
+    hook.wait(2);
+    server.wait_until("the webhook is settled", || (server.newest()["queued"] == 1).then_some(()));
+    let mark = server.log.mark();
+    server.write("rules/main.rhai", &rules("message.forward(\"gone@example.net\")"));
+    server.wait_event(mark, "reloaded", |_| true);
+    server.stdout(&["queue", "retry", "--all"]);
+    server.wait_event(mark, "notice_suppressed", |_| true);
+    let newest = server.newest_settled();
+    let shown = server.stdout(&["messages", "show", newest["id"].as_str().unwrap()]);
+    let mut rest = shown.as_str();
+    for step in [
+        "received  ann@example.org → ready@example.com, busy@example.com",
+        "decided   accept for ready@example.com by worker rules/main.rhai at rules/main.rhai:3",
+        "· webhook to HOOK",
+        "failed    email: rules/main.rhai:2:",
+        "decided   fail for busy@example.com by worker rules/main.rhai",
+        "accepted  250",
+        "later     webhook to HOOK",
+        "attempt 1",
+        "503",
+        "again at",
+        "delivered webhook to HOOK",
+        "attempt 2",
+        "admin     retry",
+        "decided   accept for busy@example.com by worker rules/main.rhai at rules/main.rhai:2",
+        "· forward to gone@example.net",
+        "delivered decide to busy@example.com",
+        "failed    relay to gone@example.net",
+        "550 5.1.1 no such user",
+        "given up  gone@example.net",
+        "no notice to ann@example.org",
+    ] {
+        let at = rest.find(step).unwrap_or_else(|| panic!("{step:?} is not where it should be:\n{shown}"));
+        rest = &rest[at + step.len()..];
+    }
+    assert!(!shown.contains("T0KEN"), "{shown}");
+    // The log tells each step once.
+    for (line, times) in
+        [(" accepted session=", 1), (" script failed ", 1), (" delivery failed ", 1), (" received ", 1)]
+    {
+        let found = server.log.all().iter().filter(|text| !text.starts_with('{') && text.contains(line)).count();
+        assert_eq!(found, times, "{line}\n{}", server.log.all().join("\n"));
+    }
+}
+
 /// Refusals need no login: each is counted, and what a flood of them leaves in the log is bounded.
 #[test]
 fn a_flood_of_refused_recipients_is_counted_and_is_no_flood_of_lines() {
@@ -80,7 +147,7 @@ fn a_flood_of_refused_recipients_is_counted_and_is_no_flood_of_lines() {
     // What was kept back is told at the end of a window, whether or not anything else happens then.
     let told = server.log.find("kept_back", 0, |line| line.contains("kept_back=").then(|| line.to_owned()));
     assert!(told.contains("most_ip=127.0.0.1"), "{told}");
-    let windows = begun.elapsed().as_secs() as usize / 10 + 2;
+    let windows = usize::try_from(begun.elapsed().as_secs()).unwrap() / 10 + 2;
     let written = server.log.all().iter().filter(|line| line.contains(" refused session=")).count();
     assert!(written <= 20 * windows, "{written}");
     let null = server.log.all().iter().any(|line| line.contains(" refused session=") && line.contains("sender=\"<>\""));

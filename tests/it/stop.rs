@@ -39,7 +39,7 @@ fn sigterm_lets_a_message_under_way_be_finished() {
     assert_eq!(sink.mails().len(), 1, "delivered once, before the end or after");
 }
 
-/// sd_notify(3), over a socket as systemd has it.
+/// `sd_notify(3)`, over a socket as systemd has it.
 #[test]
 fn systemd_is_told_of_start_reload_and_stop() {
     let setup = Setup::new();
