@@ -6,7 +6,8 @@
 //! database once, and only then answers: group commit.
 //!
 //! **Invariant**: bytes are durable (fdatasync; for a new file its directory too) before the row that names them commits.
-//! **Invariant**: an I/O error of a sync is never retried on the same file: the segment is abandoned, the database reopened.
+//! **Invariant**: a sync that failed is never retried as it is: the segment is abandoned, the WAL emptied or written again,
+//! the database reopened.
 
 mod acceptance;
 mod apply;
