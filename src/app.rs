@@ -215,7 +215,7 @@ impl App {
 fn keep(bus: &Bus, store: &Store) {
     let store = store.clone();
     bus.keep(Some(Arc::new(move |event| {
-        if !matches!(event.kind, Kind::Fault { .. }) || store.troubles().is_empty() {
+        if !matches!(event.kind, Kind::Fault { .. }) || store.writes() {
             store.log(event);
         }
     })));

@@ -316,6 +316,12 @@ impl Store {
         self.inner.shared.reader.troubles().current(clock::now())
     }
 
+    /// Whether no write failed of late.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.inner.shared.reader.troubles().writes(clock::now())
+    }
+
     /// How many reads are under way. Doesn't keep the store open.
     pub fn reads_open(&self) -> impl Fn() -> usize + Send + Sync + use<> {
         let reads = Arc::clone(&self.inner.reads);

@@ -60,6 +60,11 @@ impl Troubles {
         }
     }
 
+    /// Whether no write failed of late.
+    pub(super) fn writes(&self, now: Timestamp) -> bool {
+        self.lock().writing.as_ref().is_none_or(|(at, _)| now.since(*at) >= WRITING)
+    }
+
     /// In words.
     pub(super) fn current(&self, now: Timestamp) -> Vec<String> {
         let all = self.lock();
@@ -82,6 +87,7 @@ mod tests {
         let troubles = Troubles::default();
         troubles.cannot_write("no".to_owned(), at(100));
         assert_eq!(troubles.current(at(129)), ["no"]);
+        assert!(!troubles.writes(at(129)) && troubles.writes(at(130)));
         assert!(troubles.current(at(130)).is_empty());
         troubles.cannot_write("no".to_owned(), at(140));
         troubles.can_write();
