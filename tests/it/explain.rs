@@ -65,7 +65,7 @@ fn it_tells_the_line_that_decides_and_the_next_hop() {
     let server = setup(&sink).start();
     let told = server.stdout(&["explain", "support@example.com"]);
     for words in
-        ["rules/main.rhai:13:13", "forward to team@example.net", "webhook to TICKETS", "SEEN increment count by 1"]
+        ["rules/main.rhai:13:13", "forward to team@example.net", "webhook to TICKETS", "increment SEEN \"count\" by 1"]
     {
         assert!(told.contains(words), "{words}: {told}");
     }

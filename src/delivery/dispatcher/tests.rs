@@ -131,7 +131,7 @@ async fn an_attempt_that_panics_counts_and_comes_to_its_end() {
     assert!(attempts > 1, "{attempts} attempts");
 }
 
-/// A spool that isn't mounted is no reason to give anything up.
+/// A spool that is lost while the server runs is no reason to give anything up.
 #[tokio::test]
 async fn a_message_whose_segment_is_missing_is_a_fault_and_stays_queued() {
     let house = House::open(tempfile::tempdir().unwrap());
@@ -147,8 +147,8 @@ async fn a_message_whose_segment_is_missing_is_a_fault_and_stays_queued() {
     house.accept(Task::Relay(task)).await;
     house.store.close().await;
     let House { dir, .. } = house;
-    std::fs::rename(dir.path().join("data/spool"), dir.path().join("away")).unwrap();
     let house = House::open(dir);
+    std::fs::rename(house.dir.path().join("data/spool"), house.dir.path().join("away")).unwrap();
     let told = house.bus.subscribe();
     let _dispatcher = house.dispatcher();
     let entry = until(&house, told, |queue, event| {
