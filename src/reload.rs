@@ -270,10 +270,9 @@ async fn run(watched: Watched, watch: Watch) {
     loop {
         match tokio::time::timeout(LOOK_EVERY, receiver.recv()).await {
             Ok(None) => return,
-            Ok(Some(())) => {}
             // Not every file system tells.
             Err(_) if places.stamp() == stamp => continue,
-            Err(_) => {}
+            Ok(Some(())) | Err(_) => {}
         }
         // Until it has been quiet for a while, but not for ever.
         for _ in 0..MAX_STEPS {

@@ -147,7 +147,7 @@ mod tests {
     const BOB: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
     fn budget(in_flight: u64, message_size: u64) -> Arc<Budget> {
-        Budget::new(&Limits { in_flight, message_size, ..Limits::default() })
+        Budget::new(&Limits { message_size, in_flight, ..Limits::default() })
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::config::SessionSettings;
 
 /// Over so long a message's rate is averaged, or over a quarter of its time where that is shorter.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 /// What comes in more slowly than this keeps its room from others for too long; a modem of 1990 was faster.
 const SLOWEST: u64 = 1024;
 
@@ -123,8 +123,8 @@ pub(super) fn later(moment: Instant, duration: Duration) -> Instant {
 mod tests {
     use super::*;
 
-    const COMMAND: Duration = Duration::from_secs(300);
-    const BLOCK: Duration = Duration::from_secs(180);
+    const COMMAND: Duration = Duration::from_mins(5);
+    const BLOCK: Duration = Duration::from_mins(3);
 
     fn settings() -> SessionSettings {
         SessionSettings::default()

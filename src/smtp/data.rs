@@ -84,8 +84,6 @@ impl Body {
                     at += 1;
                 }
                 (State::DotCr, b'\n') => return (at + 1, true),
-                // RFC 5321 §4.5.2: the line has more than its dot, which is taken away.
-                (State::LineStart | State::Dot, _) => self.state = State::Text,
                 (State::Cr, b'\n') => {
                     self.put(b"\r\n");
                     self.state = self.after_line();
@@ -101,7 +99,8 @@ impl Body {
                     self.put(b".");
                     self.state = State::Text;
                 }
-                (State::Repaired | State::RepairedDot, _) => self.state = State::Text,
+                // RFC 5321 §4.5.2: the line has more than its dot, which is taken away.
+                (State::LineStart | State::Dot | State::Repaired | State::RepairedDot, _) => self.state = State::Text,
                 (State::Text, _) => at = self.text(input, at),
             }
         }

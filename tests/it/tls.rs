@@ -128,21 +128,21 @@ fn a_certificate_behind_links_is_renewed_wherever_the_change_is() {
         symlink(format!("..data/{file}"), at("tls").join(file)).unwrap();
     }
     let server = setup.start();
-    let serves = |certificate: &Certificate| {
+    let is_served = |certificate: &Certificate| {
         server.wait_until("the new certificate is served", || {
             let mut client = server.client();
             client.command("STARTTLS").expect(220);
             client.try_shake_hands(certificate, "mx.example.com").is_ok().then_some(())
         });
     };
-    serves(&old);
+    is_served(&old);
 
     let swapped = Certificate::for_name("mx.example.com");
     let at = |path: &str| server.path().join(path);
     swapped.write(&at("tls/..2"));
     symlink("..2", at("tls/..new")).unwrap();
     std::fs::rename(at("tls/..new"), at("tls/..data")).unwrap();
-    serves(&swapped);
+    is_served(&swapped);
 
     swapped.write(&at("live"));
     symlink("../live", at("tls/..new")).unwrap();
@@ -151,7 +151,7 @@ fn a_certificate_behind_links_is_renewed_wherever_the_change_is() {
     server.wait_event(mark, "reloaded", |_| true);
     let written = Certificate::for_name("mx.example.com");
     written.write(&at("live"));
-    serves(&written);
+    is_served(&written);
 }
 
 #[test]

@@ -69,10 +69,10 @@ async fn the_greeting_waits_for_whoever_talks_before_it() {
 
 #[tokio::test]
 async fn a_greeting_that_waits_holds_up_no_stop() {
-    let server = start(TlsMode::Off, |config| config.session.greet_delay = Duration::from_secs(60));
+    let server = start(TlsMode::Off, |config| config.session.greet_delay = Duration::from_mins(1));
     let mut client = Client::connect(server.address()).await;
     until(|| server.listeners.open() == 1).await;
-    let drained = tokio::spawn(server.listeners.drain(Duration::from_secs(3600)));
+    let drained = tokio::spawn(server.listeners.drain(Duration::from_hours(1)));
     client.reply().await;
     tokio::time::timeout(PATIENCE, drained).await.expect("the stop not to wait for it").unwrap();
 }

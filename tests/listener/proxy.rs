@@ -74,7 +74,7 @@ async fn a_header_that_does_not_come_holds_up_no_stop() {
     let server = start(TlsMode::Off, behind_proxy);
     let mut client = Client::connect(server.address()).await;
     until(|| server.listeners.open() == 1).await;
-    let drained = tokio::spawn(server.listeners.drain(std::time::Duration::from_secs(3600)));
+    let drained = tokio::spawn(server.listeners.drain(std::time::Duration::from_hours(1)));
     assert!(client.reply().await.starts_with("421 4.3.2"));
     drained.await.unwrap();
 }

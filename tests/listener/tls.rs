@@ -140,6 +140,6 @@ async fn a_handshake_that_does_not_go_on_holds_up_no_stop() {
     let server = start(TlsMode::Implicit, |config| config.tls = Some(tls_files(&pair, &[])));
     let mut stalled = Client::connect(server.address()).await;
     until(|| server.listeners.open() == 1).await;
-    timeout(PATIENCE, server.listeners.drain(Duration::from_secs(3600))).await.expect("the stop not to wait for it");
+    timeout(PATIENCE, server.listeners.drain(Duration::from_hours(1))).await.expect("the stop not to wait for it");
     assert!(stalled.is_closed().await);
 }

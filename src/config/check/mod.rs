@@ -36,7 +36,7 @@ pub struct Checker<'a> {
 }
 
 /// How long a greeting may wait.
-const LONGEST_DELAY: Duration = Duration::from_secs(60);
+const LONGEST_DELAY: Duration = Duration::from_mins(1);
 
 /// The value of a leaf, or the default.
 fn or<T: Clone>(leaf: Option<&At<Parsed<T>>>, default: T) -> T {
