@@ -215,6 +215,21 @@ fn a_webhook_that_is_throttled_holds_up_no_other_of_its_host() {
     server.leaves_queue();
 }
 
+#[test]
+fn a_scripts_url_that_is_throttled_holds_up_no_other_of_its_host_for_long() {
+    let hook = HttpSink::start();
+    hook.script(["429 Too Many Requests\r\nRetry-After: 40000"]);
+    let url = hook.url("/");
+    let rules = format!("fn email(message, env, ctx) {{ ctx.webhook(\"{url}\" + message.subject, #{{}}); }}");
+    let mut server = Setup::new().rules(&rules).start();
+    let mark = server.log.mark();
+    send(&server, "slow");
+    server.wait_event(mark, "destination_paused", |_| true);
+    send(&server, "fast");
+    assert_eq!(hook.wait(2)[1].path, "/fast");
+    server.leaves_queue();
+}
+
 /// A message that is gone from the store takes no notice, and its delivery's end is stored nevertheless.
 #[test]
 fn a_delivery_without_its_message_is_settled() {

@@ -256,8 +256,13 @@ impl Scene<'_> {
 /// An endpoint that says how long it wants to be left alone is there; one that answers 502 to 504 isn't. A URL that no
 /// `[[webhook]]` names shares its queue with its host's others: its answer is about itself alone.
 fn webhook_trouble(failure: Failure, sent: &Sent, named: bool) -> Trouble {
-    let busy = sent.status == Some(429) || sent.retry_after.is_some() || (!named && sent.status.is_some());
-    let extent = if busy { Extent::Busy } else { Extent::Unreachable };
+    let extent = if !named && sent.status.is_some() {
+        Extent::Partly
+    } else if sent.status == Some(429) || sent.retry_after.is_some() {
+        Extent::Busy
+    } else {
+        Extent::Unreachable
+    };
     let host = Some(sent.host.clone()).filter(|host| !host.is_empty());
     Trouble { failure, host, wanted: sent.retry_after.filter(|_| named), extent }
 }

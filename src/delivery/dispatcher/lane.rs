@@ -22,7 +22,7 @@ use crate::store::Settlement;
 const LINGER: Duration = Duration::from_secs(5);
 /// A destination's first rest is no longer than this.
 const FIRST_REST: Duration = Duration::from_secs(30);
-/// The first one where it has taken messages and ends the connection.
+/// The first one where only a part of it is in trouble.
 const SHORT_REST: Duration = Duration::from_secs(2);
 
 struct Lane {
@@ -145,7 +145,7 @@ impl Lane {
     /// Gives the destination a rest; what waits for it has met its trouble too.
     async fn rest(&mut self, trouble: Trouble, at: (Timestamp, Timestamp)) {
         let config = self.shared.parts.config.load_full();
-        let longest = if trouble.extent == Extent::Closing { SHORT_REST } else { FIRST_REST };
+        let longest = if trouble.extent == Extent::Partly { SHORT_REST } else { FIRST_REST };
         let first = config.relay.retry.first().copied().unwrap_or(longest).min(longest);
         let wanted = trouble.wanted;
         let length = |failures| {

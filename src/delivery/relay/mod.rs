@@ -65,8 +65,8 @@ pub enum Extent {
     Unreachable,
     /// It is there and asks for less.
     Busy,
-    /// It has taken messages over this connection and wants no more over it just now.
-    Closing,
+    /// A part of it asks for less: a connection that has taken messages, one of a host's URLs.
+    Partly,
     /// The connection broke over this message. Others may fare better.
     Broke,
 }
@@ -184,7 +184,7 @@ fn trouble(broken: Option<Failure>, refused: Option<Failure>, carried: usize) ->
     if let Some(failure) = broken {
         // RFC 5321 §3.8: 421 is about the service, whatever it answers. Many count the messages of a connection.
         let extent = match failure.reply.as_ref().is_some_and(|reply| reply.code == 421) {
-            true if carried > 1 => Extent::Closing,
+            true if carried > 1 => Extent::Partly,
             true => Extent::Busy,
             false => Extent::Broke,
         };
@@ -230,7 +230,7 @@ mod tests {
             |broken: Option<Failure>, refused: Option<Failure>| trouble(broken, refused, 1).map(|it| it.extent);
         let closed = Failure::later(Side::Network, "4.4.2", "the connection was closed");
         assert_eq!(extent(Some(refusal(421, None)), None), Some(Extent::Busy));
-        assert_eq!(trouble(Some(refusal(421, None)), None, 2).map(|it| it.extent), Some(Extent::Closing));
+        assert_eq!(trouble(Some(refusal(421, None)), None, 2).map(|it| it.extent), Some(Extent::Partly));
         assert_eq!(extent(Some(closed), None), Some(Extent::Broke));
         assert_eq!(extent(Some(refusal(552, Some((3, 4)))), None), None, "its last words were of the message");
         assert_eq!(extent(None, Some(refusal(451, Some((7, 500))))), Some(Extent::Busy));
