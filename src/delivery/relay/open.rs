@@ -125,10 +125,11 @@ fn named(host: &Host, address: SocketAddr) -> String {
 impl Manner<'_> {
     fn security(&self) -> Security {
         match self.smarthost {
-            // Without a login in the clear, whatever the scheme (the configuration is checked for that too).
-            Some(Smarthost { scheme: Scheme::SmtpStarttls, .. }) => Security::Demanded,
             Some(Smarthost { scheme: Scheme::Smtps, .. }) => Security::Implicit,
-            Some(Smarthost { login: Some(_), .. }) => Security::Demanded,
+            // No login goes in the clear, whatever the scheme (the configuration is checked for that too).
+            Some(Smarthost { scheme: Scheme::SmtpStarttls, .. } | Smarthost { login: Some(_), .. }) => {
+                Security::Demanded
+            }
             None if self.config.relay.require_tls => Security::Demanded,
             Some(_) | None => Security::Opportunistic,
         }

@@ -336,16 +336,16 @@ async fn gone_disables_the_endpoint_and_no_other() {
     let answers = ["410 Gone", "200 OK"].map(|status| Script::Answer(answer(status, "", "")));
     let server = Server::start(answers).await;
     let hooks = webhooks(Table::default());
-    let send =
+    let asked =
         async |path: &str| hooks.send(&config(&server.url(path)), this(), &task(Some("HOOK"), ""), None, None).await;
-    let sent = send("/hush").await;
-    let stored = format!("{:?}", sent.disables.unwrap());
-    assert!(sent.result.unwrap_err().retry == Retry::Never && !stored.contains("hush"), "{stored}");
-    let again = send("/hush").await;
+    let first = asked("/hush").await;
+    let stored = format!("{:?}", first.disables.unwrap());
+    assert!(first.result.unwrap_err().retry == Retry::Never && !stored.contains("hush"), "{stored}");
+    let again = asked("/hush").await;
     let failure = again.result.unwrap_err();
     assert!(again.disables.is_none() && failure.detail.contains("it answered 410 at"), "{}", failure.detail);
     assert_eq!((failure.retry, server.count().1), (Retry::Never, 1));
-    send("/other").await.result.unwrap();
+    asked("/other").await.result.unwrap();
 }
 
 fn message() -> Body {
