@@ -54,7 +54,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
 /// that follows the one that was told, too. SQLite would take up the frames in them, commit behind them, and lose both
 /// when the power goes; it would move them into the database, and meet the older WAL there after a power cut. Only what
 /// is written again is synced again.
-pub(super) fn write_again(wal: &Path) -> Result<(), StoreError> {
+fn write_again(wal: &Path) -> Result<(), StoreError> {
     let failed = |error: std::io::Error| StoreError::io(&format!("sync {}", wal.display()), &error);
     let file = match OpenOptions::new().read(true).write(true).open(wal) {
         Ok(file) => file,
@@ -78,12 +78,12 @@ fn copy_onto_itself(file: &File) -> std::io::Result<()> {
 ///
 /// A sync that failed may have dropped pages of the WAL that are still read from memory: what is committed behind them
 /// would be lost with them when the power goes, however often it is synced. While a reader needs the WAL it can't be
-/// emptied, and nobody can be made to end: what it holds is written again in its place then.
-pub(super) fn begin_wal_anew(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+/// emptied, and nobody can be made to end: what it holds was written again in its place by [`open_writer`].
+pub(super) fn begin_wal_anew(connection: &Connection) -> Result<(), StoreError> {
     connection.busy_timeout(Duration::ZERO)?;
-    let busy: rusqlite::Result<bool> = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+    let done = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     connection.busy_timeout(BUSY)?;
-    if busy? { write_again(&path.with_extension("db-wal")) } else { Ok(()) }
+    Ok(done?)
 }
 
 /// A connection that can't write.

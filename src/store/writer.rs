@@ -311,7 +311,7 @@ impl Writer {
         if self.connection.is_none() {
             let connection = migrate::open_writer(&self.path)?;
             if self.doubtful {
-                migrate::begin_wal_anew(&connection, &self.path)?;
+                migrate::begin_wal_anew(&connection)?;
                 self.doubtful = false;
             }
             wal::count(&connection)?;
