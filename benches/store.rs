@@ -143,6 +143,7 @@ fn claim_and_settle(bencher: Bencher<'_, '_>, together: usize) {
                     kv_writes: Vec::new(),
                     author: None,
                     outcome: None,
+                    keep: None,
                 });
                 bench.store.settle(settlements.collect()).await.unwrap()
             })

@@ -26,7 +26,7 @@ use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
 use crate::mail::{MessageId, Reply};
 use crate::reload::{self, Adjust, Source, Watch, Watched, Watcher};
 use crate::smtp::{Answer, Closed, Question};
-use crate::store::{self, DecideTask, Store, StoreError};
+use crate::store::{self, DecideTask, Keep, Store, StoreError};
 use crate::telemetry::Level;
 use crate::{clock, telemetry};
 
@@ -440,6 +440,8 @@ fn decided(judged: intake::decide::Judged) -> Decided {
     match &judged.fate {
         Fate::Accept => Decided::Done {
             deliveries: judged.deliveries,
+            keep: Some(Keep { until: judged.keep_until, mailbox: judged.mailbox })
+                .filter(|keep| *keep != Keep::default()),
             kv_reads: judged.reads,
             kv_writes: judged.writes,
             events: judged.events,
@@ -447,6 +449,7 @@ fn decided(judged: intake::decide::Judged) -> Decided {
         // The sender has read 250 long since: a notice is the only way left to tell it.
         Fate::Reject(reply) => Decided::Done {
             deliveries: vec![intake::notice(&judged.recipient, reply, clock::now())],
+            keep: None,
             kv_reads: judged.reads,
             kv_writes: judged.writes,
             events: judged.events,

@@ -25,7 +25,7 @@ use crate::dns::Dns;
 use crate::event::{Bus, Event};
 use crate::kv;
 use crate::mail::{MessageId, Reply};
-use crate::store::{Body, DecideTask, NewDelivery, Store};
+use crate::store::{Body, DecideTask, Keep, NewDelivery, Store};
 
 pub use dispatcher::Dispatcher;
 
@@ -64,7 +64,14 @@ pub type Deciding<'a> = Pin<Box<dyn Future<Output = Decided> + Send + 'a>>;
 #[derive(Debug)]
 pub enum Decided {
     /// Commit this; the recipient is dealt with (a rejection is a `Task::Notice` among the deliveries).
-    Done { deliveries: Vec<NewDelivery>, kv_reads: Vec<kv::Read>, kv_writes: Vec<kv::Write>, events: Vec<Event> },
+    Done {
+        deliveries: Vec<NewDelivery>,
+        /// How it asks the message to be kept.
+        keep: Option<Keep>,
+        kv_reads: Vec<kv::Read>,
+        kv_writes: Vec<kv::Write>,
+        events: Vec<Event>,
+    },
     /// The run failed or deferred again: once more, by the schedule of `[relay]`.
     Later { error: String, events: Vec<Event> },
 }

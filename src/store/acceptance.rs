@@ -231,6 +231,15 @@ pub struct Settlement {
     pub author: Option<Box<Acceptance>>,
     /// What the message has become by it (a worker's second run); `None`: what it was.
     pub outcome: Option<MessageOutcome>,
+    /// How it is to be kept by it; `None`: as it was.
+    pub keep: Option<Keep>,
+}
+
+/// What `store(#{ mailbox, retention })` asked for in a second run. The longer retention counts, and the first mailbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keep {
+    pub until: Option<Timestamp>,
+    pub mailbox: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

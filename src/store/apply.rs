@@ -7,7 +7,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::claims::Position;
 use super::spool::Plan;
-use super::{Acceptance, Delivery, DeliveryKey, MessageOutcome, NewDelivery, Settled, Settlement, StoreError, keys};
+use super::{
+    Acceptance, Delivery, DeliveryKey, Keep, MessageOutcome, NewDelivery, Settled, Settlement, StoreError, keys,
+};
 use crate::event::Event;
 use crate::mail::{MessageId, Timestamp};
 
@@ -28,6 +30,8 @@ pub(super) const DEAD: &str = "UPDATE deliveries SET state = 1, attempts = attem
      WHERE message = ?1 AND n = ?2 AND state = 0 RETURNING 0";
 pub(super) const MORE_DELIVERIES: &str =
     "UPDATE messages SET deliveries = deliveries + ?2 WHERE id = ?1 RETURNING deliveries";
+pub(super) const KEEP: &str = "UPDATE messages SET keep_until = max(coalesce(keep_until, ?2), coalesce(?2, keep_until)), \
+     mailbox = coalesce(mailbox, ?3) WHERE id = ?1";
 pub(super) const OUTCOME: &str = "UPDATE messages SET outcome = ?2 WHERE id = ?1";
 
 /// Longest text kept of an error, in octets.
@@ -189,6 +193,10 @@ pub(super) fn settle(
     }
     if let Some(outcome) = settlement.outcome {
         writing.connection.prepare_cached(OUTCOME)?.execute(params![message.to_bytes(), outcome.number()])?;
+    }
+    if let Some(Keep { until, mailbox }) = &settlement.keep {
+        let until = until.map(Timestamp::as_millis);
+        writing.connection.prepare_cached(KEEP)?.execute(params![message.to_bytes(), until, mailbox])?;
     }
     let authored = settlement.author.as_ref().map(|author| accept(writing, author)).transpose()?;
     Ok((effects, authored))

@@ -38,8 +38,8 @@ mod wall;
 mod writer;
 
 pub use acceptance::{
-    Acceptance, Accepted, Body, DecideTask, Delivery, DeliveryKey, MessageOutcome, NewDelivery, NoticeTask, RelayTask,
-    Settled, Settlement, Task, WebhookBody, WebhookTask,
+    Acceptance, Accepted, Body, DecideTask, Delivery, DeliveryKey, Keep, MessageOutcome, NewDelivery, NoticeTask,
+    RelayTask, Settled, Settlement, Task, WebhookBody, WebhookTask,
 };
 
 pub use claims::Warm;

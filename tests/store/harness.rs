@@ -168,6 +168,7 @@ pub fn settlement(key: DeliveryKey, result: Settled) -> Settlement {
         kv_writes: Vec::new(),
         author: None,
         outcome: None,
+        keep: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use mailworker::kv::{Read, Value, Write};
 use mailworker::mail::MessageId;
-use mailworker::store::{Accepted, DeliveryKey, MessageOutcome, Settled, Settlement, Store, StoreError};
+use mailworker::store::{Accepted, DeliveryKey, Keep, MessageOutcome, Settled, Settlement, Store, StoreError};
 
 use crate::harness::*;
 
@@ -134,4 +134,30 @@ async fn an_endless_error_is_kept_in_part() {
     store.settle(vec![settlement(key, Settled::Dead { error })]).await.unwrap();
     let detail = store.message(key.message).await.unwrap();
     assert_eq!(detail.deliveries[0].last_error.as_ref().unwrap().len(), 4096);
+}
+
+/// A worker's second run keeps the message as it asks, and never shorter than another one did.
+#[tokio::test]
+async fn a_second_run_keeps_the_message_for_longer_and_names_its_mailbox() {
+    let home = Home::new();
+    let store = home.open();
+    let mut acceptance = message("kept");
+    acceptance.deliveries = vec![relay(now()); 3];
+    let id = accept(&store, acceptance).await;
+    let kept = || {
+        let sql = "SELECT keep_until, mailbox FROM messages WHERE id = ?1";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<String>>(1)?));
+        home.sql().query_row(sql, [id.to_bytes()], row).unwrap()
+    };
+    let long = now().plus(30 * DAY);
+    let asked = [
+        Keep { until: Some(long), mailbox: None },
+        Keep { until: Some(long.minus(DAY)), mailbox: Some("archive".to_owned()) },
+        Keep { until: None, mailbox: Some("other".to_owned()) },
+    ];
+    for (delivery, keep) in store.claim(now(), 3).await.unwrap().into_iter().zip(asked) {
+        let done = Settlement { keep: Some(keep), ..settlement(delivery.key, Settled::Done) };
+        store.settle(vec![done]).await.unwrap();
+    }
+    assert_eq!(kept(), (Some(long.as_millis()), Some("archive".to_owned())));
 }

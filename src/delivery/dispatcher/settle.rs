@@ -74,6 +74,7 @@ fn settlement(key: DeliveryKey, result: Settled, events: Vec<Event>) -> Settleme
         kv_writes: Vec::new(),
         author: None,
         outcome: None,
+        keep: None,
     }
 }
 
@@ -181,13 +182,13 @@ impl Judge<'_> {
     /// The worker's second run.
     pub(super) fn decided(&self, delivery: &Delivery, task: &DecideTask, decided: Decided) -> Settlement {
         match decided {
-            Decided::Done { deliveries, kv_reads, kv_writes, mut events } => {
+            Decided::Done { deliveries, keep, kv_reads, kv_writes, mut events } => {
                 let sends = deliveries.iter().any(|new| matches!(new.task, Task::Relay(_) | Task::Webhook(_)));
                 let mut done = self.done(delivery, Account { answer: "decided".to_owned(), ..Account::default() });
                 own(&mut events, delivery);
                 done.events.splice(0..0, events);
                 done.outcome = sends.then_some(MessageOutcome::Accepted);
-                Settlement { then: deliveries, kv_reads, kv_writes, ..done }
+                Settlement { then: deliveries, keep, kv_reads, kv_writes, ..done }
             }
             Decided::Later { error, mut events } => {
                 let failure = Failure::later(crate::delivery::Side::Ours, "4.3.0", error);

@@ -276,6 +276,7 @@ fn a_settlement_that_is_told_twice_counts_once() {
         kv_writes: Vec::new(),
         author: None,
         outcome: None,
+        keep: None,
     };
     // The first one's commit was answered with an error, and was on disk nevertheless.
     for _ in 0..2 {
@@ -321,6 +322,7 @@ fn a_trace_is_not_written_to_a_message_that_is_gone() {
         kv_writes: Vec::new(),
         author: None,
         outcome: None,
+        keep: None,
     };
     assert!(bench.commit(vec![Work::Settle(vec![settlement])]).remove(0).is_ok());
     let rows: i64 =

@@ -193,8 +193,13 @@ fn a_worker_that_decides_at_last_forwards_with_what_it_wrote() {
         due: NOW,
     };
     let write = crate::kv::Write::Delete { namespace: "A".into(), key: "b".into() };
-    let decided =
-        Decided::Done { deliveries: vec![forward], kv_reads: Vec::new(), kv_writes: vec![write], events: Vec::new() };
+    let decided = Decided::Done {
+        deliveries: vec![forward],
+        keep: None,
+        kv_reads: Vec::new(),
+        kv_writes: vec![write],
+        events: Vec::new(),
+    };
     let config = config();
     let settlement = judge(&config).decided(&delivery(Task::Decide(task.clone()), 0, MINUTE), &task, decided);
     assert_eq!((settlement.result, settlement.outcome), (Settled::Done, Some(MessageOutcome::Accepted)));
