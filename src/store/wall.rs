@@ -92,7 +92,9 @@ impl Wall {
     pub(super) fn make_younger(&self, claimed: &mut Claimed, now: Timestamp) {
         let unseen = || self.expected().map(|expected| (expected, now.since(expected))).filter(|(_, by)| *by > HOUR);
         let Some((from, by)) = self.held.map(|jump| (jump.from, jump.by)).or_else(unseen) else { return };
-        for delivery in claimed.deliveries_mut().iter_mut().filter(|delivery| delivery.queued_at <= from) {
+        // The last moment that is known may have been some time before a stop: what was queued since lies near it.
+        let before = from.plus(by / 2);
+        for delivery in claimed.deliveries_mut().iter_mut().filter(|delivery| delivery.queued_at < before) {
             delivery.queued_at = delivery.queued_at.plus(by);
         }
     }
