@@ -34,15 +34,20 @@ pub(super) const DELETE: &str = "DELETE FROM kv WHERE namespace = ?1 AND key = ?
 /// Blocks of versions that are given, of 2^32 each; beyond lies what a damaged counter says.
 const MAX_BLOCK: i64 = 1 << 30;
 
-/// Where versions come from. A block of them is reserved when the store is opened, so that none comes twice.
-#[derive(Debug)]
+/// Where versions come from. A block of them is reserved before the first is given, so that none comes twice.
+#[derive(Debug, Default)]
 pub(super) struct Versions {
-    last: i64,
+    last: Option<i64>,
 }
 
 impl Versions {
-    /// Durable before one is given. A counter that is gone or can't be read is made again from the keys themselves.
-    pub(super) fn reserve(connection: &Connection) -> Result<Self, StoreError> {
+    /// Outside of a transaction, once for each opening. Durable before one is given.
+    ///
+    /// A counter that is gone or can't be read is made again from the keys themselves.
+    pub(super) fn reserve(&mut self, connection: &Connection) -> Result<(), StoreError> {
+        if self.last.is_some() {
+            return Ok(());
+        }
         // A statement that returns a row commits when it is reset, and nobody would hear of a commit that failed.
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         let counted = transaction.query_row(COUNTER, [], |row| Ok(row.get::<_, i64>(0).ok())).optional()?.flatten();
@@ -53,12 +58,12 @@ impl Versions {
         let block = block + 1;
         transaction.execute(SET_COUNTER, [block])?;
         transaction.commit()?;
-        Ok(Self { last: block << 32 })
+        self.last = Some(block << 32);
+        Ok(())
     }
 
     fn next(&mut self) -> i64 {
-        self.last += 1;
-        self.last
+        *self.last.insert(self.last.unwrap_or(0) + 1)
     }
 }
 

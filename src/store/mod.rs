@@ -113,20 +113,24 @@ impl Store {
             bus.publish(Event::new(clock::now(), Kind::Fault { what, detail: held.to_owned() }));
         })?;
         let (path, spool_dir) = (directory::database(&options.data_dir), directory::spool(&options.data_dir));
-        if !path.exists() {
+        let new = !path.exists();
+        if new {
             backup::refuse_unfinished(&options.data_dir)?;
             directory::prepare_spool(&options.data_dir)?;
             refuse_lost(&spool_dir, &path)?;
             directory::create(&path).map_err(|e| StoreError::io(&format!("create {}", path.display()), &e))?;
         }
         let mut connection = migrate::open_writer(&path)?;
-        if migrate::is_empty(&connection)? {
+        let empty = migrate::is_empty(&connection)?;
+        if empty && !new {
             directory::prepare_spool(&options.data_dir)?;
             refuse_lost(&spool_dir, &path)?;
         }
         migrate::migrate(&mut connection, &path)?;
-        directory::require_spool(&options.data_dir)?;
-        directory::prepare_spool(&options.data_dir)?;
+        if !empty {
+            directory::require_spool(&options.data_dir)?;
+            directory::prepare_spool(&options.data_dir)?;
+        }
         directory::sync(&options.data_dir)?;
         orphans::refuse_unmounted(&connection, &spool_dir)?;
         let next = orphans::next_segment(&connection, &spool_dir)?;
@@ -134,7 +138,7 @@ impl Store {
         let shared = Shared::new(Reader::beside(&options.data_dir, Some(bus.clone())), bus);
         shared.tally.count(&connection)?;
         shared.tally.spool_bytes.store(readers::spool_bytes(&spool_dir), Ordering::Relaxed);
-        shared.unread.fill(&connection, clock::now())?;
+        recall_unread(&shared, &connection);
         shared.claims.walked_to_start(queue::first_due(&connection)?);
         let spool = spool::Spool::new(spool_dir, options.segment_size, next);
         let writer = Writer::new(options, shared.clone(), connection, spool)?;
@@ -451,6 +455,17 @@ impl Store {
         tokio::task::spawn_blocking(move || query(&reader))
             .await
             .map_err(|error| StoreError::Failed(format!("a query met a fault of its own: {error}")))?
+    }
+}
+
+/// A full disk or a row that can't be read there keeps no store shut: a resend is taken for a new message then.
+fn recall_unread(shared: &Shared, connection: &rusqlite::Connection) {
+    if let Err(error) = shared.unread.fill(connection, clock::now()) {
+        if !connection.is_autocommit() {
+            let _ended_already = connection.execute_batch("ROLLBACK");
+        }
+        let what = "it isn't known whose 250 may not have been read before the start".to_owned();
+        shared.bus.publish(Event::new(clock::now(), Kind::Fault { what, detail: error.to_string() }));
     }
 }
 

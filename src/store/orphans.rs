@@ -160,7 +160,8 @@ impl Orphans<'_> {
         let mut noted = self.connection.prepare(ALL_EMPTIED)?;
         let noted: Vec<i64> = noted.query_map([], |row| row.get(0))?.filter_map(Result::ok).collect();
         for gone in noted.iter().filter(|segment| !segments.contains(segment)) {
-            forget_emptied(self.connection, *gone)?;
+            // On a full disk at a later start.
+            let _best_effort = forget_emptied(self.connection, *gone);
         }
         Ok(())
     }

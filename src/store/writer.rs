@@ -141,7 +141,12 @@ impl Writer {
         connection: Connection,
         spool: Spool,
     ) -> Result<Self, StoreError> {
-        let versions = keys::Versions::reserve(&connection)?;
+        let mut versions = keys::Versions::default();
+        match versions.reserve(&connection) {
+            // A full disk shuts no store: what is there can go out. They are reserved before the next group.
+            Err(StoreError::Full(_)) => {}
+            reserved => reserved?,
+        }
         wal::count(&connection)?;
         let retention = Retention::new(&connection, spool.next())?;
         Ok(Self {
@@ -295,6 +300,11 @@ impl Writer {
         self.shared.claims.start_over();
         error.publish(&self.shared.bus);
         self.shared.reader.troubles().cannot_write(error.to_string(), clock::now());
+        if self.doubtful {
+            // At once, and before the answers: what is refused now isn't to be found in the WAL after a kill. Where it
+            // can't be opened, that is tried again with the next group.
+            let _not_yet = self.connection().is_ok();
+        }
         Err(error)
     }
 
@@ -324,6 +334,7 @@ impl Writer {
     fn group(&mut self, units: &[Unit], now: Timestamp) -> Result<Vec<Outcome>, StoreError> {
         self.connection()?;
         let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
+        self.versions.reserve(connection)?;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let mut plan = self.spool.plan();
         let mut outcomes = Vec::with_capacity(units.len());

@@ -2,7 +2,8 @@
 the states in which a power cut could leave its files.
 
 Only what was synced is sure to be there. Of everything else any part may be: whole writes or sectors of them, in any
-order; new files and deletions, until their directory was synced."""
+order; new files and deletions, until their directory was synced. What a sync has failed on is never sure, whatever
+is synced after it, until it is written again."""
 
 import collections
 import os
@@ -22,6 +23,7 @@ Truncate = collections.namedtuple("Truncate", "path size")
 Create = collections.namedtuple("Create", "path is_dir")
 Remove = collections.namedtuple("Remove", "path")
 Sync = collections.namedtuple("Sync", "path since")
+Unsynced = collections.namedtuple("Unsynced", "path")
 Said = collections.namedtuple("Said", "data")
 
 _CALL = re.compile(r"^(\d+)\s+(\w+)\((.*)$", re.S)
@@ -91,7 +93,7 @@ class Trace:
         """Adds one call; whether it was one of ours."""
         outcome = re.search(r"\)\s+= (-?\d+)(?:<.*>)?(?: .*)?$", arguments)
         if outcome and int(outcome[1]) < 0:
-            return False
+            return self._failed(name, arguments)
         if name in ("openat", "open", "creat"):
             return self._open(arguments)
         if name in ("mkdir", "mkdirat"):
@@ -135,6 +137,15 @@ class Trace:
             return False
         return True
 
+    def _failed(self, name, arguments):
+        """A sync that failed drops what was not yet synced from memory, or rather: still reads it from there."""
+        descriptor = _FD.match(arguments)
+        path = plain(descriptor[2]) if descriptor else ""
+        if name in ("fsync", "fdatasync") and self._inside(path) and self._kept(path):
+            self.ops.append(Unsynced(path))
+            return True
+        return False
+
     @staticmethod
     def _kept(path):
         """The index of the log lives in memory; locks and sockets are nothing that lasts."""
@@ -173,13 +184,17 @@ class PowerCut:
         self.root = trace.root
         ops = trace.ops[:count]
         synced = collections.defaultdict(int)
-        for op in ops:
+        dropped = set()
+        for index, op in enumerate(ops):
             if isinstance(op, Sync):
                 synced[op.path] = max(synced[op.path], op.since)
+            elif isinstance(op, Unsynced):
+                dropped.update((op.path, at) for at in range(synced[op.path], index))
         self.sure, self.loose = [], []
         for index, op in enumerate(ops):
             if isinstance(op, (Write, Truncate)):
-                (self.sure if index < synced[op.path] else self.loose).append((index, op))
+                sure = index < synced[op.path] and (op.path, index) not in dropped
+                (self.sure if sure else self.loose).append((index, op))
             elif isinstance(op, (Create, Remove)):
                 parent = os.path.dirname(op.path)
                 (self.sure if index < synced[parent] or op.path == self.root else self.loose).append((index, op))
