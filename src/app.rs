@@ -24,7 +24,7 @@ use crate::intake::decide::Fate;
 use crate::intake::{self, Current, Intake};
 use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
 use crate::mail::{MessageId, Reply};
-use crate::reload::{self, Adjust, Source, Watch, Watched, Watcher};
+use crate::reload::{self, Adjust, Source, Swapped, Watch, Watched, Watcher};
 use crate::smtp::{Answer, Closed, Question};
 use crate::store::{self, DecideTask, Keep, Store, StoreError};
 use crate::telemetry::Level;
@@ -131,14 +131,7 @@ impl App {
             current: current.clone(),
             tls,
             bus: bus.clone(),
-            swapped: Arc::new({
-                let (budget, store) = (Arc::clone(&budget), store.clone());
-                move |fresh| {
-                    store.expect_waits(longest_wait(fresh));
-                    budget.set(&fresh.limits);
-                    delivery_config.store(Arc::clone(fresh));
-                }
-            }),
+            swapped: follow(budget, store.clone(), delivery_config),
         };
         let watcher = Watcher::start(ours, watch);
         let mut warnings = built.warnings;
@@ -211,6 +204,15 @@ impl App {
 }
 
 /// What belongs to no message is kept in the store's log. Of a store that can't write the first fault alone: keeping is
+/// What a configuration that comes into force changes beside the snapshot.
+fn follow(budget: Arc<Budget>, store: Store, delivery: Arc<ArcSwap<Config>>) -> Swapped {
+    Arc::new(move |fresh| {
+        store.expect_waits(longest_wait(fresh));
+        budget.set(&fresh.limits);
+        delivery.store(Arc::clone(fresh));
+    })
+}
+
 /// tried each second until it can again, and must not feed on its own failures.
 fn keep(bus: &Bus, store: &Store) {
     let store = store.clone();

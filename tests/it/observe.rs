@@ -119,11 +119,10 @@ fn the_story_is_told_in_order_to_its_end() {
     }
     assert!(!shown.contains("T0KEN"), "{shown}");
     // The log tells each step once.
-    for (line, times) in
-        [(" accepted session=", 1), (" script failed ", 1), (" delivery failed ", 1), (" received ", 1)]
-    {
-        let found = server.log.all().iter().filter(|text| !text.starts_with('{') && text.contains(line)).count();
-        assert_eq!(found, times, "{line}\n{}", server.log.all().join("\n"));
+    for line in [" accepted session=", " script failed ", " delivery failed ", " received "] {
+        let of = |log: &[String]| log.iter().filter(|text| !text.starts_with('{') && text.contains(line)).count();
+        let log = server.wait_until(line, || Some(server.log.all()).filter(|log| of(log) > 0));
+        assert_eq!(of(&log), 1, "{line}\n{}", log.join("\n"));
     }
 }
 

@@ -83,7 +83,7 @@ impl Dispatcher {
         let places = Pool::new(parts.config.load().limits.deliveries);
         let attempts = places.usage();
         let shared = Arc::new(Shared {
-            places: places,
+            places,
             cold: Pool::new(MAX_COLD_KIB as usize),
             senders: ByName::default(),
             tls: Tls::new(parts.roots.clone()).map_err(|error| unusable("TLS", error.to_string())),
