@@ -258,11 +258,11 @@ impl Writer {
         let now = clock::now();
         match self.guarded(|writer| writer.group(&units, now)) {
             Ok(outcomes) => {
+                self.shared.reader.troubles().can_write();
                 for (unit, outcome) in units.into_iter().zip(outcomes) {
                     self.conclude(unit, outcome);
                 }
                 self.shared.claims.notify();
-                self.shared.reader.troubles().can_write();
             }
             Err(error) => {
                 if matches!(error, StoreError::Full(_)) {
