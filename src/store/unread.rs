@@ -62,7 +62,8 @@ impl Unread {
     /// Those from before the store was opened.
     pub(super) fn fill(&self, connection: &Connection, now: Timestamp) -> Result<(), StoreError> {
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        let closed: Option<i64> = connection.query_row(TAKE_CLOSED, [], |row| row.get(0)).optional()?;
+        // What stands in a note may be damaged, which keeps no store shut.
+        let closed = connection.query_row(TAKE_CLOSED, [], |_| Ok(())).optional()?;
         let found = if closed.is_some() { written_down(connection)? } else { of_the_last_moments(connection, now)? };
         connection.execute(FORGET, [])?;
         if closed.is_some() {
@@ -94,7 +95,7 @@ fn written_down(connection: &Connection) -> Result<Vec<([u8; 16], Promised)>, St
     while let Some(row) = rows.next()? {
         let name: String = row.get(0)?;
         let Some(id) = name.strip_prefix(PREFIX).and_then(|id| id.parse::<MessageId>().ok()) else { continue };
-        let until = Timestamp::from_millis(row.get(1)?);
+        let Ok(until) = row.get(1).map(Timestamp::from_millis) else { continue };
         let fingerprint = connection.prepare_cached(FINGERPRINT)?.query_row([id.to_bytes()], |row| row.get(0));
         found.extend(fingerprint.optional()?.map(|fingerprint| (fingerprint, Promised { id, until })));
     }
@@ -104,7 +105,7 @@ fn written_down(connection: &Connection) -> Result<Vec<([u8; 16], Promised)>, St
 fn of_the_last_moments(connection: &Connection, now: Timestamp) -> Result<Vec<([u8; 16], Promised)>, StoreError> {
     let newest: Option<[u8; 16]> = connection.query_row(NEWEST, [], |row| row.get(0))?;
     let Some(newest) = newest.map(MessageId::from_bytes) else { return Ok(Vec::new()) };
-    let opened: Option<i64> = connection.query_row(NOTED, [OPENED], |row| row.get(0)).optional()?;
+    let opened: Option<i64> = connection.query_row(NOTED, [OPENED], |row| Ok(row.get(0).ok())).optional()?.flatten();
     let from = newest.timestamp().minus(LAST_MOMENTS).max(Timestamp::from_millis(opened.unwrap_or(0)));
     let limit = i64::try_from(MAX_UNREAD).unwrap_or(i64::MAX);
     let mut statement = connection.prepare(PROMISED)?;
