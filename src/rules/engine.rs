@@ -25,6 +25,8 @@ const MAX_FUNCTIONS: usize = 1000;
 pub(super) const MAX_EXPRESSION: usize = 48;
 /// Operations between two looks at the clock.
 const LOOK: u64 = 128;
+/// Variables named between two looks at the sizes of all.
+const SIZES: u32 = 64;
 
 /// What one run may use.
 #[derive(Debug, Clone)]
@@ -87,7 +89,22 @@ pub(super) fn build(budget: &Budget) -> Engine {
         .set_max_modules(MAX_MODULES);
     let limit = budget.wall_clock;
     engine.on_progress(move |_| METER.with(|meter| meter.tick(limit)));
+    watch_sizes(&mut engine);
     engine
+}
+
+/// Rhai looks at the size of what is computed, but not of what grows in place: `map[key] = value` without end. So now
+/// and then, when a variable is named, all that the function holds is looked at.
+#[allow(deprecated)] // The engine calls it volatile; the cases of hostile scripts show that it holds.
+fn watch_sizes(engine: &mut Engine) {
+    engine.on_var(|_, _, context| {
+        if METER.with(Meter::looks_at_sizes) {
+            for (_, _, value) in context.scope().iter_raw() {
+                context.engine().ensure_data_size_within_limits(value)?;
+            }
+        }
+        Ok(None)
+    });
 }
 
 fn no_sleep(context: &NativeCallContext) -> Result<(), Box<EvalAltResult>> {
@@ -108,6 +125,7 @@ pub(super) fn constants() -> Scope<'static> {
 #[derive(Default)]
 struct Meter {
     operations: Cell<u64>,
+    named: Cell<u32>,
     /// How many it may use; `None`: there is no run.
     most: Cell<Option<u64>>,
     /// By the clock; meaningless without one.
@@ -122,6 +140,13 @@ struct Meter {
 }
 
 impl Meter {
+    /// Called for each variable that is named.
+    fn looks_at_sizes(&self) -> bool {
+        let named = self.named.get().wrapping_add(1);
+        self.named.set(named);
+        named.is_multiple_of(SIZES)
+    }
+
     /// Called for every operation; what it returns ends the run.
     fn tick(&self, limit: Duration) -> Option<Dynamic> {
         let operations = self.operations.get() + 1;
@@ -171,6 +196,7 @@ pub(super) fn metered<T>(
     METER.with(|meter| {
         let allowed = patience.unwrap_or(budget.wall_clock);
         meter.operations.set(0);
+        meter.named.set(0);
         meter.until.set(clock.map_or(Duration::ZERO, |clock| clock.read().saturating_add(allowed)));
         meter.brief.set(patience.is_some());
         meter.cut.set(false);
