@@ -2,7 +2,7 @@
 //!
 //! A session reserves as its message grows and gives all of it back when the message has been answered or has gone with
 //! its session. Where nothing is left to reserve, the message is refused (452 4.3.1) and nobody is killed for want of
-//! memory. While there is plenty, anybody may have it; once half is in use, a network has at most its [`Share`], so that
+//! memory. While there is plenty, anybody may have it; once half is in use, a network has at most its share, so that
 //! nobody can take the room from all others. **Invariant**: what is reserved is released exactly once, by `Drop`.
 
 use std::collections::HashMap;

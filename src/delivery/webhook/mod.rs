@@ -1,7 +1,8 @@
 //! Webhooks: one signed HTTP request for one delivery, and what its answer comes to.
 //!
-//! Must never: ask an endpoint that said 410 ([`Gone`]), follow a redirect, connect to an address that `[egress]` forbids for a URL of a script's, read more
-//! than 4 KiB of an answer, or say a key, a login or a query in an error. An attempt is bounded in time as a whole.
+//! Must never: ask an endpoint that said 410 (`gone`), follow a redirect, connect to an address that `[egress]` forbids for
+//! a URL of a script's, read more than 4 KiB of an answer, or say a key, a login or a query in an error. An attempt is
+//! bounded in time as a whole.
 //! Standards: Standard Webhooks; RFC 9110. Input: a [`WebhookTask`] and, where the body is made from the message, its
 //! octets. Output: [`Sent`]; whether and when it is tried again is the dispatcher's.
 
