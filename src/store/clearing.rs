@@ -240,11 +240,14 @@ impl Writer {
             moved.push((id.to_bytes(), plan.add(*id, &head, &body)?));
         }
         // Durable before a row names it.
-        let written = moving.write(&plan)?;
+        let (written, begun) = (moving.write(&plan)?, plan.begins());
         self.shared.tally.spool_bytes.fetch_add(written, Ordering::Relaxed);
         let transaction = begin(self.connection()?)?;
         for (id, place) in moved {
             transaction.prepare_cached(MOVE)?.execute(params![id, place.segment, place.start])?;
+        }
+        if let Some(segment) = begun {
+            orphans::note_segment(&transaction, segment)?;
         }
         transaction.commit()?;
         Ok(Ok(()))

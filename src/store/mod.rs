@@ -133,7 +133,7 @@ impl Store {
         }
         directory::sync(&options.data_dir)?;
         orphans::refuse_unmounted(&connection, &spool_dir)?;
-        let next = orphans::next_segment(&connection, &spool_dir)?;
+        let next = orphans::next_segment(&connection, &options.data_dir)?;
         orphans::Orphans { connection: &connection, data_dir: &options.data_dir, bus: &bus }.sort_out(clock::now())?;
         let shared = Shared::new(Reader::beside(&options.data_dir, Some(bus.clone())), bus);
         shared.tally.count(&connection)?;

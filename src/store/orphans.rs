@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::check::quarantine::Quarantine;
+use super::check::quarantine::{self, Quarantine};
 use super::records::{Record, Records};
 use super::spool::{self, MAX_SEGMENT};
 use super::{StoreError, directory};
@@ -24,6 +24,10 @@ pub(super) const NEWEST_OF_SEGMENT: &str = "SELECT max(id) FROM messages WHERE s
 pub(super) const NAMED: &str = "SELECT EXISTS (SELECT 1 FROM messages WHERE segment = ?1)";
 pub(super) const LAST_SEGMENT: &str = "SELECT segment FROM messages WHERE segment BETWEEN 0 AND ?1 \
      AND typeof(segment) = 'integer' ORDER BY segment DESC LIMIT 1";
+pub(super) const HIGHEST_SEGMENT: &str =
+    "SELECT value FROM counters WHERE name = 'segment' AND typeof(value) = 'integer' AND value BETWEEN 0 AND ?1";
+pub(super) const NOTE_SEGMENT: &str = "INSERT INTO counters (name, value) VALUES ('segment', ?1) \
+     ON CONFLICT (name) DO UPDATE SET value = iif(typeof(value) = 'integer', max(value, excluded.value), excluded.value)";
 pub(super) const LEADS_THERE: &str =
     "SELECT segment = ?2, segment IS NULL AND head_size = ?3 AND size = ?4 FROM messages WHERE id = ?1";
 pub(super) const TAKE_BACK: &str = "UPDATE messages SET segment = ?2, start = ?3 WHERE id = ?1 AND segment IS NULL";
@@ -113,11 +117,24 @@ pub(super) fn forget_emptied(connection: &Connection, segment: i64) -> Result<()
     Ok(())
 }
 
-/// A number that no segment has borne, going by files and rows.
-pub(super) fn next_segment(connection: &Connection, directory: &Path) -> Result<i64, StoreError> {
+/// A number that no segment has borne: not one that a row names or has named, nor one that is in the spool, nor one that
+/// was put aside and may come back.
+pub(super) fn next_segment(connection: &Connection, data_dir: &Path) -> Result<i64, StoreError> {
     let named: Option<i64> = connection.query_row(LAST_SEGMENT, [MAX_SEGMENT], |row| row.get(0)).optional()?;
-    let there = spool::segments(directory)?.last().copied();
-    Ok(named.max(there).unwrap_or(0).saturating_add(1))
+    // Where the table is missing, a repair is under way that makes it anew.
+    let noted = connection.query_row(HIGHEST_SEGMENT, [MAX_SEGMENT], |row| row.get::<_, i64>(0)).ok();
+    let mut highest = named.max(noted).max(spool::segments(&directory::spool(data_dir))?.last().copied());
+    for aside in quarantine::directories(data_dir)? {
+        highest = highest.max(spool::segments(&aside)?.last().copied());
+    }
+    Ok(highest.unwrap_or(0).saturating_add(1))
+}
+
+/// Notes that a segment of this number is begun, in the transaction whose rows are the first to name it: while its file
+/// is away, and after a repair has taken it from the rows, no other is to bear it.
+pub(super) fn note_segment(connection: &Connection, segment: i64) -> Result<(), StoreError> {
+    connection.prepare_cached(NOTE_SEGMENT)?.execute([segment])?;
+    Ok(())
 }
 
 /// Rows that name segments of which none is there: the spool's file system isn't mounted.

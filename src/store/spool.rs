@@ -92,6 +92,11 @@ impl Plan {
         })
     }
 
+    /// The segment that it begins, if it does.
+    pub(super) fn begins(&self) -> Option<i64> {
+        (self.base == 0 && self.planned > 0).then_some(self.segment)
+    }
+
     pub(super) fn mark(&self) -> Mark {
         Mark { planned: self.planned, chunks: self.chunks.len() }
     }

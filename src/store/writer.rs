@@ -28,7 +28,7 @@ use super::tally::Tally;
 use super::unread::Unread;
 use super::{
     Acceptance, Accepted, Body, DeliveryKey, Options, QueueFilter, Settlement, StoreError, directory, keys, log,
-    migrate, queue,
+    migrate, orphans, queue,
 };
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
@@ -353,6 +353,9 @@ impl Writer {
             }
             connection.prepare_cached("RELEASE unit")?.execute([])?;
             outcomes.push(outcome);
+        }
+        if let Some(segment) = plan.begins() {
+            orphans::note_segment(connection, segment)?;
         }
         let logged = self.log.insert(connection)?;
         let effects = || outcomes.iter().flatten().flat_map(|(_, effects)| effects);

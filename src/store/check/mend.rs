@@ -66,7 +66,9 @@ pub(super) fn mend(
         };
     }
     let spool_dir = directory::spool(data_dir);
-    let next = orphans::next_segment(&connection, &spool_dir)?;
+    let next = orphans::next_segment(&connection, data_dir)?;
+    // Before any row forgets which segment it lay in; the table may be what is to be mended.
+    let _best_effort = orphans::note_segment(&connection, next.saturating_sub(1));
     let spool = Spool::new(spool_dir, SEGMENT_SIZE, next);
     let mut mending = Mending { connection, spool, quarantine, now };
     let mut salvaged = BTreeSet::new();

@@ -16,6 +16,20 @@ use super::super::spool;
 use crate::mail::{MessageId, Timestamp};
 use crate::store::{StoreError, directory};
 
+/// The directories of all repairs.
+pub(in crate::store) fn directories(data_dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let root = root(data_dir);
+    let entries = match std::fs::read_dir(&root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|e| StoreError::io(&format!("read {}", root.display()), &e))?,
+    };
+    Ok(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
+}
+
+fn root(data_dir: &Path) -> PathBuf {
+    data_dir.join("quarantine")
+}
+
 /// The directory of one repair, made when something is put into it.
 pub(in crate::store) struct Quarantine {
     spool: PathBuf,
@@ -28,7 +42,7 @@ pub(in crate::store) struct Quarantine {
 
 impl Quarantine {
     pub(in crate::store) fn new(data_dir: &Path, now: Timestamp) -> Self {
-        let root = data_dir.join("quarantine");
+        let root = root(data_dir);
         let directory = root.join(now.as_millis().to_string());
         Self { spool: directory::spool(data_dir), root, directory, made: false, notes: String::new() }
     }
