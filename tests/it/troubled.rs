@@ -109,20 +109,27 @@ fn a_smarthost_that_is_taken_away_leaves_each_recipient_its_own_way() {
     server.settled();
 }
 
+/// RFC 5321 §3.8: many servers count the messages of a connection, and say 421 when there were enough.
 #[test]
-fn a_421_on_a_connection_that_served_before_is_a_rest() {
+fn a_421_on_a_connection_that_served_before_is_asked_once_more_on_another() {
     let sink = SmtpSink::start();
     let server = Setup::relaying_to(&sink).toml("[relay]\nconcurrency = 1").start();
     send(&server, "taken");
     sink.wait_one();
     server.settled();
+    sink.script("MAIL", ["421 4.7.0 enough of this connection"]);
+    send(&server, "on another");
+    sink.wait(2);
+    assert_eq!(attempts(&server.newest_settled()).len(), 1);
+    assert!(!was_paused(&server));
+
     let mark = server.log.mark();
-    sink.script("MAIL", ["421 4.7.0 slow down"]);
-    send(&server, "put-off");
+    sink.script("MAIL", ["421 4.7.0 slow down", "421 4.7.0 slow down"]);
+    send(&server, "put off");
     let paused = server.wait_event(mark, "destination_paused", |_| true);
     assert!(paused["reason"].as_str().unwrap().contains("421 4.7.0 slow down"), "{paused}");
-    sink.wait(2);
-    assert_eq!(attempts(&server.newest_settled()).len(), 2, "no second connection within one attempt");
+    sink.wait(3);
+    assert_eq!(attempts(&server.newest_settled()).len(), 2, "no third connection within one attempt");
 }
 
 #[test]
@@ -213,6 +220,24 @@ fn a_webhook_that_is_throttled_holds_up_no_other_of_its_host() {
     send(&server, "FAST");
     assert_eq!(hook.wait(2)[1].path, "/FAST");
     server.leaves_queue();
+}
+
+/// What an endpoint asks for is what it gets: no rest of ours on top, and no message waits for its own schedule behind it.
+#[test]
+fn a_webhook_rests_for_as_long_as_it_asks() {
+    let hook = HttpSink::start();
+    hook.script(["429 Too Many Requests\r\nRetry-After: 2"]);
+    let webhook = format!("[[webhook]]\nbinding = \"HOOK\"\nurl = \"{}\"", hook.url("/"));
+    let rules = "fn email(message, env, ctx) { ctx.webhook(\"HOOK\", #{}); }";
+    let server = Setup::new().toml(&webhook).rules(rules).start();
+    let mark = server.log.mark();
+    send(&server, "first");
+    let paused = server.wait_event(mark, "destination_paused", |_| true);
+    let rest = paused["until"].as_i64().unwrap() - paused["at"].as_i64().unwrap();
+    assert!((1_000..=2_500).contains(&rest), "{paused}");
+    send(&server, "second");
+    hook.wait(3);
+    server.settled();
 }
 
 #[test]

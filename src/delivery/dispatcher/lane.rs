@@ -16,14 +16,16 @@ use crate::clock;
 use crate::delivery::{Failure, Side, retry};
 use crate::event::{Event, Kind};
 use crate::mail::Timestamp;
-use crate::store::Settlement;
+use crate::store::{Settlement, Task};
 
 /// How long a connection is kept for the next message.
 const LINGER: Duration = Duration::from_secs(5);
 /// A destination's first rest is no longer than this.
 const FIRST_REST: Duration = Duration::from_secs(30);
-/// The first one where only a part of it is in trouble.
+/// The first one where only a part of it is in trouble, or an endpoint asks for less.
 const SHORT_REST: Duration = Duration::from_secs(2);
+/// A rest that an endpoint asks for is no shorter.
+const SHORTEST_REST: Duration = Duration::from_secs(1);
 
 struct Lane {
     shared: Arc<Shared>,
@@ -139,18 +141,22 @@ impl Lane {
             // Several messages in a row: it isn't them. Each was counted, and what waits hasn't been tried.
             trouble.extent = Extent::Busy;
         }
-        self.rest(trouble, at).await;
+        let is_webhook = batch.first().is_some_and(|first| matches!(first.task, Task::Webhook(_)));
+        self.rest(trouble, is_webhook, at).await;
     }
 
     /// Gives the destination a rest; what waits for it has met its trouble too.
-    async fn rest(&mut self, trouble: Trouble, at: (Timestamp, Timestamp)) {
+    async fn rest(&mut self, trouble: Trouble, is_webhook: bool, at: (Timestamp, Timestamp)) {
         let config = self.shared.parts.config.load_full();
-        let longest = if trouble.extent == Extent::Partly { SHORT_REST } else { FIRST_REST };
-        let first = config.relay.retry.first().copied().unwrap_or(longest).min(longest);
+        let short = trouble.extent == Extent::Partly || (is_webhook && trouble.extent == Extent::Busy);
+        let longest = if short { SHORT_REST } else { FIRST_REST };
+        let schedule = if is_webhook { &config.webhook_defaults.retry } else { &config.relay.retry };
+        let first = schedule.first().copied().unwrap_or(longest).min(longest);
         let wanted = trouble.wanted;
         let length = |failures| {
             let own = retry::pause(first, failures, fastrand::f64());
-            wanted.map_or(own, |wanted| wanted.max(own))
+            // An endpoint knows best how long it takes, unless it is wrong again and again.
+            wanted.map_or(own, |wanted| if failures < 3 { wanted.max(SHORTEST_REST) } else { wanted.max(own) })
         };
         let Some((resting, waiting)) = self.destination.rest(trouble, at, length) else { return };
         let kind = Kind::DestinationPaused {

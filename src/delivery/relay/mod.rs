@@ -79,9 +79,11 @@ impl Relay<'_> {
             && connection.is_in_step()
         {
             let sent = self.carry(&mut connection, letter).await;
-            // Closed while it was idle: nothing was said of the message yet, so that a new connection may ask again.
-            // After a 421 it may not: that one was said to us.
-            if sent.begun || sent.broken.as_ref().is_none_or(|failure| failure.reply.is_some()) {
+            // Closed while it was idle, or by a 421 since it has carried its share: nothing was said of the message yet, so
+            // that a new connection may ask, once. Where that one is turned away as well, the service means it.
+            let share =
+                |failure: &Failure| failure.reply.as_ref().is_none_or(|r| r.code == 421 && connection.carried > 1);
+            if sent.begun || !sent.broken.as_ref().is_some_and(share) {
                 return self.finished(connection, sent);
             }
         }
