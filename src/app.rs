@@ -105,6 +105,21 @@ impl App {
             current: current.clone(),
         });
         let delivery_config = Arc::new(ArcSwap::new(Arc::clone(&config)));
+        let tls = Arc::new(ArcSwap::from_pointee(built.tls));
+        let budget = Budget::new(&config.limits);
+        let (stop, stopping) = watch::channel(false);
+        let readiness = Readiness::default();
+        readiness.hold(LISTENERS, "not bound yet");
+        let http_listener = bind_http(&config).await?;
+        let parts = listener::Parts {
+            answerer: answerer.clone(),
+            bus: bus.clone(),
+            budget: Arc::clone(&budget),
+            tls: Arc::clone(&tls),
+        };
+        let listeners = Listeners::start(&config.listeners, parts).map_err(|e| StartError::Listen(e.to_string()))?;
+        readiness.clear(LISTENERS);
+        // Nothing goes out of a start that fails.
         let dispatcher = Dispatcher::start(delivery::Parts {
             store: store.clone(),
             config: Arc::clone(&delivery_config),
@@ -115,15 +130,6 @@ impl App {
             roots: None,
         });
         in_use(&answerer.intake, &dispatcher, &store);
-        let tls = Arc::new(ArcSwap::from_pointee(built.tls));
-        let budget = Budget::new(&config.limits);
-        let (stop, stopping) = watch::channel(false);
-        let readiness = Readiness::default();
-        readiness.hold(LISTENERS, "not bound yet");
-        let http_listener = bind_http(&config).await?;
-        let parts = listener::Parts { answerer, bus: bus.clone(), budget: Arc::clone(&budget), tls: Arc::clone(&tls) };
-        let listeners = Listeners::start(&config.listeners, parts).map_err(|e| StartError::Listen(e.to_string()))?;
-        readiness.clear(LISTENERS);
         levels(&listeners, &budget, &config);
         let ours = Watched {
             source: options.source,

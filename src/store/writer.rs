@@ -185,7 +185,8 @@ impl Writer {
         if let Some(connection) = self.connection.take() {
             // What fails here makes it an unclean end, for which the next opening is prepared.
             let _best_effort = self.shared.unread.keep(&connection, clock::now());
-            // A clean end leaves no WAL behind; where it fails, the next opening reads the WAL.
+            // A clean end leaves no WAL behind, unless somebody reads: that isn't waited for. The next opening reads the WAL.
+            let _without_it_only_slower = connection.busy_timeout(Duration::ZERO);
             let _best_effort: Result<(), _> = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
         }
         if let Some(answer) = closed {
