@@ -30,6 +30,8 @@ impl Dev {
     fn run(dir: tempfile::TempDir, color: &str) -> Self {
         let mut command = std::process::Command::new(PROGRAM);
         command.args(["dev", "--smtp", "127.0.0.1:0", "--color", color]).current_dir(dir.path()).stdin(Stdio::null());
+        // What it keeps goes with the test, however it ends.
+        command.env("TMPDIR", dir.path());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let screen = Lines::default();
         screen.collect(child.stdout.take().unwrap());
