@@ -76,7 +76,7 @@ fn message(octets: usize, deliveries: usize) -> Acceptance {
             ptr: None,
         }),
         head: Bytes::from_static(b"Received: by mx.example.com\r\n"),
-        body: vec![b'x'; octets].into(),
+        body: Bytes::from(vec![b'x'; octets]).into(),
         fingerprint: id.to_bytes(),
         subject: Some("Printer".to_owned()),
         header_from: Some("alice@example.org".to_owned()),

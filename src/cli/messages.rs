@@ -18,7 +18,7 @@ pub fn run(common: &Common, verb: Messages) -> Done {
             let detail = reader.message(id)?;
             if machine.json { print::json(&detail) } else { one(&detail) }
         }
-        Messages::Raw { id } => print::bytes(&reader.body(id)?.raw),
+        Messages::Raw { id } => print::raw(&reader.body(id)?.raw),
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::Failure;
 use super::args::Color;
 use crate::diagnostic::Diagnostic;
+use crate::store::Raw;
 
 pub const BOLD: Style = Style::new().bold();
 pub const DIM: Style = Style::new().dimmed();
@@ -97,6 +98,14 @@ pub fn text(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// A message as it was received.
+pub fn raw(raw: &Raw) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    raw.write_to(&mut out)?;
     out.flush()?;
     Ok(())
 }

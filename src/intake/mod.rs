@@ -254,16 +254,17 @@ impl Intake {
     ) -> Result<Judged, String> {
         let DecideTask { recipient, notes } = task;
         let client = body.client.clone().ok_or("the message has no client to speak of")?;
+        let turn = self.turns.take(client.ip, Instant::now() + PATIENCE).await;
+        let turn = turn.ok_or_else(|| too_busy().to_string())?;
+        let raw = body.raw.whole().await.map_err(|error| error.to_string())?;
         let case = Case {
             id,
             received_at: id.timestamp(),
             snapshot: self.current.load(),
-            message: Arc::new(Message::new(body.raw.clone())),
+            message: Arc::new(Message::new(raw)),
             facts: Arc::new(SessionFacts { client, sender: body.envelope.sender.clone(), notes }),
             envelope: body.envelope.clone(),
         };
-        let turn = self.turns.take(case.facts.client.ip, Instant::now() + PATIENCE).await;
-        let turn = turn.ok_or_else(|| too_busy().to_string())?;
         let kv = self.store.kv();
         let task = tokio::task::spawn_blocking(move || {
             let _for_so_long = turn;
@@ -346,7 +347,7 @@ fn acceptance(
         envelope: case.envelope.clone(),
         client: Some(case.facts.client.clone()),
         head: if kept { headers::received(case).into() } else { Bytes::new() },
-        body: case.message.raw().clone(),
+        body: case.message.raw().clone().into(),
         fingerprint,
         subject,
         header_from,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::claims::Warm;
+use super::raw::Raw;
 use crate::event::Event;
 use crate::kv;
 use crate::mail::{Address, Client, Envelope, MessageId, Notify, Timestamp};
@@ -22,7 +23,7 @@ pub struct Acceptance {
     /// Our own trace fields, prepended to the body in whatever is sent on.
     pub head: Bytes,
     /// As received.
-    pub body: Bytes,
+    pub body: Raw,
     /// 128 bits over sender, recipients and octets: tells a resend (RFC 1047).
     pub fingerprint: [u8; 16],
     /// For the list of messages.
@@ -212,7 +213,7 @@ pub struct Body {
     pub envelope: Envelope,
     pub client: Option<Client>,
     pub head: Bytes,
-    pub raw: Bytes,
+    pub raw: Raw,
 }
 
 /// How a claimed delivery ended this time.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::claims::Position;
 use super::spool::Plan;
 use super::{
-    Acceptance, Delivery, DeliveryKey, Keep, MessageOutcome, NewDelivery, Settled, Settlement, StoreError, keys,
+    Acceptance, Delivery, DeliveryKey, Keep, MessageOutcome, NewDelivery, Raw, Settled, Settlement, StoreError, keys,
 };
 use crate::event::Event;
 use crate::mail::{MessageId, Timestamp};
@@ -94,7 +94,11 @@ pub(super) fn accept(writing: &mut Writing<'_>, acceptance: &Acceptance) -> Resu
 fn insert_message(writing: &mut Writing<'_>, acceptance: &Acceptance) -> Result<(), Refusal> {
     let kept =
         acceptance.outcome != MessageOutcome::Deferred && !(acceptance.head.is_empty() && acceptance.body.is_empty());
-    let place = if kept { Some(writing.plan.add(acceptance.id, &acceptance.head, &acceptance.body)?) } else { None };
+    let place = match &acceptance.body {
+        _ if !kept => None,
+        Raw::Here(body) => Some(writing.plan.add(acceptance.id, &acceptance.head, body)?),
+        Raw::Stored(_) => return Err(StoreError::Failed("a stored body isn't accepted".to_owned()).into()),
+    };
     let envelope = json(&acceptance.envelope)?;
     let client = acceptance.client.as_ref().map(json).transpose()?;
     let size = i64::try_from(acceptance.body.len()).unwrap_or(i64::MAX);

@@ -87,7 +87,7 @@ impl std::ops::Deref for Warm {
 }
 
 fn octets(body: &Body) -> usize {
-    body.head.len() + body.raw.len()
+    body.head.len() + body.raw.in_memory()
 }
 
 #[derive(Debug)]

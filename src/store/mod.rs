@@ -27,6 +27,7 @@ mod orphans;
 #[cfg(test)]
 mod plans;
 mod queue;
+mod raw;
 mod readers;
 mod records;
 mod retention;
@@ -49,6 +50,7 @@ pub use listing::{
     CheckReport, Finding, Gauges, LogFilter, LogPage, Logged, MessageDetail, MessageFilter, MessageSummary, QueueEntry,
     QueueFilter, RepairReport,
 };
+pub use raw::{LARGE, Raw, Stored};
 pub use readers::Reader;
 
 use std::path::{Path, PathBuf};

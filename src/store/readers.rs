@@ -151,7 +151,7 @@ impl Reader {
             match read {
                 Ok((head, raw)) => {
                     self.inner.troubles.can_read(kept.place.segment);
-                    return Ok(Body { envelope: kept.envelope, client: kept.client, head, raw });
+                    return Ok(Body { envelope: kept.envelope, client: kept.client, head, raw: raw.into() });
                 }
                 Err(Unreadable::Missing) => {}
                 Err(Unreadable::Io(error)) => return Err(self.unreadable(kept.place.segment, &error)),

@@ -463,7 +463,7 @@ impl Writer {
 impl Work {
     fn octets(&self) -> usize {
         match self {
-            Self::Accept(acceptance) => acceptance.head.len() + acceptance.body.len(),
+            Self::Accept(acceptance) => acceptance.head.len() + acceptance.body.in_memory(),
             _ => 0,
         }
     }

@@ -13,13 +13,13 @@ async fn what_was_accepted_is_there_after_a_crash_with_its_octets_its_trace_and_
     let home = Home::new();
     let store = home.open();
     let acceptance = message("Subject: Hello\r\n\r\nHi\r\n");
-    let (raw, head, envelope) = (acceptance.body.clone(), acceptance.head.clone(), acceptance.envelope.clone());
+    let (raw, head, envelope) = (acceptance.body.here().cloned(), acceptance.head.clone(), acceptance.envelope.clone());
     let id = accept(&store, acceptance).await;
 
     let after = home.crash();
     let store = after.open();
     let body = store.body(id).await.unwrap();
-    assert_eq!((body.raw, body.head, body.envelope), (raw, head, envelope));
+    assert_eq!((body.raw.here().cloned(), body.head, body.envelope), (raw, head, envelope));
     let detail = store.message(id).await.unwrap();
     assert_eq!(detail.summary.subject.as_deref(), Some("Hello"));
     assert_eq!(detail.summary.ip, Some("192.0.2.7".parse().unwrap()));
@@ -37,7 +37,7 @@ async fn an_accepted_delivery_is_claimed_warm_once_and_is_gone_when_it_is_done()
     let store = home.open();
     let id = accept(&store, message("x\r\n")).await;
     let claimed = store.claim(now(), 10).await.unwrap();
-    assert_eq!(claimed[0].warm.as_ref().unwrap().raw.as_ref(), b"x\r\n");
+    assert_eq!(claimed[0].warm.as_ref().unwrap().raw.here().unwrap().as_ref(), b"x\r\n");
     assert!(store.claim(now(), 10).await.unwrap().is_empty());
 
     let mut settled = settlement(claimed[0].key, Settled::Done);
@@ -106,7 +106,7 @@ async fn a_settlement_queues_what_follows_and_accepts_what_it_authors_in_one_tra
     // Numbers aren't given twice: the settled one was 0.
     assert_eq!(keys, HashSet::from([(id, 1), (notice, 0)]));
     let authored = claimed.iter().find(|delivery| delivery.key.message == notice).unwrap();
-    assert_eq!(authored.warm.as_ref().unwrap().raw.as_ref(), b"notice");
+    assert_eq!(authored.warm.as_ref().unwrap().raw.here().unwrap().as_ref(), b"notice");
     assert_eq!(store.message(id).await.unwrap().summary.outcome, MessageOutcome::Dropped);
 }
 
@@ -159,7 +159,7 @@ async fn a_refused_unit_takes_nothing_from_the_others_of_its_group() {
             assert!(matches!(result, Err(StoreError::Failed(_))), "{result:?}");
         } else {
             assert_eq!(result.unwrap(), Accepted::Committed);
-            assert_eq!(store.body(id).await.unwrap().raw, format!("body {n}"));
+            assert_eq!(octets(&store, id).await, format!("body {n}"));
         }
     }
 }
@@ -182,7 +182,7 @@ async fn many_at_once_share_their_syncs_and_each_is_whole() {
     let after = home.crash();
     let store = after.open();
     for (n, id) in ids {
-        assert_eq!(store.body(id).await.unwrap().raw, format!("body {n}"));
+        assert_eq!(octets(&store, id).await, format!("body {n}"));
     }
     let claimed = store.claim(now(), 1000).await.unwrap();
     assert_eq!(claimed.iter().map(|delivery| delivery.key).collect::<HashSet<_>>().len(), 300);

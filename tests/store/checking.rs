@@ -55,7 +55,7 @@ async fn body(home: &Home, id: MessageId) -> Result<String, StoreError> {
     let store = home.open();
     let body = store.body(id).await;
     store.close().await;
-    body.map(|body| String::from_utf8(body.raw.to_vec()).unwrap())
+    body.map(|body| String::from_utf8(body.raw.here().unwrap().to_vec()).unwrap())
 }
 
 /// Changes the first octet of `text` in a segment.
@@ -424,7 +424,7 @@ async fn an_index_whose_pages_are_garbage_is_made_anew_with_the_database() {
     assert_eq!(quarantined(&repaired).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["mailworker.db"]);
     let store = home.open();
     assert_eq!(store.claim(now(), 1000).await.unwrap().len(), 800);
-    assert_eq!(store.body(ids[3]).await.unwrap().raw, "many");
+    assert_eq!(octets(&store, ids[3]).await, "many");
     assert_eq!(store.message(ids[0]).await.unwrap().trace.len(), 1);
     assert!(store.kv().get("N", "k", now()).unwrap().is_some());
 }

@@ -88,6 +88,11 @@ pub fn address(text: &str) -> Address {
 }
 
 /// A message to `a@example.org` with one delivery, due when it was received.
+/// A message's octets as the store has them.
+pub async fn octets(store: &Store, id: MessageId) -> Bytes {
+    store.body(id).await.unwrap().raw.whole().await.unwrap()
+}
+
 pub fn message(body: &str) -> Acceptance {
     message_at(body, now())
 }
@@ -113,7 +118,7 @@ pub fn message_at(body: &str, at: Timestamp) -> Acceptance {
             ptr: None,
         }),
         head: Bytes::from_static(b"Received: by mx.example.org\r\n"),
-        body: Bytes::copy_from_slice(body.as_bytes()),
+        body: Bytes::copy_from_slice(body.as_bytes()).into(),
         fingerprint: id.to_bytes(),
         subject: Some("Hello".to_owned()),
         header_from: Some("sender@example.net".to_owned()),

@@ -35,7 +35,7 @@ async fn retain_later(store: &Store, at: Timestamp) {
 
 /// Takes so many octets that what else is in its segment is little.
 fn large(mut acceptance: Acceptance) -> Acceptance {
-    acceptance.body = "x".repeat(2000).into();
+    acceptance.body = bytes::Bytes::from("x".repeat(2000)).into();
     acceptance
 }
 
@@ -86,14 +86,14 @@ async fn what_is_queued_dead_or_to_be_kept_longer_moves_on_before_its_segment_go
     retain(&store, now()).await;
     assert_ne!(home.segments(), before, "another file holds them now");
     for (id, body) in [(queued, "queued"), (dead, "dead"), (kept, "8 days old")] {
-        assert_eq!(store.body(id).await.unwrap().raw, body);
+        assert_eq!(octets(&store, id).await, body);
     }
     assert!(is_gone(&store, spent).await);
     // Durably so.
     let after = home.crash();
     assert_eq!(Store::check(&after.path()).unwrap().findings, []);
     let store = after.open();
-    assert_eq!(store.body(queued).await.unwrap().raw, "queued");
+    assert_eq!(octets(&store, queued).await, "queued");
     assert_eq!(store.queue_retry(QueueFilter::default(), now()).await.unwrap(), 2);
     assert_eq!(store.claim(now(), 10).await.unwrap().len(), 2);
 }
@@ -146,7 +146,7 @@ async fn what_has_moved_on_lies_in_segments_of_its_own() {
         home.sql().query_row(sql, [id.to_bytes()], |row| row.get(0)).unwrap()
     };
     assert_ne!(segment(needed), segment(fresh));
-    assert_eq!(store.body(needed).await.unwrap().raw, "needed");
+    assert_eq!(octets(&store, needed).await, "needed");
 }
 
 #[tokio::test]
@@ -157,8 +157,8 @@ async fn a_warm_delivery_outlives_its_segment() {
     accept(&store, settled(0)).await;
     let claimed = store.claim(now(), 1).await.unwrap();
     retain(&store, now()).await;
-    assert_eq!(claimed[0].warm.as_ref().unwrap().raw, "warm");
-    assert_eq!(store.body(id).await.unwrap().raw, "warm");
+    assert_eq!(claimed[0].warm.as_ref().unwrap().raw.here().unwrap(), "warm");
+    assert_eq!(octets(&store, id).await, "warm");
     done(&store, claimed[0].key).await;
     accept(&store, settled(0)).await;
     retain_later(&store, now().plus(DAY)).await;
@@ -203,7 +203,7 @@ async fn records_go_after_their_time_but_never_one_that_is_queued() {
     assert!(store.message(young).await.is_ok());
     let detail = store.message(queued).await.unwrap();
     assert_eq!((detail.summary.queued, detail.trace.len()), (1, 1));
-    assert_eq!(store.body(queued).await.unwrap().raw, "queued");
+    assert_eq!(octets(&store, queued).await, "queued");
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn a_backup_of_a_running_store_opens_sound_with_all_that_was_promised_befo
     assert_eq!(Store::check(&elsewhere.path()).unwrap().findings, []);
     let copy = elsewhere.open();
     for (id, body) in before {
-        assert_eq!(copy.body(id).await.unwrap().raw, body);
+        assert_eq!(octets(&copy, id).await, body);
     }
     assert!(copy.claim(now(), 100).await.unwrap().len() >= 20);
     assert!(

@@ -23,7 +23,7 @@ async fn a_process_that_promises() {
         tasks.push(tokio::spawn(async move {
             for n in 0_u32.. {
                 let mut acceptance = message("");
-                acceptance.body = bytes::Bytes::from(body(acceptance.id));
+                acceptance.body = bytes::Bytes::from(body(acceptance.id)).into();
                 let id = accept(&store, acceptance).await;
                 println!("promised {id}");
                 if n.is_multiple_of(4) {
@@ -84,7 +84,7 @@ fn whatever_is_killed_and_whenever_what_was_promised_is_there() {
     runtime.block_on(async {
         let store = home.open();
         for id in &promised {
-            assert_eq!(store.body(*id).await.unwrap().raw, body(*id));
+            assert_eq!(octets(&store, *id).await, body(*id));
             let summary = store.message(*id).await.unwrap().summary;
             assert_eq!(summary.queued + summary.dead, 1);
         }

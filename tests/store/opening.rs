@@ -180,8 +180,8 @@ async fn a_torn_tail_is_left_alone_and_its_place_never_used_again() {
     let second = accept(&store, message("second")).await;
     assert_eq!(after.segments().len(), 2);
     assert_eq!(std::fs::read(&segment).unwrap(), torn);
-    assert_eq!(store.body(first).await.unwrap().raw, "first");
-    assert_eq!(store.body(second).await.unwrap().raw, "second");
+    assert_eq!(octets(&store, first).await, "first");
+    assert_eq!(octets(&store, second).await, "second");
 }
 
 #[tokio::test]
@@ -235,8 +235,8 @@ async fn a_clock_that_was_set_back_loses_nothing() {
     store.close().await;
     let store = home.open();
     while store.retain(now()).await.unwrap() {}
-    assert_eq!(store.body(future).await.unwrap().raw, "from the future");
-    assert_eq!(store.body(present).await.unwrap().raw, "x");
+    assert_eq!(octets(&store, future).await, "from the future");
+    assert_eq!(octets(&store, present).await, "x");
     assert_eq!(store.claim(now(), 10).await.unwrap().len(), 1);
     assert_eq!(store.claim(now().plus(DAY), 10).await.unwrap().len(), 1);
 }

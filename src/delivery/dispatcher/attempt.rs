@@ -188,10 +188,14 @@ impl Scene<'_> {
             Ok(ready) => ready,
             Err(failure) => return self.unsent(batch, &failure),
         };
+        let raw = match body.raw.whole().await {
+            Ok(raw) => raw,
+            Err(error) => return self.without_body(batch, &error),
+        };
         let letter = Letter {
             envelope: body.envelope.clone(),
             recipients: tasks.iter().map(|task| rcpt(task)).collect(),
-            content: Content { added: added(&first.headers), head: body.head.clone(), raw: body.raw.clone() },
+            content: Content { added: added(&first.headers), head: body.head.clone(), raw },
         };
         let relay = Relay { config: &self.config, dns: &parts.dns, tls };
         let reuse = kept.filter(|kept| kept.hop == hop).map(|kept| kept.connection);
@@ -236,7 +240,11 @@ impl Scene<'_> {
             return vec![settle::postponed(delivery.key, clock::now().plus(wait))].into();
         };
         let (dns, message) = (&self.shared.parts.dns, delivery.key.message);
-        let prepared = notice::prepare(&self.config, dns, message, task, body, clock::now()).await;
+        let raw = match body.raw.whole().await {
+            Ok(raw) => raw,
+            Err(error) => return self.without_body(&[delivery], &error),
+        };
+        let prepared = notice::prepare(&self.config, dns, message, task, (body, raw), clock::now()).await;
         let judge = self.judge();
         let settlement = match prepared {
             Prepared::Send(notice) => settle::noticed(delivery, body, notice, judge.now),

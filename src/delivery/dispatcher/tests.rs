@@ -79,7 +79,7 @@ impl House {
             envelope: Envelope::default(),
             client: None,
             head: Bytes::new(),
-            body: Bytes::from_static(b"Subject: x\r\n\r\nx\r\n"),
+            body: Bytes::from_static(b"Subject: x\r\n\r\nx\r\n").into(),
             fingerprint: [0; 16],
             subject: None,
             header_from: None,

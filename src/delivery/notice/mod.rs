@@ -10,6 +10,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 
 use crate::authenticate::{Proof, sender_is_proved};
@@ -42,10 +43,10 @@ pub async fn prepare(
     dns: &Dns,
     message: MessageId,
     task: &NoticeTask,
-    body: &Body,
+    (body, raw): (&Body, Bytes),
     now: Timestamp,
 ) -> Prepared {
-    let about = Message::new(body.raw.clone());
+    let about = Message::new(raw);
     let sender = match addressee(&body.envelope, &about, task) {
         Ok(sender) => sender,
         Err(why) => return Prepared::Suppressed { why },
@@ -134,7 +135,7 @@ fn accepted(report: &Report<'_>) -> Acceptance {
         client: None,
         head: bytes::Bytes::new(),
         fingerprint: fingerprint(report.sender, &written.octets),
-        body: written.octets.into(),
+        body: Bytes::from(written.octets).into(),
         subject: Some(written.subject),
         header_from: Some(written.from),
         outcome: MessageOutcome::Authored,

@@ -168,7 +168,7 @@ impl Report<'_> {
     fn original(&self) -> MimePart<'static> {
         // RFC 3461 §4.3: RET is of failures; of all else the header section goes back.
         let whole = self.body.envelope.ret == Some(Ret::Full) && self.task.action == "failed";
-        let Returned { content_type, encoding, octets } = returned(&self.body.raw, whole, self.is_utf8());
+        let Returned { content_type, encoding, octets } = returned(self.about.raw(), whole, self.is_utf8());
         part(content_type, encoding, octets)
     }
 

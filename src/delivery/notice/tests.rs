@@ -1,6 +1,5 @@
 //! Who gets a notice, and what it says to people and programs.
 
-use bytes::Bytes;
 use mail_parser::{MessageParser, MimeHeaders as _};
 
 use super::*;
@@ -16,6 +15,10 @@ struct Case {
     dns: Dns,
     task: NoticeTask,
     body: Body,
+}
+
+fn octets(notice: &Acceptance) -> &Bytes {
+    notice.body.here().unwrap()
 }
 
 impl Case {
@@ -50,13 +53,14 @@ impl Case {
             remote: Some("mx1.example.net [198.51.100.1]:25".to_owned()),
         };
         let raw = Bytes::copy_from_slice(raw.as_bytes());
-        let body = Body { envelope, client: Some(client), head: Bytes::new(), raw };
+        let body = Body { envelope, client: Some(client), head: Bytes::new(), raw: raw.into() };
         Self { config, dns: Dns::table(table).unwrap(), task, body }
     }
 
     async fn prepare(&self) -> Prepared {
         let message = MessageId::floor(Timestamp::from_millis(1_800_000_000_000));
-        prepare(&self.config, &self.dns, message, &self.task, &self.body, NOW).await
+        prepare(&self.config, &self.dns, message, &self.task, (&self.body, self.body.raw.whole().await.unwrap()), NOW)
+            .await
     }
 
     async fn sent(&self) -> Acceptance {
@@ -100,10 +104,10 @@ fn parts(octets: &[u8]) -> Vec<(String, String)> {
 #[tokio::test]
 async fn a_failure_is_told_to_people_and_programs() {
     let acceptance = Case::new(RAW).sent().await;
-    let parts = parts(&acceptance.body);
+    let parts = parts(octets(&acceptance));
     let kinds: Vec<&str> = parts.iter().map(|(kind, _)| kind.as_str()).collect();
     assert_eq!(kinds, ["text/plain", "message/delivery-status", "text/rfc822-headers"]);
-    let parsed = MessageParser::new().parse(&acceptance.body).unwrap();
+    let parsed = MessageParser::new().parse(octets(&acceptance)).unwrap();
     let words = parsed.body_text(0).unwrap();
     for said in
         ["could not be delivered to", "bob@example.com", "mx1.example.net said", "550 5.1.1 no such user", "Lunch"]
@@ -131,7 +135,7 @@ async fn a_notice_comes_from_nobody_and_asks_for_no_notice() {
     };
     assert_eq!((destination.as_str(), *due, relay.recipient.as_str()), ("mx:example.org", NOW, "ann@example.org"));
     assert_eq!(relay.notify, NEVER);
-    let message = Message::new(acceptance.body.clone());
+    let message = Message::new(octets(&acceptance).clone());
     assert_eq!(message.header("Auto-Submitted").as_deref(), Some("auto-replied"));
     assert_eq!(message.header_from().as_deref(), Some("MAILER-DAEMON@mx.example.com"));
     assert_eq!(message.addresses("To")[0].address.as_deref(), Some("ann@example.org"));
@@ -151,7 +155,7 @@ async fn a_notice_of_a_notice_is_never_sent() {
     case.body.envelope.sender = None;
     assert!(case.suppressed().await.contains("null"));
     let first = Case::new(RAW).sent().await;
-    let case = Case::new(std::str::from_utf8(&first.body).unwrap());
+    let case = Case::new(std::str::from_utf8(octets(&first)).unwrap());
     assert!(case.suppressed().await.contains("notice itself"));
     let mut case = Case::new(RAW);
     case.body.envelope.sender = Address::parse("Mailer-Daemon@example.org").ok();
@@ -228,11 +232,11 @@ async fn the_other_actions_say_so() {
         action.clone_into(&mut case.task.action);
         status.clone_into(&mut case.task.status);
         let acceptance = case.sent().await;
-        let fields = parts(&acceptance.body)[1].1.clone();
+        let fields = parts(octets(&acceptance))[1].1.clone();
         assert!(fields.contains(&format!("Action: {action}\r\nStatus: {status}\r\n")), "{fields}");
         assert_eq!(fields.contains("Will-Retry-Until: Wed, 20 Jan 2027 08:00:00 +0000"), action == "delayed");
         assert_eq!(fields.contains("Diagnostic-Code"), action == "delayed");
-        let parsed = MessageParser::new().parse(&acceptance.body).unwrap();
+        let parsed = MessageParser::new().parse(octets(&acceptance)).unwrap();
         let text = parsed.body_text(0).unwrap();
         assert!(text.replace("\r\n", " ").contains(words), "{text}");
     }
@@ -242,11 +246,11 @@ async fn the_other_actions_say_so() {
 async fn ret_full_gives_the_whole_of_a_failure_back() {
     let mut case = Case::new(RAW);
     case.body.envelope.ret = Some(Ret::Full);
-    let all = parts(&case.sent().await.body);
+    let all = parts(octets(&case.sent().await));
     assert_eq!((all[2].0.as_str(), all[2].1.trim_end()), ("message/rfc822", RAW.trim_end()));
     case.body.envelope.recipients[0].notify = Notify { success: true, ..Notify::default() };
     "delivered".clone_into(&mut case.task.action);
-    assert_eq!(parts(&case.sent().await.body)[2].0, "text/rfc822-headers");
+    assert_eq!(parts(octets(&case.sent().await))[2].0, "text/rfc822-headers");
 }
 
 #[tokio::test]
@@ -257,7 +261,7 @@ async fn what_a_remote_said_can_forge_no_field() {
     case.task.status = "5.1.1\r\nX: y".to_owned();
     case.body.envelope.envid = Some("a\r\nX: y".to_owned());
     case.task.orcpt = Some("rfc822;a+0D+0AX: y@example.com".to_owned());
-    let fields = parts(&case.sent().await.body)[1].1.clone();
+    let fields = parts(octets(&case.sent().await))[1].1.clone();
     assert_eq!(fields.lines().filter(|line| line.starts_with("Action:")).count(), 1, "{fields}");
     assert!(!fields.lines().any(|line| line.starts_with("X:")) && !fields.contains('\u{1b}'), "{fields}");
     assert!(fields.contains("Status: 5.0.0") && fields.matches("\r\n\r\n").count() == 1, "{fields}");
@@ -269,7 +273,7 @@ async fn our_own_reasons_are_no_words_of_smtp() {
     let mut case = Case::new(RAW);
     case.task.diagnostic = "connect to mx1.example.net [198.51.100.1]:25: refused".to_owned();
     case.task.remote = None;
-    let all = parts(&case.sent().await.body);
+    let all = parts(octets(&case.sent().await));
     let unfolded = all[1].1.replace("\r\n ", " ");
     assert!(unfolded.contains("Diagnostic-Code: x-mailworker; connect to mx1.example.net"), "{}", all[1].1);
     assert!(!all[1].1.contains("Remote-MTA") && all[0].1.contains("The reason:"), "{}", all[0].1);
@@ -280,16 +284,16 @@ async fn addresses_beyond_ascii_are_written_as_the_notice_travels() {
     let mut case = Case::new(RAW);
     case.task.recipient = Address::parse("jürgen@bücher.example").unwrap();
     let acceptance = case.sent().await;
-    let all = parts(&acceptance.body);
+    let all = parts(octets(&acceptance));
     assert!(acceptance.body.is_ascii() && !acceptance.envelope.smtputf8);
     assert!(all[1].1.contains(r"Final-Recipient: utf-8; j\x{FC}rgen@b\x{FC}cher.example"), "{}", all[1].1);
 
     case.body.envelope.smtputf8 = true;
     case.body.envelope.sender = Address::parse("änn@example.org").ok();
     let acceptance = case.sent().await;
-    let all = parts(&acceptance.body);
+    let all = parts(octets(&acceptance));
     assert!(acceptance.envelope.smtputf8 && acceptance.envelope.body == BodyKind::EightBit);
     assert_eq!((all[1].0.as_str(), all[2].0.as_str()), ("message/global-delivery-status", "message/global-headers"));
     assert!(all[1].1.contains("Final-Recipient: utf-8; jürgen@bücher.example"), "{}", all[1].1);
-    assert!(String::from_utf8_lossy(&acceptance.body).contains("To: <änn@example.org>"));
+    assert!(String::from_utf8_lossy(octets(&acceptance)).contains("To: <änn@example.org>"));
 }

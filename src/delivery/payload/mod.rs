@@ -23,6 +23,8 @@ pub struct Source {
     /// The separator of subaddresses in its domain.
     pub subaddress: String,
     pub body: Body,
+    /// The octets of its `raw`.
+    pub raw: Bytes,
     pub now: Timestamp,
 }
 

@@ -22,7 +22,8 @@ fn made(raw: &[u8], size: Size) -> Value {
         attempt: 3,
         recipient,
         subaddress: "+".to_owned(),
-        body: Body { envelope, client: None, head: Bytes::new(), raw: Bytes::copy_from_slice(raw) },
+        body: Body { envelope, client: None, head: Bytes::new(), raw: Bytes::copy_from_slice(raw).into() },
+        raw: Bytes::copy_from_slice(raw),
         now: Timestamp::from_millis(1_800_000_001_000),
     };
     let payload = payload(&source, size);

@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::dns::Dns;
 use crate::kv;
 use crate::mail::Timestamp;
-use crate::store::{Body, DeliveryKey, WebhookBody, WebhookTask};
+use crate::store::{Body, DeliveryKey, StoreError, WebhookBody, WebhookTask};
 
 pub use self::answer::Answer;
 pub use self::client::SetupError;
@@ -186,6 +186,7 @@ async fn content(
             "the message's octets are gone, so nothing can be made of them",
         ));
     };
+    let raw = body.raw.whole().await.map_err(|error| unread(&error))?;
     let source = Source {
         id: sign::id(this.key),
         message: this.key.message,
@@ -193,11 +194,16 @@ async fn content(
         recipient: task.recipient.clone(),
         subaddress: config.domain_for(&task.recipient).map_or_else(String::new, |domain| domain.subaddress.clone()),
         body: body.clone(),
+        raw,
         now: this.now,
     };
     // Decoding and encoding a large message takes a while: not on a thread that others wait for.
     let made = tokio::task::spawn_blocking(move || standard::payload(&source, size)).await;
     made.map_err(|error| Failure::later(Side::Ours, "4.3.0", format!("the body couldn't be made: {error}")))
+}
+
+fn unread(error: &StoreError) -> Failure {
+    Failure::later(Side::Ours, "4.3.0", format!("the message can't be read: {error}"))
 }
 
 /// One signed request.

@@ -350,7 +350,12 @@ async fn gone_disables_the_endpoint_and_no_other() {
 
 fn message() -> Body {
     let raw = "Subject: x\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment\r\n\r\nhush\r\n";
-    Body { envelope: Envelope::default(), client: None, head: Bytes::new(), raw: Bytes::from_static(raw.as_bytes()) }
+    Body {
+        envelope: Envelope::default(),
+        client: None,
+        head: Bytes::new(),
+        raw: Bytes::from_static(raw.as_bytes()).into(),
+    }
 }
 
 #[tokio::test]
