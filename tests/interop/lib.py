@@ -159,9 +159,9 @@ class _Controller(Controller):
 
 
 @contextlib.contextmanager
-def next_hop():
+def next_hop(kept=None):
     """An aiosmtpd: its port and what it has kept."""
-    kept = Kept()
+    kept = kept or Kept()
     controller = _Controller(kept, hostname="127.0.0.1", port=free_port())
     controller.start()
     try:
