@@ -52,6 +52,10 @@ struct State {
     script: Vec<(String, VecDeque<String>)>,
     always: Vec<(String, String)>,
     connections: usize,
+    /// Connections that are being served.
+    serving: usize,
+    /// Each message is answered with its number.
+    numbered: bool,
     open: Vec<TcpStream>,
     held: bool,
     stopped: bool,
@@ -70,6 +74,7 @@ struct Kind {
     extensions: Vec<&'static str>,
 }
 
+const OK: &str = "250 2.0.0 ok";
 const EXTENSIONS: [&str; 4] = ["PIPELINING", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"];
 
 impl SmtpSink {
@@ -108,12 +113,17 @@ impl SmtpSink {
                 served.change(|state| {
                     state.open.extend(stream.try_clone());
                     state.connections += 1;
+                    state.serving += 1;
                 });
                 if served.lock().stopped {
                     return;
                 }
                 let (state, kind) = (Arc::clone(&served), kind.clone());
-                std::thread::spawn(move || Connection { tls: false, state, kind }.serve(stream));
+                std::thread::spawn(move || {
+                    let end = Arc::clone(&state);
+                    Connection { tls: false, state, kind }.serve(stream);
+                    end.change(|state| state.serving -= 1);
+                });
             }
         });
         Self { address, state }
@@ -147,6 +157,22 @@ impl SmtpSink {
 
     pub fn release(&self) {
         self.state.change(|state| state.held = false);
+    }
+
+    /// From here on each message is answered with a number of its own.
+    pub fn number(&self) {
+        self.state.change(|state| state.numbered = true);
+    }
+
+    /// Waits until nobody is connected, so that all is told of which it has said 250.
+    #[track_caller]
+    pub fn idle(&self) {
+        assert!(self.state.wait(|state| (state.serving == 0).then_some(())).is_some(), "somebody stays connected");
+    }
+
+    /// What `visit` makes of each message.
+    pub fn each<R>(&self, visit: impl FnMut(&Mail) -> R) -> Vec<R> {
+        self.state.lock().mails.iter().map(visit).collect()
     }
 
     /// Waits for `count` messages.
@@ -274,9 +300,12 @@ impl Connection {
         self.state.change(|state| state.commands.push(".".to_owned()));
         self.state.wait(|state| (!state.held).then_some(()))?;
         let answers: Vec<String> = if self.kind.lmtp {
-            mail.to.iter().map(|to| self.answer(&format!(".{to}"), || "250 2.0.0 ok".to_owned())).collect()
+            mail.to.iter().map(|to| self.answer(&format!(".{to}"), || OK.to_owned())).collect()
         } else {
-            vec![self.answer(".", || "250 2.0.0 ok".to_owned())]
+            let state = self.state.lock();
+            let usual = if state.numbered { format!("250 2.0.0 kept {}.", state.mails.len()) } else { OK.to_owned() };
+            drop(state);
+            vec![self.answer(".", || usual)]
         };
         if self.kind.lmtp {
             let mut answered = answers.iter();
@@ -319,7 +348,7 @@ impl Connection {
             "DATA" => "354 go on".to_owned(),
             "QUIT" => "221 2.0.0 bye".to_owned(),
             "STARTTLS" => "220 2.0.0 go on".to_owned(),
-            "MAIL" | "RCPT" | "RSET" | "NOOP" => "250 2.0.0 ok".to_owned(),
+            "MAIL" | "RCPT" | "RSET" | "NOOP" => OK.to_owned(),
             _ => "500 5.5.1 what?".to_owned(),
         }
     }
