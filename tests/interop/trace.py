@@ -75,30 +75,32 @@ class Trace:
         pending, self.position = {}, {}
         with open(output) as lines:
             for line in lines:
-                line = line.rstrip("\n")
+                line, since = line.rstrip("\n"), len(self.ops)
                 if match := _RESUMED.match(line):
-                    begun = pending.pop(match[1], None)
-                    if begun:
-                        name, arguments, at, early = begun
-                        if early is None:
-                            self._call(name, arguments + match[3], at)
-                        else:
-                            self.over[early] = len(self.ops)
-                    continue
-                match = _CALL.match(line)
-                if not match:
-                    continue
-                name, arguments, since = match[2], match[3], len(self.ops)
-                if arguments.endswith("<unfinished ...>"):
-                    arguments = arguments[: -len("<unfinished ...>")].rstrip()
-                    # What a write or a reply does may be seen from its beginning on; what a sync does, from its end.
-                    early = since if name in _WRITES and self._call(name, arguments, since) else None
-                    pending[match[1]] = (name, arguments, since, early)
-                    continue
-                self._call(name, arguments, since)
-                for index in range(since, len(self.ops)):
-                    self.over[index] = len(self.ops)
+                    name, arguments, at, early = pending.pop(match[1], ("", "", 0, None))
+                    if early is not None:
+                        self._ended(early, match[3])
+                    elif name:
+                        self._call(name, arguments + match[3], at)
+                elif match := _CALL.match(line):
+                    name, arguments = match[2], match[3]
+                    if arguments.endswith("<unfinished ...>"):
+                        arguments = arguments[: -len("<unfinished ...>")].rstrip()
+                        # What a write or a reply does may be seen from its beginning on; what a sync does, from its end.
+                        early = since if name in _WRITES and self._call(name, arguments, since) else None
+                        pending[match[1]] = (name, arguments, since, early)
+                        continue
+                    self._call(name, arguments, since)
+                self.over.update((index, len(self.ops)) for index in range(since, len(self.ops)))
         return self
+
+    def _ended(self, early, rest):
+        """A write of which the beginning was seen before its end."""
+        outcome = re.search(r"\)\s+= (-?\d+)", rest)
+        # None where the process was killed meanwhile: then any part of it may have been done.
+        if outcome:
+            self.ops[early] = self.ops[early]._replace(data=self.ops[early].data[:max(int(outcome[1]), 0)])
+            self.over[early] = len(self.ops)
 
     def without(self, lost):
         """The same as if no sync had been made of what `lost` says it of."""
