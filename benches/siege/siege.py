@@ -8,7 +8,6 @@ long one whole transaction takes, from connecting to the answer to QUIT, and whe
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import multiprocessing
 import pathlib
 import resource
@@ -20,11 +19,9 @@ import sys
 import tempfile
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-spec = importlib.util.spec_from_file_location("load", HERE.parent / "load" / "load.py")
-load = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(load)
-say = load.say
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "load"))
+from measure import Peak
+from servers import ROOT, Hook, Mailworker, Postfix, Sink, say
 
 HONEST = "127.200.0.1"
 MESSAGE = b"From: ann@example.org\r\nTo: support@example.com\r\nSubject: honest\r\n\r\n" + (b"x" * 76 + b"\r\n") * 52
@@ -190,7 +187,7 @@ def suffer(server, name, options):
     attackers = multiprocessing.Process(target=besiege, args=(name, server.port, ends, ready), daemon=True)
     attackers.start()
     ready.wait(10)
-    peak, took, refused = load.Peak(server.pid), [], 0
+    peak, took, refused = Peak(server.pid), [], 0
     while time.monotonic() < ends - 1:
         begun = time.monotonic()
         one = transaction(server.port, options.patience)
@@ -224,15 +221,15 @@ def servers(names, directory, sink, hook, options):
         if name == "postfix":
             more = f"smtpd_tls_cert_file = {cert}\nsmtpd_tls_key_file = {key}\nsmtpd_tls_security_level = may\n"
             more += "message_size_limit = 30000000\nsmtpd_client_connection_rate_limit = 0\n"
-            yield load.Postfix(place, sink, more)
+            yield Postfix(place, sink, more)
         else:
             more = f'[tls]\ncertificate = "{cert}"\nkey = "{key}"\n'
-            yield load.Mailworker(place, sink, options.binary, False, hook, more, "starttls", options.connections)
+            yield Mailworker(place, sink, options.binary, False, hook, more, "starttls", options.connections)
 
 
 def main():
     parser = argparse.ArgumentParser(prog="benches/siege/run", description=__doc__)
-    parser.add_argument("--binary", default=load.ROOT / "target/release/mailworker", type=pathlib.Path)
+    parser.add_argument("--binary", default=ROOT / "target/release/mailworker", type=pathlib.Path)
     parser.add_argument("--only", action="append", choices=["postfix", "mailworker"])
     parser.add_argument("--attack", action="append", help="those whose names hold this")
     parser.add_argument("--seconds", type=int, default=15, help="how long each attack lasts")
@@ -248,7 +245,7 @@ def main():
         directory = pathlib.Path(temporary)
         directory.chmod(0o755)
         certificate(directory)
-        sink, hook = load.Sink(), load.Hook()
+        sink, hook = Sink(), Hook()
         try:
             for server in servers(options.only or ["postfix", "mailworker"], directory, sink, hook, options):
                 try:
