@@ -112,6 +112,7 @@ def main():
             for server in running:
                 server.stop()
             sink.stop()
+            hook.stop()
     sync = statistics.median(took[disk.name])
     say("| | p50 ms | p90 ms | of one sync |\n| --- | ---: | ---: | ---: |")
     for name, times in took.items():

@@ -117,6 +117,7 @@ def main():
                     shutil.rmtree(place)
         finally:
             sink.stop()
+            hook.stop()
         if hook.count:
             say(f"webhooks received: {hook.count}")
         report(names, results, options)

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -79,41 +80,31 @@ class Sink:
         stop(self.process)
 
 
-class Hook(threading.Thread):
-    """An HTTP server that answers 204 to every webhook and counts them."""
+class Hook:
+    """An HTTP server that answers 204 to every webhook and counts them (hook.rs); built and started when it is needed."""
 
     def __init__(self):
-        super().__init__(daemon=True)
-        self.count = 0
+        self.count, self.process = 0, None
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = self.listener.getsockname()[1]
-        self.start()
 
-    def run(self):
-        import asyncio
+    def start(self):
+        if self.process:
+            return
+        with tempfile.TemporaryDirectory(prefix="mailworker-hook-") as directory:
+            program = pathlib.Path(directory) / "hook"
+            source = ROOT / "benches/load/hook.rs"
+            subprocess.run(["rustc", "--edition", "2024", "-O", "-o", program, source], check=True)
+            self.process = subprocess.Popen([program], stdin=self.listener, stdout=subprocess.PIPE)
+        threading.Thread(target=self.read, daemon=True).start()
 
-        hook = self
+    def read(self):
+        for line in self.process.stdout:
+            self.count = int(line)
 
-        class Answer(asyncio.Protocol):
-            def connection_made(self, transport):
-                self.transport, self.octets = transport, b""
-
-            def data_received(self, octets):
-                self.octets += octets
-                while (end := self.octets.find(b"\r\n\r\n")) >= 0:
-                    length = re.search(rb"content-length: *(\d+)", self.octets[:end], re.I)
-                    whole = end + 4 + (int(length.group(1)) if length else 0)
-                    if len(self.octets) < whole:
-                        return
-                    self.octets = self.octets[whole:]
-                    hook.count += 1
-                    self.transport.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-
-        async def serve():
-            server = await asyncio.get_running_loop().create_server(Answer, sock=self.listener)
-            await server.serve_forever()
-
-        asyncio.run(serve())
+    def stop(self):
+        if self.process:
+            stop(self.process)
 
 
 class Postfix:
@@ -203,6 +194,8 @@ class Mailworker:
 
     def __init__(self, directory, sink, binary, effects, hook, more="", tls="off", connections=1000):
         self.name = "mailworker+effects" if effects else "mailworker"
+        if effects:
+            hook.start()
         directory.mkdir(parents=True)
         shutil.copytree(ROOT / "rules", directory / "rules", ignore=shutil.ignore_patterns("tests"))
         if not effects:
