@@ -173,7 +173,7 @@ class Trace:
         """A sync that failed drops what was not yet synced from memory, or rather: still reads it from there."""
         descriptor = _FD.match(arguments)
         path = plain(descriptor[2]) if descriptor else ""
-        if name in ("fsync", "fdatasync") and self._inside(path):
+        if name in ("fsync", "fdatasync") and (self._inside(path) or path == os.path.dirname(self.root)):
             self.ops.append(Unsynced(self.named.get(path, path)))
             return True
         return False
