@@ -1,14 +1,53 @@
-//! The one wall clock and the one source of ids. Modules that are pure are given what these return.
+//! The one wall clock, the one monotonic clock and the one source of ids. Modules that are pure are given what these
+//! return.
+//!
+//! A simulation holds the clock of its thread ([`hold`]): the wall clock then goes with the monotonic one, which is
+//! tokio's and may be paused, and whoever asks [`is_held`] does nothing behind that thread's back.
 
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use tokio::time::Instant;
+
 use crate::mail::{MessageId, Timestamp};
+
+thread_local! {
+    /// What the wall clock said at a moment, from which it is reckoned on; `None`: the system's clock is asked.
+    static HELD: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
+}
 
 /// Now, by the wall clock.
 #[must_use]
 pub fn now() -> Timestamp {
+    if let Some((then, moment)) = HELD.get() {
+        return then.plus(moment.elapsed());
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// From here on this thread's wall clock says `now` and goes with the monotonic one, until the guard is dropped.
+#[must_use]
+pub fn hold(now: Timestamp) -> Held {
+    HELD.set(Some((now, Instant::now())));
+    Held(PhantomData)
+}
+
+/// Whether this thread is a simulation's, in which all is done in one order.
+#[must_use]
+pub fn is_held() -> bool {
+    HELD.get().is_some()
+}
+
+/// The clock of this thread is held.
+#[derive(Debug)]
+pub struct Held(PhantomData<*const ()>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.set(None);
+    }
 }
 
 /// A fresh id for a message that arrives at `now`.
@@ -20,6 +59,25 @@ pub fn message_id(now: Timestamp) -> MessageId {
 /// The monotonic clock that bounds a worker's run.
 #[must_use]
 pub fn run_clock() -> crate::rules::RunClock {
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     crate::rules::RunClock::new(move || start.elapsed())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_held_goes_with_the_monotonic_one() {
+        let start = Timestamp::from_millis(1_800_000_000_000);
+        let held = hold(start);
+        assert_eq!((now(), is_held()), (start, true));
+        tokio::time::advance(Duration::from_hours(30)).await;
+        assert_eq!(now(), start.plus(Duration::from_hours(30)));
+        drop(held);
+        assert!(!is_held());
+        assert_ne!(now(), start.plus(Duration::from_hours(30)));
+    }
 }

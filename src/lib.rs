@@ -17,6 +17,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod aside;
 pub mod authenticate;
 pub mod cli;
 pub mod clock;

@@ -3,11 +3,11 @@
 //! Blocks (a worker runs): called where blocking is allowed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::recipient::is_postmaster;
 use super::snapshot::Snapshot;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::{Config, Route, RouteAction};
 use crate::event::{Decision, Event, Kind, shown_url};
 use crate::kv;

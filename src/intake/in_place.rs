@@ -7,9 +7,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::clock;
+use crate::aside;
+use crate::clock::{self, Instant};
 use crate::mail::Timestamp;
 
 /// How long a run may hold up its thread.
@@ -46,14 +47,9 @@ impl InPlace {
         }
         match done {
             Ok(done) => done.map(Ok),
-            Err(panic) => Some(Err(in_words(panic.as_ref()))),
+            Err(panic) => Some(Err(aside::in_words(panic.as_ref()))),
         }
     }
-}
-
-fn in_words(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".to_owned())
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 //! Input: a [`Case`]. Output: a [`Judgement`], which commits nothing yet.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::decide::{self, Case, Judged};
 use super::round::{DECIDING, Round};
 use super::under_way::{Mark, UnderWay};
 use super::{Intake, PATIENCE, Trouble, clip, headers, in_place, too_busy};
+use crate::aside;
+use crate::clock::Instant;
 use crate::mail::{MessageId, Reply};
 use crate::store::Store;
 
@@ -54,7 +56,7 @@ impl Intake {
         loop {
             let (store, under_way) = (self.store.clone(), self.under_way.clone());
             let (case_there, marked) = (Arc::clone(case), mark.take());
-            let task = tokio::task::spawn_blocking(move || {
+            let task = aside::run(move || {
                 let _for_so_long = turn;
                 step(&case_there, marked, round, latest, || looked_at(&case_there, &store, &under_way))
             });

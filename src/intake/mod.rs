@@ -20,11 +20,12 @@ mod under_way;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::clock;
+use crate::aside;
+use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::event::{Bus, Event, Kind};
 use crate::mail::{Address, Client, Envelope, Message, MessageId, Reply};
@@ -266,7 +267,7 @@ impl Intake {
             envelope: body.envelope.clone(),
         };
         let kv = self.store.kv();
-        let task = tokio::task::spawn_blocking(move || {
+        let task = aside::run(move || {
             let _for_so_long = turn;
             decide::decide(&case, &recipient, &kv, 1)
         });

@@ -3,11 +3,11 @@
 //! Standards: RFC 5321 §3.6 (relaying), §4.5.1 (postmaster), §3.3.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::decide::{log_events, script_failed};
 use super::{Intake, PATIENCE, Snapshot, Visit, too_busy};
-use crate::clock;
+use crate::aside;
+use crate::clock::{self, Instant};
 use crate::config::{Config, Domain, RouteAction};
 use crate::event::{Event, Kind};
 use crate::mail::{Address, Client, Recipient, Reply};
@@ -63,7 +63,7 @@ impl Intake {
         let turn = self.turns.take(call.session.client.ip, Instant::now() + PATIENCE).await;
         let turn = turn.ok_or_else(too_busy)?;
         let (release, kv) = (Arc::clone(release), self.store.kv());
-        let task = tokio::task::spawn_blocking(move || {
+        let task = aside::run(move || {
             let _for_so_long = turn;
             release.rcpt_to(&call, &kv)
         });

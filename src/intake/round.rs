@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::decide::{Case, Judged, decide};
 use super::overlay::Overlay;
+use crate::clock::Instant;
 use crate::mail::Recipient;
 use crate::rules::KvView;
 

@@ -7,9 +7,10 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::Instant;
 
 /// The turns of one process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -47,7 +48,7 @@ impl Turns {
             Arc::clone(&self.all).acquire_owned().await.ok()
         };
         // What is free is had even where it is late.
-        let place = tokio::time::timeout_at(latest.into(), both).await.ok().flatten()?;
+        let place = tokio::time::timeout_at(latest, both).await.ok().flatten()?;
         Some(Turn { _place: place, _share: share })
     }
 

@@ -11,10 +11,10 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 
+use crate::clock::Instant;
 use crate::config::Config;
 use crate::mail::Client;
 use crate::smtp::{Answer, Closed, Question};

@@ -4,13 +4,13 @@
 //! told as one event a minute. Retention bounds the rows there are.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
 use super::StoreError;
 use super::tally::Tally;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::event::{Event, Kind};
 
 /// Most that wait for a group.

@@ -60,6 +60,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::aside;
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
 use crate::kv;
@@ -454,7 +455,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         let _turn = self.inner.reads.acquire().await.map_err(|_| StoreError::Closed)?;
         let reader = self.reader();
-        tokio::task::spawn_blocking(move || query(&reader))
+        aside::run(move || query(&reader))
             .await
             .map_err(|error| StoreError::Failed(format!("a query met a fault of its own: {error}")))?
     }

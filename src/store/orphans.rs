@@ -9,7 +9,6 @@
 //! it in this run, and no row leads into it. All else goes to the quarantine, and the admin hears of it.
 
 use std::path::Path;
-use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
@@ -17,6 +16,7 @@ use super::check::quarantine::{self, Quarantine};
 use super::records::{Record, Records};
 use super::spool::{self, MAX_SEGMENT};
 use super::{StoreError, directory};
+use crate::clock::Instant;
 use crate::event::{Bus, Event, Kind};
 use crate::mail::{MessageId, Timestamp};
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
@@ -15,6 +15,7 @@ use super::clearing::Clearing;
 use super::wall::{Look, Wall};
 use super::writer::Writer;
 use super::{StoreError, orphans};
+use crate::clock::Instant;
 use crate::event::{Event, Kind};
 use crate::mail::{MessageId, Timestamp};
 

@@ -4,12 +4,13 @@
 //! that is more than an hour ahead of that is believed only after an hour, in which a person can put it right: after a
 //! stop of days it is right, and the hour costs nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::StoreError;
 use super::claims::Claimed;
+use crate::clock::Instant;
 use crate::event::{Event, Kind};
 use crate::mail::Timestamp;
 

@@ -5,14 +5,14 @@
 //! octets while it has a place.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::destination::Destination;
 use super::held::Held;
 use super::settle::{self, Judge, Relayed};
 use super::share::Share;
 use super::{Shared, owner};
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::delivery::notice::{self, Prepared};
 use crate::delivery::relay::connection::Connection;

@@ -10,6 +10,7 @@ use std::sync::{PoisonError, RwLock};
 use ring::digest::{SHA256, digest};
 use url::Url;
 
+use crate::aside;
 use crate::clock;
 use crate::event::shown_url;
 use crate::kv;
@@ -63,7 +64,7 @@ impl Gone {
     /// What the store says.
     pub async fn recall(&self, store: &Store) -> Result<(), StoreError> {
         let (view, now) = (store.kv(), clock::now());
-        let read = tokio::task::spawn_blocking(move || view.list(NAMESPACE, "", None, MOST, now));
+        let read = aside::run(move || view.list(NAMESPACE, "", None, MOST, now));
         let failed = |why: String| StoreError::Failed(format!("the endpoints that said 410 can't be read: {why}"));
         let page = read.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
         let at = |key: &kv::Key| key.metadata.as_ref().and_then(|at| at.as_str()).unwrap_or_default().to_owned();

@@ -30,6 +30,7 @@ use self::exchange::Exchange;
 use self::gone::Gone;
 use super::payload::{Payload, Size, Source, standard};
 use super::{Failure, Side};
+use crate::aside;
 use crate::config::Config;
 use crate::dns::Dns;
 use crate::kv;
@@ -198,7 +199,7 @@ async fn content(
         now: this.now,
     };
     // Decoding and encoding a large message takes a while: not on a thread that others wait for.
-    let made = tokio::task::spawn_blocking(move || standard::payload(&source, size)).await;
+    let made = aside::run(move || standard::payload(&source, size)).await;
     made.map_err(|error| Failure::later(Side::Ours, "4.3.0", format!("the body couldn't be made: {error}")))
 }
 
