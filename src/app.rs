@@ -100,10 +100,7 @@ impl App {
         let store = Store::open(store_options(&config), bus.clone())?;
         store.expect_waits(longest_wait(&config));
         let dns = Dns::new(&config.dns).map_err(|error| StartError::Resolver(error.to_string()))?;
-        let answerer = Arc::new(Answering {
-            intake: Intake::new(store.clone(), bus.clone(), current.clone()),
-            current: current.clone(),
-        });
+        let answerer = Arc::new(Answering::new(&store, &bus, &current));
         let delivery_config = Arc::new(ArcSwap::new(Arc::clone(&config)));
         let tls = Arc::new(ArcSwap::from_pointee(built.tls));
         let budget = Budget::new(&config.limits);
@@ -209,7 +206,6 @@ impl App {
     }
 }
 
-/// What belongs to no message is kept in the store's log. Of a store that can't write the first fault alone: keeping is
 /// What a configuration that comes into force changes beside the snapshot.
 fn follow(budget: Arc<Budget>, store: Store, delivery: Arc<ArcSwap<Config>>) -> Swapped {
     Arc::new(move |fresh| {
@@ -219,8 +215,9 @@ fn follow(budget: Arc<Budget>, store: Store, delivery: Arc<ArcSwap<Config>>) -> 
     })
 }
 
+/// What belongs to no message is kept in the store's log. Of a store that can't write the first fault alone: keeping is
 /// tried each second until it can again, and must not feed on its own failures.
-fn keep(bus: &Bus, store: &Store) {
+pub fn keep(bus: &Bus, store: &Store) {
     let store = store.clone();
     bus.keep(Some(Arc::new(move |event| {
         if !matches!(event.kind, Kind::Fault { .. }) || store.writes() {
@@ -354,10 +351,11 @@ fn longest_wait(config: &Config) -> Duration {
 }
 
 /// Deletes what retention no longer keeps, in small steps; between two of them mail has twice as long for itself.
-async fn retention(store: Store, bus: Bus, stopping: watch::Receiver<bool>) {
+pub async fn retention(store: Store, bus: Bus, stopping: watch::Receiver<bool>) {
     let mut timer = tokio::time::interval(RETENTION_EVERY);
     loop {
         tokio::select! {
+            biased;
             _ = timer.tick() => {}
             () = stopped(stopping.clone()) => return,
         }
@@ -365,6 +363,7 @@ async fn retention(store: Store, bus: Bus, stopping: watch::Receiver<bool>) {
             let began = tokio::time::Instant::now();
             match store.retain(clock::now()).await {
                 Ok(true) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep(2 * began.elapsed().clamp(SHORTEST_PAUSE, LONGEST_PAUSE)) => {}
                     () = stopped(stopping.clone()) => return,
                 },
@@ -384,6 +383,7 @@ async fn gauges(store: Store, stopping: watch::Receiver<bool>) {
     let mut timer = tokio::time::interval(GAUGES_EVERY);
     loop {
         tokio::select! {
+            biased;
             _ = timer.tick() => {}
             () = stopped(stopping.clone()) => return,
         }
@@ -394,9 +394,16 @@ async fn gauges(store: Store, stopping: watch::Receiver<bool>) {
 }
 
 /// Between the listener's visits and intake's, and between delivery's second runs and intake's.
-struct Answering {
-    intake: Intake,
+pub struct Answering {
+    pub intake: Intake,
     current: Current,
+}
+
+impl Answering {
+    #[must_use]
+    pub fn new(store: &Store, bus: &Bus, current: &Current) -> Self {
+        Self { intake: Intake::new(store.clone(), bus.clone(), current.clone()), current: current.clone() }
+    }
 }
 
 impl Answerer for Answering {

@@ -35,6 +35,7 @@ pub(super) async fn learn_peer(
         return Some((tcp, slot, peer));
     }
     let header = tokio::select! {
+        biased;
         header = proxy::read(&mut tcp, proxy::TIMEOUT) => header,
         () = stopping(shared.stop.clone()) => {
             send_away(&mut tcp, &Reply::new(421, 3, 2, "The server is shutting down")).await;
@@ -70,6 +71,7 @@ pub(super) async fn encrypt(
 ) -> Option<Stream> {
     let shaken = match server {
         Some(server) => tokio::select! {
+            biased;
             shaken = tls::shake_hands(tcp, server, HANDSHAKE) => shaken,
             // There are no words in which a peer in mid-handshake could be told.
             () = stopping(shared.stop.clone()) => Err("the server stopped during the handshake".to_owned()),

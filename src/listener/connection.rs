@@ -335,6 +335,7 @@ impl<'a> Connection<'a> {
         }
         if !self.config.session.greet_delay.is_zero() {
             tokio::select! {
+                biased;
                 () = stream.wait_for_octets(self.config.session.greet_delay) => {}
                 () = stopping(self.stop.clone()) => {}
             }

@@ -58,7 +58,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::aside;
 use crate::clock;
@@ -99,6 +99,8 @@ struct Inner {
     shared: Shared,
     commands: mpsc::Sender<Command>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Where the writer is no thread but a task: what wakes it.
+    wake: Option<Arc<Notify>>,
     places: Arc<Semaphore>,
     log_places: Arc<Semaphore>,
     reads: Arc<Semaphore>,
@@ -146,14 +148,12 @@ impl Store {
         let spool = spool::Spool::new(spool_dir, options.segment_size, next);
         let writer = Writer::new(options, shared.clone(), connection, spool)?;
         let (commands, queue) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || writer.run(&queue))
-            .map_err(|e| StoreError::io("start the writer", &e))?;
+        let (thread, wake) = start(writer, queue)?;
         let inner = Inner {
             shared,
             commands,
-            writer: Mutex::new(Some(thread)),
+            writer: Mutex::new(thread),
+            wake,
             places: Arc::new(Semaphore::new(WAITING)),
             log_places: Arc::new(Semaphore::new(WAITING_LOG)),
             reads: Arc::new(Semaphore::new(READS)),
@@ -461,6 +461,20 @@ impl Store {
     }
 }
 
+/// On a thread of its own; in a simulation, which has one alone, as a task, and what wakes it.
+fn start(
+    writer: Writer,
+    queue: mpsc::Receiver<Command>,
+) -> Result<(Option<JoinHandle<()>>, Option<Arc<Notify>>), StoreError> {
+    if clock::is_held() {
+        let wake = Arc::new(Notify::new());
+        tokio::spawn(writer.run_as_task(queue, Arc::clone(&wake)));
+        return Ok((None, Some(wake)));
+    }
+    let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run(&queue));
+    thread.map(|thread| (Some(thread), None)).map_err(|e| StoreError::io("start the writer", &e))
+}
+
 /// A full disk or a row that can't be read there keeps no store shut: a resend is taken for a new message then.
 fn recall_unread(shared: &Shared, connection: &rusqlite::Connection) {
     if let Err(error) = shared.unread.fill(connection, clock::now()) {
@@ -497,7 +511,11 @@ fn accepted(done: Done) -> Accepted {
 
 impl Inner {
     fn send(&self, command: Command) -> Result<(), StoreError> {
-        self.commands.send(command).map_err(|_| StoreError::Closed)
+        self.commands.send(command).map_err(|_| StoreError::Closed)?;
+        if let Some(wake) = &self.wake {
+            wake.notify_one();
+        }
+        Ok(())
     }
 
     /// Waits for the writer's end, then lets go of the lock.

@@ -12,11 +12,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::apply::{self, Effects, Refusal, Writing};
 use super::backup::Backups;
@@ -181,6 +181,31 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break None,
             }
         };
+        self.end(closed);
+    }
+
+    /// The same where there is no thread for it; `wake` is notified of each command.
+    pub(super) async fn run_as_task(mut self, commands: Receiver<Command>, wake: Arc<Notify>) {
+        self.look_at_disk();
+        let closed = loop {
+            match commands.try_recv() {
+                Ok(first) => {
+                    if let Some(answer) = self.serve(first, &commands) {
+                        break Some(answer);
+                    }
+                }
+                Err(TryRecvError::Empty) => {
+                    if tokio::time::timeout(TICK, wake.notified()).await.is_err() {
+                        self.tick();
+                    }
+                }
+                Err(TryRecvError::Disconnected) => break None,
+            }
+        };
+        self.end(closed);
+    }
+
+    fn end(mut self, closed: Option<oneshot::Sender<()>>) {
         self.flush_log();
         if let Some(connection) = self.connection.take() {
             // What fails here makes it an unclean end, for which the next opening is prepared.

@@ -81,6 +81,7 @@ impl Lane {
             return true;
         }
         let woken = tokio::select! {
+            biased;
             () = self.destination.wake.notified() => true,
             () = time::sleep(LINGER) => false,
             () = self.shared.draining() => false,
@@ -95,6 +96,7 @@ impl Lane {
         let reuse = self.connection.take();
         let attempting = AssertUnwindSafe(attempt::attempt(&self.shared, &self.destination, &batch, reuse));
         let attempted = tokio::select! {
+            biased;
             attempted = attempting.catch_unwind() => attempted,
             () = self.shared.over() => return false,
         };

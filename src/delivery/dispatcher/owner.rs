@@ -121,6 +121,7 @@ impl Owner {
 
     async fn wait_for_room(&self) {
         tokio::select! {
+            biased;
             () = self.shared.freed.notified() => {}
             () = time::sleep(FULL) => {}
             () = self.shared.draining() => {}
@@ -132,6 +133,7 @@ impl Owner {
         let due = store.next_due().await.ok().flatten();
         let wait = due.map_or(LONGEST, |due| due.since(now).clamp(SHORTEST, LONGEST));
         tokio::select! {
+            biased;
             () = store.changed() => {}
             () = time::sleep(wait) => {}
             () = self.shared.draining() => {}
@@ -140,6 +142,7 @@ impl Owner {
 
     async fn pause(&self, wait: Duration) {
         tokio::select! {
+            biased;
             () = time::sleep(wait) => {}
             () = self.shared.draining() => {}
         }

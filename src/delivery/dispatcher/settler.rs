@@ -30,6 +30,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut ends: mpsc::Receiver<Settlement
     let mut open = true;
     while open || !again.is_empty() {
         tokio::select! {
+            biased;
             () = &mut turn, if !again.is_empty() => batch.append(&mut again),
             received = ends.recv_many(&mut batch, BATCH), if open => open = received > 0,
             () = shared.over() => return,

@@ -41,6 +41,7 @@ pub async fn dial(left: &mut Vec<SocketAddr>, limit: Duration) -> Option<Result<
     trying.push(connect(waiting.next()?, limit));
     loop {
         tokio::select! {
+            biased;
             Some(tried) = trying.next() => {
                 let known = tried.as_ref().map_or_else(|error| error.address, |(_, address)| *address);
                 left.retain(|address| *address != known);
