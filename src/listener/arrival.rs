@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use rustls::ServerConfig;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::limits::Slot;
 use super::serve::{Bound, Shared, Stop, too_many_from_there};
+use super::socket::Socket;
 use super::stream::{Stream, send_away};
 use super::visit::Visit;
 use super::{proxy, tls};
@@ -23,14 +23,14 @@ use crate::smtp::Settings;
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// Whom we speak with: the peer, or whom a proxy speaks for. `None`: it was sent away.
-pub(super) async fn learn_peer(
-    mut tcp: TcpStream,
+pub(super) async fn learn_peer<S: Socket>(
+    mut tcp: S,
     mut slot: Slot,
     peer: SocketAddr,
     session: u64,
     bound: &Bound,
     shared: &Shared,
-) -> Option<(TcpStream, Slot, SocketAddr)> {
+) -> Option<(S, Slot, SocketAddr)> {
     if !bound.is_proxy(peer.ip()) {
         return Some((tcp, slot, peer));
     }
@@ -63,12 +63,12 @@ pub(super) async fn learn_peer(
 }
 
 /// Shakes hands, and tells how it went. `None`: it failed, and the connection is closed.
-pub(super) async fn encrypt(
-    tcp: TcpStream,
+pub(super) async fn encrypt<S: Socket>(
+    tcp: S,
     server: Option<Arc<ServerConfig>>,
     visit: &mut Visit,
     shared: &Shared,
-) -> Option<Stream> {
+) -> Option<Stream<S>> {
     let shaken = match server {
         Some(server) => tokio::select! {
             biased;

@@ -13,7 +13,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -21,6 +20,7 @@ use super::arrival::{encrypt, learn_peer, settings, stopping};
 use super::budget::{Full, Reservation};
 use super::limits::Slot;
 use super::serve::{Bound, Shared, Stop};
+use super::socket::Socket;
 use super::stream::{FAREWELL, Stream, part, send_away};
 use super::times::{Limit, Times, later};
 use super::visit::{End, Visit};
@@ -35,10 +35,9 @@ const COMMAND_BUFFER: usize = 4 * 1024;
 const DATA_BUFFER: usize = 64 * 1024;
 
 /// Serves one accepted connection to its end.
-pub(super) async fn run(tcp: TcpStream, peer: SocketAddr, slot: Slot, bound: Arc<Bound>, shared: Arc<Shared>) {
+pub(super) async fn run<S: Socket>(tcp: S, peer: SocketAddr, slot: Slot, bound: Arc<Bound>, shared: Arc<Shared>) {
     let session = shared.next_session();
-    // Answers are single segments and must not wait for the next one (Nagle).
-    let _without_it_all_works_slower = tcp.set_nodelay(true);
+    tcp.prepare();
     let Some((tcp, slot, peer)) = learn_peer(tcp, slot, peer, session, &bound, &shared).await else { return };
     let client = Client {
         ip: peer.ip().to_canonical(),
@@ -69,9 +68,9 @@ struct Broken {
 }
 
 /// One session under way.
-struct Connection<'a> {
+struct Connection<'a, S> {
     /// `None` only where a handshake failed and took the stream with it.
-    stream: Option<Stream>,
+    stream: Option<Stream<S>>,
     session: Session,
     visit: Visit,
     config: Arc<Config>,
@@ -87,8 +86,8 @@ struct Connection<'a> {
     told: Option<(&'static str, String)>,
 }
 
-impl<'a> Connection<'a> {
-    fn new(stream: Stream, visit: Visit, config: Arc<Config>, settings: Settings, shared: &'a Shared) -> Self {
+impl<'a, S: Socket> Connection<'a, S> {
+    fn new(stream: Stream<S>, visit: Visit, config: Arc<Config>, settings: Settings, shared: &'a Shared) -> Self {
         let now = Instant::now();
         let mut session = Session::new(settings);
         if matches!(stream, Stream::Tls(_)) {

@@ -18,6 +18,7 @@ mod connection;
 pub mod limits;
 mod proxy;
 mod serve;
+pub mod socket;
 mod stream;
 mod times;
 pub mod tls;

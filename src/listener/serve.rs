@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -15,6 +14,7 @@ use super::bind::{ListenError, listen, none_is_left};
 use super::budget::Budget;
 use super::connection;
 use super::limits::{Gate, Slot};
+use super::socket::{Socket, Sockets};
 use super::tls::TlsState;
 use super::visit::Answerer;
 use crate::clock;
@@ -98,6 +98,12 @@ impl Listeners {
             sockets.extend(listen(&listener.address)?.into_iter().map(|socket| (socket, listener)));
         }
         none_is_left(listeners.iter().map(|listener| &listener.address))?;
+        Ok(Self::on(sockets, parts))
+    }
+
+    /// Accepts on sockets that are there, each by the listener that it was made for. Within a tokio runtime.
+    #[must_use]
+    pub fn on<S: Sockets>(sockets: Vec<(S, &config::Listener)>, parts: Parts) -> Self {
         let (stop, stopped) = watch::channel(Stop::Serving);
         let gate = Gate::new();
         let shared = Arc::new(Shared { parts, gate: Arc::clone(&gate), sessions: AtomicU64::new(0), stop: stopped });
@@ -112,7 +118,7 @@ impl Listeners {
             started.bound.push(bound.clone());
             started.loops.spawn(accept(socket, Arc::new(bound), Arc::clone(&shared)));
         }
-        Ok(started)
+        started
     }
 
     /// In the order of the configuration; those that systemd handed over by one name in its order.
@@ -167,7 +173,7 @@ fn listening(bound: &Bound) -> Kind {
 }
 
 /// Accepts until the shutdown, then waits for the connections it began.
-async fn accept(socket: TcpListener, bound: Arc<Bound>, shared: Arc<Shared>) {
+async fn accept<S: Sockets>(mut socket: S, bound: Arc<Bound>, shared: Arc<Shared>) {
     let mut stop = shared.stop.clone();
     let mut connections = JoinSet::new();
     loop {
@@ -199,7 +205,7 @@ fn report(ended: Result<(), tokio::task::JoinError>, shared: &Shared) {
 }
 
 /// A slot for the connection, or a 421 for the peer. The peer's own address counts, but for a proxy's.
-fn admit(stream: &TcpStream, peer: SocketAddr, bound: &Bound, shared: &Shared) -> Option<Slot> {
+fn admit(stream: &impl Socket, peer: SocketAddr, bound: &Bound, shared: &Shared) -> Option<Slot> {
     let limits = &shared.parts.answerer.config().limits;
     let Some(mut slot) = shared.gate.admit(limits.connections) else {
         refuse(stream, peer, &Reply::new(421, 7, 0, "Too many connections, try again later"), shared);
@@ -217,10 +223,10 @@ pub(super) fn too_many_from_there() -> Reply {
 }
 
 /// Says why and closes, without a task and without waiting: a fresh socket's buffer takes one line.
-fn refuse(stream: &TcpStream, peer: SocketAddr, reply: &Reply, shared: &Shared) {
+fn refuse(stream: &impl Socket, peer: SocketAddr, reply: &Reply, shared: &Shared) {
     let mut line = Vec::with_capacity(80);
     reply.write(&mut line);
-    let _the_peer_may_have_gone = socket2::SockRef::from(stream).send(&line);
+    stream.say(&line);
     shared.publish(
         None,
         Kind::Refused {

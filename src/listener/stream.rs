@@ -1,15 +1,14 @@
 //! A connection's stream, in the clear or encrypted, as one type; and how one is ended so that last words are read.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::socket::Socket;
 use crate::mail::Reply;
 
 /// For the last words to somebody who is being sent away, and to let them be read.
@@ -18,12 +17,12 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 const FAREWELL_OCTETS: usize = 64 * 1024;
 
 /// The TLS state is large and lives behind a pointer, so that connections in the clear stay small.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+pub(super) enum Stream<S> {
+    Plain(S),
+    Tls(Box<TlsStream<S>>),
 }
 
-impl Stream {
+impl<S: Socket> Stream<S> {
     /// Ends what has to be ended in words: TLS (RFC 8446 §6.1). A socket is closed with its last owner.
     pub(super) async fn end(&mut self) -> io::Result<()> {
         match self {
@@ -36,10 +35,7 @@ impl Stream {
     /// told from the peer's data.
     pub(super) fn has_octets(&self) -> bool {
         match self {
-            Self::Plain(tcp) => {
-                let mut octet = [MaybeUninit::uninit()];
-                socket2::SockRef::from(tcp).peek(&mut octet).is_ok_and(|octets| octets > 0)
-            }
+            Self::Plain(tcp) => tcp.has_octets(),
             Self::Tls(_) => false,
         }
     }
@@ -47,12 +43,12 @@ impl Stream {
     /// Until the peer has sent something or has gone, but for `time` at the most. At once for TLS.
     pub(super) async fn wait_for_octets(&self, time: Duration) {
         if let Self::Plain(tcp) = self {
-            let _it_may_have_kept_silent = tokio::time::timeout(time, tcp.peek(&mut [0])).await;
+            let _it_may_have_kept_silent = tokio::time::timeout(time, tcp.heard()).await;
         }
     }
 }
 
-impl AsyncRead for Stream {
+impl<S: Socket> AsyncRead for Stream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
@@ -61,7 +57,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<S: Socket> AsyncWrite for Stream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),

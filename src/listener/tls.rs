@@ -15,10 +15,10 @@ use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::socket::Socket;
 use crate::config::{Config, TlsFiles};
 use crate::mail;
 
@@ -117,11 +117,11 @@ fn load_pair(
 ///
 /// # Errors
 /// In words for the log.
-pub(super) async fn shake_hands(
-    tcp: TcpStream,
+pub(super) async fn shake_hands<S: Socket>(
+    tcp: S,
     server: Arc<ServerConfig>,
     limit: Duration,
-) -> Result<TlsStream<TcpStream>, String> {
+) -> Result<TlsStream<S>, String> {
     match tokio::time::timeout(limit, TlsAcceptor::from(server).accept(tcp)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(in_words(&error)),
@@ -142,7 +142,7 @@ fn in_words(error: &io::Error) -> String {
 }
 
 /// What was agreed on, for the facts of the client.
-pub(super) fn facts(stream: &TlsStream<TcpStream>) -> mail::Tls {
+pub(super) fn facts<S>(stream: &TlsStream<S>) -> mail::Tls {
     let (_, connection) = stream.get_ref();
     mail::Tls {
         version: match connection.protocol_version() {
