@@ -125,6 +125,7 @@ impl App {
             decider: Arc::clone(&answerer) as Arc<dyn Decide>,
             capture: options.capture,
             roots: None,
+            network: delivery::Network::default(),
         });
         in_use(&answerer.intake, &dispatcher, &store);
         levels(&listeners, &budget, &config);

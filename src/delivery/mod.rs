@@ -7,6 +7,7 @@
 
 pub mod dispatcher;
 pub mod egress;
+pub mod network;
 pub mod notice;
 pub mod payload;
 pub mod relay;
@@ -28,6 +29,7 @@ use crate::mail::{MessageId, Reply};
 use crate::store::{Body, DecideTask, Keep, NewDelivery, Store};
 
 pub use dispatcher::Dispatcher;
+pub use network::Network;
 
 /// What a dispatcher is made of.
 #[derive(Clone)]
@@ -42,6 +44,7 @@ pub struct Parts {
     pub capture: Option<Capture>,
     /// The authorities a certificate may come from; `None`: the public ones.
     pub roots: Option<Arc<rustls::RootCertStore>>,
+    pub network: Network,
 }
 
 /// Where `dev` sends everything.

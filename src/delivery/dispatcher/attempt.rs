@@ -197,7 +197,7 @@ impl Scene<'_> {
             recipients: tasks.iter().map(|task| rcpt(task)).collect(),
             content: Content { added: added(&first.headers), head: body.head.clone(), raw },
         };
-        let relay = Relay { config: &self.config, dns: &parts.dns, tls };
+        let relay = Relay { config: &self.config, dns: &parts.dns, tls, network: &parts.network };
         let reuse = kept.filter(|kept| kept.hop == hop).map(|kept| kept.connection);
         let limit = LONGEST + Duration::from_secs((letter.content.size() / OCTETS_A_SECOND) as u64);
         let sending = tokio::time::timeout(limit, relay.send(&hop, &letter, reuse));

@@ -87,7 +87,7 @@ impl Dispatcher {
             cold: Pool::new(MAX_COLD_KIB as usize),
             senders: ByName::default(),
             tls: Tls::new(parts.roots.clone()).map_err(|error| unusable("TLS", error.to_string())),
-            webhooks: Webhooks::new(Arc::clone(&parts.dns), parts.roots.clone())
+            webhooks: Webhooks::new(Arc::clone(&parts.dns), parts.roots.clone(), &parts.network)
                 .map_err(|error| unusable("webhooks", error.to_string())),
             parts,
             phase: watched,

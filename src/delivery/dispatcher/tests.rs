@@ -68,6 +68,7 @@ impl House {
             decider: Arc::new(Faulty),
             capture: None,
             roots: None,
+            network: crate::delivery::Network::default(),
         })
     }
 

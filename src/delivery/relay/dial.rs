@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::TcpStream;
 use tokio::time;
+
+use crate::delivery::network::{Duplex, Network};
 
 /// The head start an address has over the next one (RFC 8305 §8).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -18,6 +19,9 @@ pub struct DialError {
     pub address: SocketAddr,
     pub reason: String,
 }
+
+/// A connection, and to where.
+pub type Dialled = (Box<dyn Duplex>, SocketAddr);
 
 /// IPv6 and IPv4 in turn, IPv6 first, each kind in its order (RFC 8305 §4).
 #[must_use]
@@ -35,10 +39,14 @@ pub fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
 /// A connection to the first of the addresses that answers, each within `limit`; `None` where none is left.
 ///
 /// Those that were reached or failed are taken off `left`, so that the next call goes on with the others.
-pub async fn dial(left: &mut Vec<SocketAddr>, limit: Duration) -> Option<Result<(TcpStream, SocketAddr), DialError>> {
+pub async fn dial(
+    network: &Network,
+    left: &mut Vec<SocketAddr>,
+    limit: Duration,
+) -> Option<Result<Dialled, DialError>> {
     let mut waiting = left.clone().into_iter();
     let mut trying = FuturesUnordered::new();
-    trying.push(connect(waiting.next()?, limit));
+    trying.push(connect(network, waiting.next()?, limit));
     loop {
         tokio::select! {
             biased;
@@ -48,7 +56,7 @@ pub async fn dial(left: &mut Vec<SocketAddr>, limit: Duration) -> Option<Result<
                 match tried {
                     Ok(connected) => return Some(Ok(connected)),
                     Err(error) => match waiting.next() {
-                        Some(address) => trying.push(connect(address, limit)),
+                        Some(address) => trying.push(connect(network, address, limit)),
                         None if trying.is_empty() => return Some(Err(error)),
                         None => {}
                     },
@@ -56,21 +64,17 @@ pub async fn dial(left: &mut Vec<SocketAddr>, limit: Duration) -> Option<Result<
             }
             () = time::sleep(HEAD_START), if waiting.len() > 0 => {
                 if let Some(address) = waiting.next() {
-                    trying.push(connect(address, limit));
+                    trying.push(connect(network, address, limit));
                 }
             }
         }
     }
 }
 
-async fn connect(address: SocketAddr, limit: Duration) -> Result<(TcpStream, SocketAddr), DialError> {
+async fn connect(network: &Network, address: SocketAddr, limit: Duration) -> Result<Dialled, DialError> {
     let failed = |reason: String| DialError { address, reason };
-    match time::timeout(limit, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => {
-            // Commands are written whole; waiting for more to send with them only delays.
-            stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-            Ok((stream, address))
-        }
+    match time::timeout(limit, network.connect(address)).await {
+        Ok(Ok(stream)) => Ok((stream, address)),
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Err(failed("refused".to_owned())),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(_) => Err(failed(format!("{} without an answer", super::seconds(limit)))),
@@ -99,10 +103,10 @@ mod tests {
             (one.as_ref().unwrap().local_addr().unwrap(), two.as_ref().unwrap().local_addr().unwrap());
         let mut left = vec![first, second];
         for expected in [first, second] {
-            let (_, reached) = dial(&mut left, Duration::from_secs(5)).await.unwrap().unwrap();
+            let (_, reached) = dial(&Network::default(), &mut left, Duration::from_secs(5)).await.unwrap().unwrap();
             assert_eq!(reached, expected);
         }
-        assert!(dial(&mut left, Duration::from_secs(5)).await.is_none());
+        assert!(dial(&Network::default(), &mut left, Duration::from_secs(5)).await.is_none());
     }
 
     #[tokio::test]
@@ -113,8 +117,8 @@ mod tests {
         let bad = refusing.local_addr().unwrap();
         drop(refusing);
         let mut left = vec![bad, good];
-        let (_, reached) = dial(&mut left, Duration::from_secs(5)).await.unwrap().unwrap();
+        let (_, reached) = dial(&Network::default(), &mut left, Duration::from_secs(5)).await.unwrap().unwrap();
         assert_eq!((reached, left), (good, Vec::new()));
-        assert!(dial(&mut vec![bad], Duration::from_secs(5)).await.unwrap().is_err());
+        assert!(dial(&Network::default(), &mut vec![bad], Duration::from_secs(5)).await.unwrap().is_err());
     }
 }

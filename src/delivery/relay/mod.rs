@@ -25,6 +25,7 @@ use self::letter::{Letter, Rcpt};
 use self::open::Manner;
 use self::tls::Tls;
 use self::transaction::Sent;
+use super::network::Network;
 use super::route::NextHop;
 use super::{Failure, Retry, Side};
 
@@ -33,6 +34,7 @@ pub struct Relay<'a> {
     pub config: &'a Config,
     pub dns: &'a Dns,
     pub tls: &'a Tls,
+    pub network: &'a Network,
 }
 
 /// What came of one message at one next hop.
@@ -151,7 +153,7 @@ impl Relay<'_> {
     /// A session with the first of the hop's hosts that takes one.
     async fn connect(&self, hop: &NextHop) -> Result<Connection, Failure> {
         let smarthost = if let NextHop::Smarthost(smarthost) = hop { Some(smarthost) } else { None };
-        let manner = Manner { config: self.config, tls: self.tls, smarthost };
+        let manner = Manner { config: self.config, tls: self.tls, smarthost, network: self.network };
         let mut worst: Option<Failure> = None;
         for host in hosts::hosts_of(hop, self.config, self.dns).await? {
             let tried = match hosts::addresses_of(&host, self.config, self.dns).await {

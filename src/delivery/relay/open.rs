@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mail_send::{Credentials, SmtpClient};
-use tokio::net::TcpStream;
 
 use crate::config::{Config, Login, RelayTimeouts, Scheme, Smarthost};
+use crate::delivery::network::{Duplex, Network};
 use crate::delivery::{Failure, Retry, Side};
 
 use super::connection::Connection;
@@ -42,6 +42,7 @@ pub struct Manner<'a> {
     pub config: &'a Config,
     pub tls: &'a Tls,
     pub smarthost: Option<&'a Smarthost>,
+    pub network: &'a Network,
 }
 
 /// Why there is no connection.
@@ -69,7 +70,7 @@ pub async fn open(manner: &Manner<'_>, host: &Host, addresses: &[SocketAddr]) ->
     let mut left = addresses.to_vec();
     let mut worst = None;
     for _ in 0..MAX_SESSIONS {
-        let failure = match dial(&mut left, limit).await {
+        let failure = match dial(manner.network, &mut left, limit).await {
             Some(Ok((stream, address))) => match converse(manner, host, stream, address).await {
                 Ok(connection) => return Ok(connection),
                 Err(Trouble::Login(failure)) => return Err(failure),
@@ -97,7 +98,7 @@ pub fn weightier(known: Option<Failure>, next: Failure) -> Failure {
 async fn converse(
     manner: &Manner<'_>,
     host: &Host,
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     address: SocketAddr,
 ) -> Result<Connection, Trouble> {
     let caller = Caller { manner, host, address };
@@ -105,7 +106,7 @@ async fn converse(
         Err(Trouble::TlsFailed) => {}
         tried => return tried,
     }
-    match dial(&mut vec![address], manner.config.relay.timeouts.connect).await {
+    match dial(manner.network, &mut vec![address], manner.config.relay.timeouts.connect).await {
         Some(Ok((stream, _))) => caller.begin(stream, Security::Clear).await,
         Some(Err(error)) => Err(unreached(host, &error).into()),
         None => Err(Trouble::TlsFailed),
@@ -156,9 +157,9 @@ impl Caller<'_> {
         &self.manner.config.relay.timeouts
     }
 
-    async fn begin(&self, stream: TcpStream, security: Security) -> Result<Connection, Trouble> {
+    async fn begin(&self, stream: Box<dyn Duplex>, security: Security) -> Result<Connection, Trouble> {
         let limits = self.limits();
-        let mut connection = Connection::new(Box::new(stream), named(self.host, self.address));
+        let mut connection = Connection::new(stream, named(self.host, self.address));
         connection.lmtp = self.manner.is_lmtp();
         if security == Security::Implicit {
             connection = self.secure(connection, true, limits.greeting).await?;

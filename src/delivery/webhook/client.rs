@@ -11,11 +11,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, redirect};
+use reqwest::{Method, RequestBuilder, Response, redirect};
 use rustls::{ClientConfig, RootCertStore};
 use url::{Host, Url};
 
 use crate::delivery::egress::may_reach;
+use crate::delivery::network::{Failed, Network, Simulated};
 use crate::delivery::relay::tls::Tls;
 use crate::dns::{Dns, LookupError};
 
@@ -43,10 +44,44 @@ pub enum Unreachable {
     Unanswered(String),
 }
 
+/// One of them. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    /// What there is in the internet's place.
+    other: Option<Arc<Other>>,
+}
+
+struct Other {
+    network: Arc<dyn Simulated>,
+    resolver: Resolver,
+}
+
+impl Client {
+    pub(super) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.http.request(method, url)
+    }
+
+    /// # Errors
+    /// The innermost cause says why; one that is [`Unreachable`] is among the causes.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Failed> {
+        let Some(other) = &self.other else { return Ok(request.send().await?) };
+        let request = request.build()?;
+        let to = other.resolver.of(request.url()).await.map_err(Unsent)?;
+        Ok(other.network.call(to, request).await.map_err(Unsent)?)
+    }
+}
+
+/// As HTTP's own errors, it only wraps what happened.
+#[derive(Debug, thiserror::Error)]
+#[error("the request couldn't be sent")]
+struct Unsent(#[source] Failed);
+
 /// Both clients.
 pub struct Clients {
     dns: Arc<Dns>,
     tls: ClientConfig,
+    network: Network,
     named: Client,
     scripted: ArcSwap<Scripted>,
 }
@@ -63,12 +98,12 @@ impl Clients {
     ///
     /// # Errors
     /// The TLS provider or the client refuses its settings.
-    pub fn new(dns: Arc<Dns>, roots: Option<Arc<RootCertStore>>) -> Result<Self, SetupError> {
+    pub fn new(dns: Arc<Dns>, roots: Option<Arc<RootCertStore>>, network: &Network) -> Result<Self, SetupError> {
         let tls = Tls::new(roots).map_err(|error| SetupError(error.to_string()))?;
         let tls = ClientConfig::clone(&tls.verified);
-        let named = client(&dns, &tls, None)?;
-        let scripted = Scripted { allow: Vec::new(), client: client(&dns, &tls, Some(Vec::new()))? };
-        Ok(Self { dns, tls, named, scripted: ArcSwap::from_pointee(scripted) })
+        let named = client(&dns, &tls, network, None)?;
+        let scripted = Scripted { allow: Vec::new(), client: client(&dns, &tls, network, Some(Vec::new()))? };
+        Ok(Self { dns, tls, network: network.clone(), named, scripted: ArcSwap::from_pointee(scripted) })
     }
 
     /// For what the configuration names: it goes where it says.
@@ -85,17 +120,24 @@ impl Clients {
         if current.allow == allow {
             return Ok(current.client.clone());
         }
-        let made = client(&self.dns, &self.tls, Some(allow.to_vec()))?;
+        let made = client(&self.dns, &self.tls, &self.network, Some(allow.to_vec()))?;
         self.scripted.store(Arc::new(Scripted { allow: allow.to_vec(), client: made.clone() }));
         Ok(made)
     }
 }
 
 /// `allow`: the addresses beside the public ones; `None`: every address.
-fn client(dns: &Arc<Dns>, tls: &ClientConfig, allow: Option<Vec<IpNet>>) -> Result<Client, SetupError> {
-    Client::builder()
+fn client(
+    dns: &Arc<Dns>,
+    tls: &ClientConfig,
+    network: &Network,
+    allow: Option<Vec<IpNet>>,
+) -> Result<Client, SetupError> {
+    let resolver = Resolver { dns: Arc::clone(dns), allow };
+    let other = network.other().map(|network| Arc::new(Other { network, resolver: resolver.clone() }));
+    let http = reqwest::Client::builder()
         .tls_backend_preconfigured(tls.clone())
-        .dns_resolver(Resolver { dns: Arc::clone(dns), allow })
+        .dns_resolver(resolver)
         .redirect(redirect::Policy::none())
         .no_proxy()
         .referer(false)
@@ -104,7 +146,8 @@ fn client(dns: &Arc<Dns>, tls: &ClientConfig, allow: Option<Vec<IpNet>>) -> Resu
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MAX_IDLE)
         .build()
-        .map_err(|error| SetupError(error.to_string()))
+        .map_err(|error| SetupError(error.to_string()))?;
+    Ok(Client { http, other })
 }
 
 /// A literal address is connected to without being resolved, so it is checked here.
@@ -124,9 +167,24 @@ pub fn check_literal(url: &Url, allow: &[IpNet]) -> Result<(), Unreachable> {
     Err(Unreachable::Forbidden { host, found: ip.to_string() })
 }
 
+#[derive(Clone)]
 struct Resolver {
     dns: Arc<Dns>,
     allow: Option<Vec<IpNet>>,
+}
+
+impl Resolver {
+    /// As HTTP's own connector has it.
+    async fn of(&self, url: &Url) -> Result<Vec<SocketAddr>, Failed> {
+        let found = match url.host() {
+            Some(Host::Ipv4(ip)) => vec![IpAddr::V4(ip)],
+            Some(Host::Ipv6(ip)) => vec![IpAddr::V6(ip)],
+            Some(Host::Domain(name)) => addresses(&self.dns, name, self.allow.as_deref()).await?,
+            None => Vec::new(),
+        };
+        let port = url.port_or_known_default().unwrap_or_default();
+        Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    }
 }
 
 impl Resolve for Resolver {

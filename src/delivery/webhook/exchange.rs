@@ -4,7 +4,7 @@
 //! becomes of the rest.
 
 use std::convert::Infallible;
-use std::error::Error as _;
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use reqwest::header::HeaderMap;
-use reqwest::{Body, Client, Method, Response};
+use reqwest::{Body, Method, Response};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::Sent;
 use super::answer::{MAX_READ, clean, judge};
-use super::client::Unreachable;
+use super::client::{Client, Unreachable};
 use crate::delivery::relay::seconds;
 use crate::delivery::{Failure, Side};
 use crate::mail::Timestamp;
@@ -43,9 +43,9 @@ impl Exchange<'_> {
         let connected = Arc::new(AtomicBool::new(false));
         let body = Body::wrap(Observed { content: Some(body), taken: Arc::clone(&connected) });
         let request = self.client.request(self.method.clone(), self.url.clone()).headers(self.headers.clone());
-        let failure = match timeout_at(deadline, request.body(body).send()).await {
+        let failure = match timeout_at(deadline, self.client.send(request.body(body))).await {
             Ok(Ok(response)) => return self.answered(response, deadline).await,
-            Ok(Err(error)) => self.failed(&error, connected.load(Ordering::Relaxed)),
+            Ok(Err(error)) => self.failed(error.as_ref(), connected.load(Ordering::Relaxed)),
             Err(_) => {
                 self.broken(connected.load(Ordering::Relaxed), &format!("{} without an answer", seconds(self.timeout)))
             }
@@ -82,7 +82,7 @@ impl Exchange<'_> {
     }
 
     /// The innermost cause is what a person needs; the outer ones would quote the URL.
-    fn failed(&self, error: &reqwest::Error, connected: bool) -> Failure {
+    fn failed(&self, error: &(dyn Error + Send + Sync), connected: bool) -> Failure {
         let mut cause = error.source();
         let mut reason = "it failed".to_owned();
         while let Some(error) = cause {

@@ -19,15 +19,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::Client;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::RootCertStore;
 use url::Url;
 
-use self::client::{Clients, check_literal};
+use self::client::{Client, Clients, check_literal};
 use self::endpoint::Endpoint;
 use self::exchange::Exchange;
 use self::gone::Gone;
+use super::network::Network;
 use super::payload::{Payload, Size, Source, standard};
 use super::{Failure, Side};
 use crate::aside;
@@ -85,8 +85,8 @@ impl Webhooks {
     ///
     /// # Errors
     /// [`SetupError`]
-    pub fn new(dns: Arc<Dns>, roots: Option<Arc<RootCertStore>>) -> Result<Self, SetupError> {
-        Ok(Self { clients: Clients::new(dns, roots)?, gone: Gone::default() })
+    pub fn new(dns: Arc<Dns>, roots: Option<Arc<RootCertStore>>, network: &Network) -> Result<Self, SetupError> {
+        Ok(Self { clients: Clients::new(dns, roots, network)?, gone: Gone::default() })
     }
 
     /// Sends `task` once; twice where a body made from the message is too large (413): then without texts and

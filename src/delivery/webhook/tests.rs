@@ -149,7 +149,7 @@ fn config(url: &str) -> Config {
 }
 
 fn webhooks(table: Table) -> Webhooks {
-    Webhooks::new(Arc::new(Dns::table(table).unwrap()), None).unwrap()
+    Webhooks::new(Arc::new(Dns::table(table).unwrap()), None, &Network::default()).unwrap()
 }
 
 fn this() -> Try {
@@ -478,7 +478,8 @@ async fn a_certificate_is_checked_by_name_and_authority() {
     let (address, roots, _tasks) = secured().await;
     let table =
         Table::default().with_address("hooks.example", address.ip()).with_address("other.example", address.ip());
-    let trusting = Webhooks::new(Arc::new(Dns::table(table.clone()).unwrap()), Some(roots)).unwrap();
+    let trusting =
+        Webhooks::new(Arc::new(Dns::table(table.clone()).unwrap()), Some(roots), &Network::default()).unwrap();
     let task = task(Some("HOOK"), "");
     let url = |host: &str| format!("https://{host}:{}/", address.port());
     trusting.send(&config(&url("hooks.example")), this(), &task, None, None).await.result.unwrap();

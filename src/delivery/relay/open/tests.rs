@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustls::RootCertStore;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -135,7 +135,7 @@ async fn opened_by(
     addresses: &[SocketAddr],
 ) -> Result<Connection, Failure> {
     let tls = Tls::new(roots).unwrap();
-    open(&Manner { config, tls: &tls, smarthost }, &host(), addresses).await
+    open(&Manner { config, tls: &tls, smarthost, network: &Network::default() }, &host(), addresses).await
 }
 
 /// Nobody listens there.
