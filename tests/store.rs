@@ -18,6 +18,8 @@ mod keeping;
 mod keys;
 #[path = "store/killing.rs"]
 mod killing;
+#[path = "store/large.rs"]
+mod large;
 #[path = "store/mishaps.rs"]
 mod mishaps;
 #[path = "store/opening.rs"]

@@ -18,7 +18,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::orphans::{self, NEWEST_OF_SEGMENT, Proof, Standing};
 use super::retention::{Step, begin};
-use super::spool::{self, HEADER, Place, Spool, Unreadable};
+use super::spool::{self, HEADER, Place, Proved, Spool, Unreadable};
 use super::writer::Writer;
 use super::{StoreError, directory};
 use crate::event::{Event, Kind};
@@ -219,34 +219,31 @@ impl Writer {
             return Ok(Ok(()));
         }
         let file = match File::open(self.spool.directory().join(spool::file_name(segment))) {
-            Ok(file) => file,
+            Ok(file) => Arc::new(file),
             Err(error) => return Ok(Err((None, error.to_string()))),
         };
-        let spool = &self.spool;
-        let moving = self.retention.clearing.moving.get_or_insert_with(|| spool.beside());
-        let mut plan = moving.plan();
-        let mut moved = Vec::with_capacity(needed.len());
+        let mut records = Vec::with_capacity(needed.len());
         for (id, place) in needed {
-            let read = match place {
-                Some(place) => spool::read(&file, *id, *place),
-                None => Err(Unreadable::Damaged("its row holds no place".to_owned())),
+            let Some(place) = place else {
+                return Ok(Err((Some(*id), "its row holds no place".to_owned())));
             };
-            let (head, body) = match read {
-                Ok(found) => found,
+            match spool::read(&file, *id, *place, self.shared.reader.gate()) {
+                Ok((head, raw)) => records.push(Proved { id: *id, place: *place, head, raw }),
                 Err(Unreadable::Io(error)) => return Ok(Err((Some(*id), error.to_string()))),
                 Err(Unreadable::Damaged(what)) => return Ok(Err((Some(*id), what))),
                 Err(Unreadable::Missing) => return Ok(Err((Some(*id), "its segment is missing".to_owned()))),
-            };
-            moved.push((id.to_bytes(), plan.add(*id, &head, &body)?));
+            }
         }
+        let spool = &self.spool;
+        let moving = self.retention.clearing.moving.get_or_insert_with(|| spool.beside());
         // Durable before a row names it.
-        let (written, begun) = (moving.write(&plan)?, plan.begins());
-        self.shared.tally.spool_bytes.fetch_add(written, Ordering::Relaxed);
+        let taken = moving.take_over(&file, &records)?;
+        self.shared.tally.spool_bytes.fetch_add(taken.octets, Ordering::Relaxed);
         let transaction = begin(self.connection()?)?;
-        for (id, place) in moved {
-            transaction.prepare_cached(MOVE)?.execute(params![id, place.segment, place.start])?;
+        for (id, place) in taken.moved {
+            transaction.prepare_cached(MOVE)?.execute(params![id.to_bytes(), place.segment, place.start])?;
         }
-        if let Some(segment) = begun {
+        for segment in taken.begun {
             orphans::note_segment(&transaction, segment)?;
         }
         transaction.commit()?;

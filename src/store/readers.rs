@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
+use super::raw::Gate;
 use super::spool::{self, Unreadable};
 use super::trouble::Troubles;
 use super::{
@@ -38,6 +39,8 @@ struct Inner {
     idle: Mutex<Vec<Connection>>,
     segments: Mutex<HashMap<i64, Arc<File>>>,
     troubles: Troubles,
+    /// By which large messages are loaded.
+    gate: Gate,
     bus: Option<Bus>,
 }
 
@@ -66,6 +69,7 @@ impl Reader {
             idle: Mutex::default(),
             segments: Mutex::default(),
             troubles: Troubles::default(),
+            gate: Gate::default(),
             bus,
         };
         Self { inner: Arc::new(inner) }
@@ -136,22 +140,30 @@ impl Reader {
         self.with(|connection| journal::list(connection, filter))
     }
 
+    /// By which large messages are loaded.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
     /// What doesn't work at present.
     pub(super) fn troubles(&self) -> &Troubles {
         &self.inner.troubles
     }
 
+    /// The message's octets, proved whole; what is large of them stays in its segment.
+    ///
     /// # Errors
     /// `NotFound` where retention took the octets or they are damaged; `Failed` where they can't be read now.
     pub fn body(&self, id: MessageId) -> Result<Body, StoreError> {
         // Retention moves what is still needed: the row then names another place.
         for _ in 0..3 {
             let kept = self.with(|connection| messages::kept(connection, id))?;
-            let read = self.segment(kept.place.segment).and_then(|file| spool::read(&file, id, kept.place));
+            let read =
+                self.segment(kept.place.segment).and_then(|file| spool::read(&file, id, kept.place, &self.inner.gate));
             match read {
                 Ok((head, raw)) => {
                     self.inner.troubles.can_read(kept.place.segment);
-                    return Ok(Body { envelope: kept.envelope, client: kept.client, head, raw: raw.into() });
+                    return Ok(Body { envelope: kept.envelope, client: kept.client, head, raw });
                 }
                 Err(Unreadable::Missing) => {}
                 Err(Unreadable::Io(error)) => return Err(self.unreadable(kept.place.segment, &error)),

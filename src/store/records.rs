@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::spool::{self, HEADER, MAGIC};
+use super::spool::{HEADER, Header, MAGIC, MAGIC_BODY_FIRST};
 use crate::mail::MessageId;
 
 /// Octets looked through at once for the next header.
@@ -45,8 +45,9 @@ impl Records {
             let mut header = [0; HEADER];
             self.file.read_exact_at(&mut header, self.at)?;
             let start = self.at;
-            if let Some((id, head_size, size)) = spool::parse_header(&header) {
-                self.at += HEADER as u64 + u64::from(head_size) + u64::from(size);
+            if let Some(header) = Header::parse(&header) {
+                let Header { id, head_size, size, .. } = header;
+                self.at += HEADER as u64 + header.content();
                 return Ok(Some(Record { id, start, head_size, size, whole: self.at <= self.length }));
             }
             self.at = self.magic(start + 1)?;
@@ -60,7 +61,8 @@ impl Records {
         loop {
             let read = self.file.read_at(&mut piece, from)?;
             let octets = piece.get(..read).unwrap_or_default();
-            if let Some(found) = octets.windows(MAGIC.len()).position(|octets| octets == MAGIC) {
+            let begins = |octets: &[u8]| octets == MAGIC || octets == MAGIC_BODY_FIRST;
+            if let Some(found) = octets.windows(MAGIC.len()).position(begins) {
                 return Ok(from + found as u64);
             }
             if read < MAGIC.len() {
@@ -77,9 +79,11 @@ mod tests {
     use crate::mail::Timestamp;
 
     fn record(n: u128, content: &[u8]) -> Vec<u8> {
+        let body_first = n.is_multiple_of(2);
         let id = MessageId::new(Timestamp::from_millis(1), n);
         let size = u32::try_from(content.len()).unwrap();
-        [&spool::header(id, 0, size, crc32fast::hash(content))[..], content].concat()
+        let header = Header { body_first, id, head_size: 0, size, crc: crc32fast::hash(content) };
+        [&header.octets()[..], content].concat()
     }
 
     fn starts(octets: &[u8]) -> Vec<(u64, bool)> {

@@ -2,7 +2,7 @@
 //!
 //! A group's records are planned first (so that rows can name them), then written in one gathered write and synced
 //! before those rows commit. A record is a header (magic, message, lengths, CRC of the content, CRC of the header) and
-//! the content: our trace fields, then the octets as received.
+//! the content: our trace fields, then the octets as received, or the other way round.
 //!
 //! Each opening of a store begins a new segment, and an error abandons one for good. Nothing is ever written or synced
 //! again in a file whose dirty pages a failed sync may have dropped, and a tail torn by a crash needs no repair: no row
@@ -11,7 +11,6 @@
 
 use std::fs::File;
 use std::io::{IoSlice, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,8 +20,15 @@ use bytes::{Bytes, BytesMut};
 use super::{StoreError, directory};
 use crate::mail::MessageId;
 
-/// Its last octet is the format's version.
+mod copying;
+mod reading;
+
+pub(super) use copying::Proved;
+pub(super) use reading::{Unreadable, prove, read};
+
+/// Its last octet is the format's version: the head before the body, or behind it.
 pub(super) const MAGIC: [u8; 4] = *b"MWR1";
+pub(super) const MAGIC_BODY_FIRST: [u8; 4] = *b"MWR2";
 /// Magic, id, length of head, length of body, CRC of the content, CRC of all that.
 pub(super) const HEADER: usize = 4 + 16 + 4 + 4 + 4 + 4;
 
@@ -81,7 +87,7 @@ impl Plan {
         let mut crc = crc32fast::Hasher::new();
         crc.update(head);
         crc.update(body);
-        self.chunks.push(header(id, head_size, size, crc.finalize()));
+        self.chunks.push(Header { body_first: false, id, head_size, size, crc: crc.finalize() }.octets());
         self.chunks.extend([head, body].into_iter().filter(|part| !part.is_empty()).cloned());
         self.planned += HEADER as u64 + u64::from(head_size) + u64::from(size);
         Ok(Place {
@@ -107,35 +113,56 @@ impl Plan {
     }
 }
 
-/// The message that a record's header names and the octets of its content; `None` where it is no header.
-pub(super) fn read_header(octets: &[u8; HEADER]) -> Option<(MessageId, u64)> {
-    let (id, head_size, size) = parse_header(octets)?;
-    Some((id, u64::from(head_size) + u64::from(size)))
+/// What a record says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    /// The body lies before the head: it was written while it arrived, and the head is known only at its end.
+    pub body_first: bool,
+    pub id: MessageId,
+    pub head_size: u32,
+    pub size: u32,
+    /// Of the content, in the order in which it lies.
+    pub crc: u32,
 }
 
-/// Message, octets of its head, octets of its body.
-pub(super) fn parse_header(octets: &[u8; HEADER]) -> Option<(MessageId, u32, u32)> {
-    let (content, own) = octets.split_last_chunk::<4>()?;
-    let (magic, rest) = content.split_first_chunk::<4>()?;
-    let (id, rest) = rest.split_first_chunk::<16>()?;
-    let (head_size, rest) = rest.split_first_chunk::<4>()?;
-    let (size, _crc) = rest.split_first_chunk::<4>()?;
-    if *magic != MAGIC || crc32fast::hash(content) != u32::from_be_bytes(*own) {
-        return None;
+impl Header {
+    /// `None` where these octets are no header.
+    pub(super) fn parse(octets: &[u8; HEADER]) -> Option<Self> {
+        let (content, own) = octets.split_last_chunk::<4>()?;
+        let (magic, rest) = content.split_first_chunk::<4>()?;
+        let (id, rest) = rest.split_first_chunk::<16>()?;
+        let (head_size, rest) = rest.split_first_chunk::<4>()?;
+        let (size, crc) = rest.split_first_chunk::<4>()?;
+        let crc = crc.first_chunk::<4>()?;
+        let body_first = *magic == MAGIC_BODY_FIRST;
+        if !(body_first || *magic == MAGIC) || crc32fast::hash(content) != u32::from_be_bytes(*own) {
+            return None;
+        }
+        Some(Self {
+            body_first,
+            id: MessageId::from_bytes(*id),
+            head_size: u32::from_be_bytes(*head_size),
+            size: u32::from_be_bytes(*size),
+            crc: u32::from_be_bytes(*crc),
+        })
     }
-    Some((MessageId::from_bytes(*id), u32::from_be_bytes(*head_size), u32::from_be_bytes(*size)))
-}
 
-pub(super) fn header(id: MessageId, head_size: u32, size: u32, crc: u32) -> Bytes {
-    let mut header = BytesMut::with_capacity(HEADER);
-    header.extend_from_slice(&MAGIC);
-    header.extend_from_slice(&id.to_bytes());
-    for number in [head_size, size, crc] {
-        header.extend_from_slice(&number.to_be_bytes());
+    pub(super) fn octets(&self) -> Bytes {
+        let mut header = BytesMut::with_capacity(HEADER);
+        header.extend_from_slice(if self.body_first { &MAGIC_BODY_FIRST } else { &MAGIC });
+        header.extend_from_slice(&self.id.to_bytes());
+        for number in [self.head_size, self.size, self.crc] {
+            header.extend_from_slice(&number.to_be_bytes());
+        }
+        let own = crc32fast::hash(&header);
+        header.extend_from_slice(&own.to_be_bytes());
+        header.freeze()
     }
-    let own = crc32fast::hash(&header);
-    header.extend_from_slice(&own.to_be_bytes());
-    header.freeze()
+
+    /// How many octets lie behind it.
+    pub(super) fn content(&self) -> u64 {
+        u64::from(self.head_size) + u64::from(self.size)
+    }
 }
 
 impl Spool {
@@ -173,14 +200,20 @@ impl Spool {
             return Ok(0);
         }
         let written = self.write_all(plan);
-        if written.is_err()
-            && let Some(segment) = self.open.take()
+        if written.is_err() {
+            self.discard();
+        }
+        written.map(|()| plan.planned)
+    }
+
+    /// After a failure the segment is never written to again.
+    fn discard(&mut self) {
+        if let Some(segment) = self.open.take()
             && segment.end == 0
         {
             // No row has ever named it: on a full disk it would only be in the way. Else retention takes it.
             let _best_effort = std::fs::remove_file(self.directory.join(file_name(segment.number)));
         }
-        written.map(|()| plan.planned)
     }
 
     fn write_all(&mut self, plan: &Plan) -> Result<(), StoreError> {
@@ -265,41 +298,4 @@ pub(super) fn segments(directory: &Path) -> Result<Vec<i64>, StoreError> {
     }
     found.sort_unstable();
     Ok(found)
-}
-
-/// Why a record can't be read.
-#[derive(Debug)]
-pub(super) enum Unreadable {
-    /// Its segment isn't there.
-    Missing,
-    /// The octets aren't those that were written.
-    Damaged(String),
-    Io(std::io::Error),
-}
-
-/// Reads a record and proves it whole: head and body.
-pub(super) fn read(file: &File, id: MessageId, place: Place) -> Result<(Bytes, Bytes), Unreadable> {
-    let damaged =
-        |what: &str| Unreadable::Damaged(format!("spool/{} at {}: {what}", file_name(place.segment), place.start));
-    let (Ok(start), Ok(head_size), Ok(size)) =
-        (u64::try_from(place.start), u32::try_from(place.head_size), u32::try_from(place.size))
-    else {
-        return Err(damaged("its row holds numbers that can't be"));
-    };
-    let length = HEADER + head_size as usize + size as usize;
-    // Before the memory is taken: a damaged row must not ask for more than there is.
-    let there = file.metadata().map_err(Unreadable::Io)?.len();
-    if start.saturating_add(length as u64) > there {
-        return Err(damaged("the file ends before the record does"));
-    }
-    let mut record = BytesMut::zeroed(length);
-    file.read_exact_at(&mut record, start).map_err(Unreadable::Io)?;
-    let mut content = record.freeze();
-    let found = content.split_to(HEADER);
-    let crc = crc32fast::hash(&content);
-    if found != header(id, head_size, size, crc) {
-        return Err(damaged(if found.starts_with(&MAGIC) { "its checksum is wrong" } else { "no record begins here" }));
-    }
-    let head = content.split_to(head_size as usize);
-    Ok((head, content))
 }

@@ -87,12 +87,12 @@ pub fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
 }
 
-/// A message to `a@example.org` with one delivery, due when it was received.
 /// A message's octets as the store has them.
 pub async fn octets(store: &Store, id: MessageId) -> Bytes {
     store.body(id).await.unwrap().raw.whole().await.unwrap()
 }
 
+/// A message to `a@example.org` with one delivery, due when it was received.
 pub fn message(body: &str) -> Acceptance {
     message_at(body, now())
 }

@@ -8,13 +8,15 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
 use super::super::clearing::MOVE;
 use super::super::orphans;
-use super::super::spool::{self, HEADER, Place, Spool, Unreadable};
+use super::super::raw::Gate;
+use super::super::spool::{self, HEADER, Place, Proved, Spool, Unreadable};
 use super::super::{apply, migrate};
 use super::Remedy;
 use super::quarantine::Quarantine;
@@ -117,7 +119,7 @@ impl Mending<'_> {
     fn salvage(&mut self, segment: i64) -> Result<(), StoreError> {
         let path = self.spool.directory().join(spool::file_name(segment));
         let file = match File::open(&path) {
-            Ok(file) => Some(file),
+            Ok(file) => Some(Arc::new(file)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(StoreError::io(&format!("read {}", path.display()), &error)),
         };
@@ -146,13 +148,12 @@ impl Mending<'_> {
         Ok(records)
     }
 
-    fn move_on(&mut self, file: Option<&File>, records: &[(MessageId, Place)]) -> Result<(), StoreError> {
-        let mut plan = self.spool.plan();
-        let (mut moved, mut lost) = (Vec::new(), Vec::new());
+    fn move_on(&mut self, file: Option<&Arc<File>>, records: &[(MessageId, Place)]) -> Result<(), StoreError> {
+        let (mut whole, mut lost) = (Vec::new(), Vec::new());
         for (id, place) in records {
-            let read = file.map_or(Err(Unreadable::Missing), |file| spool::read(file, *id, *place));
+            let read = file.map_or(Err(Unreadable::Missing), |file| spool::read(file, *id, *place, &Gate::default()));
             match read {
-                Ok((head, body)) => moved.push((id.to_bytes(), plan.add(*id, &head, &body)?)),
+                Ok((head, raw)) => whole.push(Proved { id: *id, place: *place, head, raw }),
                 Err(Unreadable::Io(error)) => return Err(StoreError::io("read a segment", &error)),
                 Err(Unreadable::Missing) => lost.push((*id, "its segment is missing".to_owned())),
                 Err(Unreadable::Damaged(what)) => {
@@ -163,14 +164,17 @@ impl Mending<'_> {
                 }
             }
         }
-        self.spool.write(&plan)?;
+        let moved = match file {
+            Some(file) => self.spool.take_over(file, &whole)?.moved,
+            None => Vec::new(),
+        };
         for (id, _) in &lost {
             self.quarantine.note_rows(&self.connection, KEEP_PLACE, &[Value::Blob(id.to_bytes().to_vec())])?;
         }
         self.quarantine.keep_notes()?;
         let transaction = self.connection.transaction()?;
         for (id, place) in moved {
-            transaction.prepare_cached(MOVE)?.execute(params![id, place.segment, place.start])?;
+            transaction.prepare_cached(MOVE)?.execute(params![id.to_bytes(), place.segment, place.start])?;
         }
         for (id, detail) in lost {
             transaction.prepare_cached(LOSE)?.execute([id.to_bytes()])?;

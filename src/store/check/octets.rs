@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::super::spool::{self, HEADER, Place};
+use super::super::spool::{self, Place, Unreadable};
 use crate::mail::MessageId;
 use crate::store::StoreError;
 
@@ -52,37 +51,11 @@ impl Octets {
             self.open.insert(place.segment, file);
         }
         let Some(file) = self.open.get(&place.segment) else { return Ok(Record::Missing) };
-        verify(file, &mut self.piece, id, place).map_err(failed)
+        match spool::prove(file, id, place, &mut self.piece, |_| ()) {
+            Ok(_) => Ok(Record::Whole),
+            Err(Unreadable::Missing) => Ok(Record::Missing),
+            Err(Unreadable::Damaged(what)) => Ok(Record::Damaged(what)),
+            Err(Unreadable::Io(error)) => Err(failed(error)),
+        }
     }
-}
-
-fn verify(file: &File, piece: &mut [u8], id: MessageId, place: Place) -> std::io::Result<Record> {
-    let damaged = |what: &str| {
-        Ok(Record::Damaged(format!("spool/{} at {}: {what}", spool::file_name(place.segment), place.start)))
-    };
-    let (Ok(start), Ok(head_size), Ok(size)) =
-        (u64::try_from(place.start), u32::try_from(place.head_size), u32::try_from(place.size))
-    else {
-        return damaged("its row holds numbers that can't be");
-    };
-    let (content, header_size) = (u64::from(head_size) + u64::from(size), HEADER as u64);
-    if start.saturating_add(header_size + content) > file.metadata()?.len() {
-        return damaged("the file ends before the record does");
-    }
-    let mut header = [0; HEADER];
-    file.read_exact_at(&mut header, start)?;
-    let mut crc = crc32fast::Hasher::new();
-    let (mut at, mut left) = (start + header_size, content);
-    while left > 0 {
-        let length = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
-        let Some(octets) = piece.get_mut(..length) else { break };
-        file.read_exact_at(octets, at)?;
-        crc.update(octets);
-        at += length as u64;
-        left -= length as u64;
-    }
-    if header == *spool::header(id, head_size, size, crc.finalize()) {
-        return Ok(Record::Whole);
-    }
-    damaged(if spool::read_header(&header).is_some() { "its checksum is wrong" } else { "no record begins here" })
 }

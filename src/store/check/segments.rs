@@ -10,7 +10,7 @@ use rusqlite::params;
 
 use super::super::directory::Lock;
 use super::super::orphans::NEWEST_OF_SEGMENT;
-use super::super::spool::{self, HEADER};
+use super::super::spool::{self, HEADER, Header};
 use super::octets::Octets;
 use super::{Check, Remedy};
 use crate::store::{StoreError, directory};
@@ -97,6 +97,6 @@ fn record(file: &File, at: u64) -> std::io::Result<Option<u64>> {
     }
     let mut header = [0; HEADER];
     file.read_exact_at(&mut header, at)?;
-    let end = spool::read_header(&header).map(|(_, content)| at.saturating_add(HEADER as u64 + content));
+    let end = Header::parse(&header).map(|header| at.saturating_add(HEADER as u64 + header.content()));
     Ok(end.filter(|end| *end <= length))
 }
