@@ -69,6 +69,20 @@ impl Raw {
         }
     }
 
+    /// All of it where it is in memory, else its first [`LARGE`] octets, which hold its header. Waits for no gate.
+    ///
+    /// # Errors
+    /// `Failed` where it can't be read now.
+    pub async fn beginning(&self) -> Result<Bytes, StoreError> {
+        match self {
+            Self::Here(octets) => Ok(octets.clone()),
+            Self::Stored(stored) => {
+                let stored = stored.clone();
+                reading(move || Ok(stored.first(LARGE)?.into())).await
+            }
+        }
+    }
+
     /// Writes all of it to `out`, piece by piece, by calls that block.
     ///
     /// # Errors
@@ -111,6 +125,18 @@ impl Raw {
     }
 }
 
+#[cfg(test)]
+impl Raw {
+    /// `octets` in a file that has lost the last `lost` of them since they were proved.
+    pub(crate) fn in_file(octets: &[u8], lost: usize) -> Self {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&octets[..octets.len() - lost]).unwrap();
+        let mut look = Look::default();
+        look.at(octets);
+        Self::Stored(Stored::new(Arc::new(file), (1, 0), octets.len(), look.facts(), Gate::default()))
+    }
+}
+
 impl From<Bytes> for Raw {
     fn from(octets: Bytes) -> Self {
         Self::Here(octets)
@@ -135,6 +161,16 @@ impl Stored {
         Self { file, segment, start, length, facts, gate }
     }
 
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
     /// Fills `octets` from the `at`th of the message on, by a call that blocks.
     ///
     /// # Errors
@@ -156,13 +192,19 @@ impl Stored {
         let place = self.gate.enter(self.length).await?;
         let stored = self.clone();
         // The place goes along: whoever asked may have gone away while the disk is still at it.
-        let loading = tokio::task::spawn_blocking(move || {
-            let mut octets = vec![0; stored.length];
-            stored.read_at(0, &mut octets).map_err(|error| stored.unreadable(&error))?;
-            Ok(Bytes::from_owner(Loaded { octets, _place: place }))
-        });
-        loading.await.map_err(|error| StoreError::Failed(format!("loading met a fault of its own: {error}")))?
+        reading(move || Ok(Bytes::from_owner(Loaded { octets: stored.first(stored.length)?, _place: place }))).await
     }
+
+    fn first(&self, count: usize) -> Result<Vec<u8>, StoreError> {
+        let mut octets = vec![0; count.min(self.length)];
+        self.read_at(0, &mut octets).map_err(|error| self.unreadable(&error))?;
+        Ok(octets)
+    }
+}
+
+async fn reading(read: impl FnOnce() -> Result<Bytes, StoreError> + Send + 'static) -> Result<Bytes, StoreError> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.map_err(|error| StoreError::Failed(format!("reading met a fault of its own: {error}")))?
 }
 
 struct Loaded {

@@ -166,11 +166,18 @@ impl Scene<'_> {
         } else {
             Failure::later(Side::Ours, "4.3.0", format!("the message can't be read: {error}"))
         };
-        if let (false, Some(first)) = (gone, batch.first()) {
-            let fault = Kind::Fault { what: "read a message".into(), detail: error.to_string() };
-            self.shared.parts.bus.publish(Event::new(clock::now(), fault).of(first.key.message));
+        if !gone {
+            self.unreadable(batch, error.to_string());
         }
         self.unsent(batch, &failure)
+    }
+
+    /// A disk that fails is told.
+    fn unreadable(&self, batch: &[&Delivery], detail: String) {
+        if let Some(first) = batch.first() {
+            let fault = Kind::Fault { what: "read a message".into(), detail };
+            self.shared.parts.bus.publish(Event::new(clock::now(), fault).of(first.key.message));
+        }
     }
 
     fn unsent(&self, batch: &[&Delivery], failure: &Failure) -> Attempt {
@@ -188,20 +195,19 @@ impl Scene<'_> {
             Ok(ready) => ready,
             Err(failure) => return self.unsent(batch, &failure),
         };
-        let raw = match body.raw.whole().await {
-            Ok(raw) => raw,
-            Err(error) => return self.without_body(batch, &error),
-        };
         let letter = Letter {
             envelope: body.envelope.clone(),
             recipients: tasks.iter().map(|task| rcpt(task)).collect(),
-            content: Content { added: added(&first.headers), head: body.head.clone(), raw },
+            content: Content { added: added(&first.headers), head: body.head.clone(), raw: body.raw.clone() },
         };
         let relay = Relay { config: &self.config, dns: &parts.dns, tls, network: &parts.network };
         let reuse = kept.filter(|kept| kept.hop == hop).map(|kept| kept.connection);
         let limit = LONGEST + Duration::from_secs((letter.content.size() / OCTETS_A_SECOND) as u64);
         let sending = tokio::time::timeout(limit, relay.send(&hop, &letter, reuse));
         let outcome = sending.await.unwrap_or_else(|_| overdue(limit, letter.recipients.len()));
+        if let Some(detail) = outcome.unread {
+            self.unreadable(batch, detail);
+        }
         let judge = self.judge();
         let relayed = Relayed { peer: outcome.peer, tls: outcome.tls, passes_dsn: outcome.passes_dsn };
         let results = batch.iter().zip(tasks).zip(outcome.results);
@@ -284,6 +290,7 @@ fn overdue(limit: Duration, recipients: usize) -> Outcome {
         passes_dsn: false,
         connection: None,
         trouble: Some(RelayTrouble { extent: Extent::Broke, failure }),
+        unread: None,
     }
 }
 

@@ -12,6 +12,7 @@ use memchr::memmem;
 
 use crate::mail::address::domain_key;
 use crate::mail::{Address, BodyKind, Envelope, Notify, Ret};
+use crate::store::Raw;
 
 use super::reply::Offers;
 
@@ -35,7 +36,7 @@ pub struct Rcpt {
 pub struct Content {
     pub added: Vec<u8>,
     pub head: Bytes,
-    pub raw: Bytes,
+    pub raw: Raw,
 }
 
 /// A worker's fields, as they stand before the message: ASCII as it is, all else in encoded words (RFC 2047).
@@ -68,9 +69,7 @@ impl Content {
 
     /// Whether a header field holds octets beyond ASCII.
     fn has_utf8_header(&self) -> bool {
-        let end = memmem::find(&self.raw, b"\r\n\r\n").unwrap_or(self.raw.len());
-        let header = self.raw.get(..end).unwrap_or_default();
-        !(self.added.is_ascii() && self.head.is_ascii() && header.is_ascii())
+        !(self.added.is_ascii() && self.head.is_ascii() && self.raw.has_ascii_header())
     }
 }
 
@@ -161,75 +160,55 @@ pub fn xtext(text: &str) -> String {
     out
 }
 
-/// The content as DATA carries it: slices of it, with a dot before each line that starts with one, and the end.
-///
-/// Slices are borrowed; nothing is copied by line.
-pub struct Stuffed<'a> {
-    parts: [&'a [u8]; 3],
-    part: usize,
-    /// The next slice begins a line.
+/// Transparency (RFC 5321 §4.5.2) over a content that comes in pieces: a dot before each line that starts with one.
+#[derive(Debug)]
+pub struct Stuffing {
+    /// The next octet begins a line.
     at_line_start: bool,
-    state: State,
 }
 
-#[derive(PartialEq, Eq)]
-enum State {
-    Content,
-    /// The last line lacks its end (RFC 5321 §4.1.1.4: the dot stands on a line of its own).
-    LineEnd,
-    Dot,
-    Over,
+impl Default for Stuffing {
+    fn default() -> Self {
+        Self { at_line_start: true }
+    }
 }
 
-impl<'a> Stuffed<'a> {
+impl Stuffing {
+    /// The next piece as DATA carries it: slices of it, nothing is copied by line.
+    pub fn runs<'a>(&'a mut self, piece: &'a [u8]) -> Runs<'a> {
+        Runs { stuffing: self, rest: piece }
+    }
+
+    /// What stands behind the last piece.
     #[must_use]
-    pub fn new(content: &'a Content) -> Self {
-        let parts = [content.added.as_slice(), content.head.as_ref(), content.raw.as_ref()];
-        Self { parts, part: 0, at_line_start: true, state: State::Content }
-    }
-
-    fn content(&mut self) -> Option<&'a [u8]> {
-        loop {
-            let slice = self.parts.get_mut(self.part)?;
-            if slice.is_empty() {
-                self.part += 1;
-                continue;
-            }
-            if self.at_line_start && slice.first() == Some(&b'.') {
-                self.at_line_start = false;
-                return Some(b".");
-            }
-            // Up to and with the line end that stands before the next dot; a dot at a slice's start is seen above.
-            let end = memmem::find(slice, b"\n.").map_or(slice.len(), |at| at + 1);
-            let (run, rest) = slice.split_at_checked(end)?;
-            *slice = rest;
-            self.at_line_start = run.last() == Some(&b'\n');
-            return Some(run);
-        }
+    pub fn end(&self) -> &'static [u8] {
+        // RFC 5321 §4.1.1.4: the dot stands on a line of its own, where the last line lacks its end, too.
+        if self.at_line_start { b".\r\n" } else { b"\r\n.\r\n" }
     }
 }
 
-impl<'a> Iterator for Stuffed<'a> {
+/// Slices of one piece.
+#[derive(Debug)]
+pub struct Runs<'a> {
+    stuffing: &'a mut Stuffing,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Runs<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        if self.state == State::Content {
-            if let Some(run) = self.content() {
-                return Some(run);
-            }
-            self.state = if self.at_line_start { State::Dot } else { State::LineEnd };
+        let first = self.rest.first()?;
+        if self.stuffing.at_line_start && *first == b'.' {
+            self.stuffing.at_line_start = false;
+            return Some(b".");
         }
-        match self.state {
-            State::LineEnd => {
-                self.state = State::Dot;
-                Some(b"\r\n")
-            }
-            State::Dot => {
-                self.state = State::Over;
-                Some(b".\r\n")
-            }
-            State::Content | State::Over => None,
-        }
+        // Up to and with the line end that stands before the next dot; a dot at a slice's start is seen above.
+        let end = memmem::find(self.rest, b"\n.").map_or(self.rest.len(), |at| at + 1);
+        let (run, rest) = self.rest.split_at_checked(end)?;
+        self.rest = rest;
+        self.stuffing.at_line_start = run.last() == Some(&b'\n');
+        Some(run)
     }
 }
 
@@ -237,38 +216,50 @@ impl<'a> Iterator for Stuffed<'a> {
 mod tests {
     use super::*;
 
-    fn stuffed(raw: &'static [u8]) -> String {
-        let content = Content { added: Vec::new(), head: Bytes::new(), raw: Bytes::from_static(raw) };
-        String::from_utf8(Stuffed::new(&content).collect::<Vec<_>>().concat()).unwrap()
+    /// As it goes over the wire in these pieces.
+    fn wire(pieces: &[&[u8]]) -> Vec<u8> {
+        let (mut stuffing, mut wire) = (Stuffing::default(), Vec::new());
+        for piece in pieces {
+            wire.extend(stuffing.runs(piece).flatten());
+        }
+        wire.extend_from_slice(stuffing.end());
+        wire
+    }
+
+    fn stuffed(raw: &str) -> String {
+        String::from_utf8(wire(&[raw.as_bytes()])).unwrap()
     }
 
     #[test]
     fn dots_are_stuffed_everywhere_and_on_the_first_line() {
-        assert_eq!(stuffed(b".a\r\nb\r\n..c\r\n.\r\n"), "..a\r\nb\r\n...c\r\n..\r\n.\r\n");
+        assert_eq!(stuffed(".a\r\nb\r\n..c\r\n.\r\n"), "..a\r\nb\r\n...c\r\n..\r\n.\r\n");
     }
 
     #[test]
     fn a_missing_last_line_end_is_added_and_an_empty_message_is_a_dot() {
-        assert_eq!(stuffed(b"a"), "a\r\n.\r\n");
-        assert_eq!(stuffed(b""), ".\r\n");
+        assert_eq!(stuffed("a"), "a\r\n.\r\n");
+        assert_eq!(stuffed(""), ".\r\n");
     }
 
     #[test]
-    fn parts_join_without_a_seam() {
-        let content = Content {
-            added: b"X-A: 1\r\n".to_vec(),
-            head: Bytes::from_static(b"Received: x\r\n"),
-            raw: Bytes::from_static(b".\r\n"),
-        };
-        let wire = Stuffed::new(&content).collect::<Vec<_>>().concat();
-        assert_eq!(wire, b"X-A: 1\r\nReceived: x\r\n..\r\n.\r\n");
+    fn pieces_join_without_a_seam() {
+        assert_eq!(wire(&[b"X-A: 1\r\n", b"", b"Received: x\r\n", b".\r\n"]), b"X-A: 1\r\nReceived: x\r\n..\r\n.\r\n");
+        proptest::proptest!(|(raw in "[.\r\na]{0,40}", cuts in proptest::collection::vec(0_usize..9, 0..12))| {
+            let (mut pieces, mut rest) = (Vec::new(), raw.as_bytes());
+            for cut in cuts {
+                let (piece, more) = rest.split_at(cut.min(rest.len()));
+                pieces.push(piece);
+                rest = more;
+            }
+            pieces.push(rest);
+            proptest::prop_assert_eq!(wire(&pieces), wire(&[raw.as_bytes()]));
+        });
     }
 
     #[test]
     fn stuffing_then_unstuffing_gives_the_octets_back() {
         proptest::proptest!(|(raw in "[.\r\na]{0,40}")| {
-            let content = Content { added: Vec::new(), head: Bytes::new(), raw: Bytes::from(raw.clone().into_bytes()) };
-            let wire = String::from_utf8(Stuffed::new(&content).collect::<Vec<_>>().concat()).unwrap();
+            let wire = stuffed(&raw);
             let body = wire.strip_suffix(".\r\n").unwrap();
             let plain: String = body.split_inclusive('\n').map(|line| line.strip_prefix('.').unwrap_or(line)).collect();
             let ended = format!("{raw}\r\n");
@@ -288,7 +279,8 @@ mod tests {
         let envelope = Envelope { sender: Address::parse(sender).ok(), ..Envelope::default() };
         let address = Address::parse(recipient).unwrap();
         let recipients = vec![Rcpt { address, notify: Notify::default(), orcpt: None }];
-        let content = Content { added: Vec::new(), head: Bytes::new(), raw: Bytes::from_static(b"A: b\r\n\r\nc\r\n") };
+        let content =
+            Content { added: Vec::new(), head: Bytes::new(), raw: Bytes::from_static(b"A: b\r\n\r\nc\r\n").into() };
         Letter { envelope, recipients, content }
     }
 

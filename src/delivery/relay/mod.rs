@@ -51,6 +51,8 @@ pub struct Outcome {
     pub connection: Option<Connection>,
     /// The destination itself may be in trouble.
     pub trouble: Option<Trouble>,
+    /// Why the message couldn't be read to its end.
+    pub unread: Option<String>,
 }
 
 /// What may be wrong with the destination as a whole.
@@ -101,6 +103,7 @@ impl Relay<'_> {
                 passes_dsn: false,
                 connection: None,
                 trouble: is_trouble(&failure).then_some(Trouble { extent: Extent::Unreachable, failure }),
+                unread: None,
             },
         }
     }
@@ -139,6 +142,8 @@ impl Relay<'_> {
     }
 
     fn finished(&self, connection: Connection, sent: Sent) -> Outcome {
+        let ours = sent.broken.as_ref().filter(|failure| failure.side == Side::Ours);
+        let unread = ours.map(|failure| failure.detail.clone());
         let goes_on = sent.broken.is_none() && connection.carried < self.config.relay.messages_per_connection;
         Outcome {
             results: sent.results,
@@ -147,6 +152,7 @@ impl Relay<'_> {
             passes_dsn: connection.offers.dsn,
             trouble: trouble(sent.broken, sent.refused, connection.carried),
             connection: goes_on.then_some(connection),
+            unread,
         }
     }
 
@@ -186,6 +192,9 @@ fn beyond(result: &Result<Reply, Failure>) -> bool {
 /// What a transaction, its connection's `carried`th, says of the destination's health, beyond its message's fate.
 fn trouble(broken: Option<Failure>, refused: Option<Failure>, carried: usize) -> Option<Trouble> {
     if let Some(failure) = broken {
+        if failure.side == Side::Ours {
+            return None;
+        }
         // RFC 5321 §3.8: 421 is about the service, whatever it answers. Many count the messages of a connection.
         let extent = match failure.reply.as_ref().is_some_and(|reply| reply.code == 421) {
             true if carried > 1 => Extent::Partly,
@@ -241,6 +250,7 @@ mod tests {
         assert_eq!(extent(None, Some(refusal(450, Some((3, 2))))), Some(Extent::Busy));
         assert_eq!(extent(None, Some(refusal(451, Some((3, 0))))), None);
         assert_eq!(extent(None, Some(refusal(550, Some((7, 1))))), None);
+        assert_eq!(extent(Some(Failure::later(Side::Ours, "4.3.0", "can't be read")), None), None, "it was our disk");
         assert_eq!(extent(None, None), None);
     }
 

@@ -4,18 +4,26 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use crate::config::RelayTimeouts;
 use crate::delivery::{Failure, Side};
 use crate::mail::Reply;
+use crate::store::{Raw, Stored};
 
 use super::connection::Connection;
-use super::letter::{Letter, Stuffed};
+use super::letter::{Letter, Stuffing};
 use super::reply::{is_done, refused};
 
 /// Content is gathered up to this many octets before it is written; a longer slice is written as it lies.
 const WRITE: usize = 64 * 1024;
+/// Octets read at once of a content that lies in its segment; the next are read while these are written.
+const BLOCK: usize = 128 * 1024;
 /// After a write broke: how long the peer's last words are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The phase, as errors name it.
+const CONTENT: &str = "the content";
 
 /// What became of it.
 #[derive(Debug)]
@@ -171,10 +179,13 @@ impl Exchange<'_> {
             return Ok(());
         }
         if let Err(failure) = self.write_content().await {
+            if failure.side == Side::Ours {
+                return Err(failure);
+            }
             // A server that has seen enough often says why before it closes.
-            let last_words = self.connection.receive("the content", LAST_WORDS).await;
+            let last_words = self.connection.receive(CONTENT, LAST_WORDS).await;
             let said = last_words.ok().filter(|reply| !reply.is_positive());
-            return Err(said.map_or(failure, |reply| refused(reply, "the content", &self.connection.peer)));
+            return Err(said.map_or(failure, |reply| refused(reply, CONTENT, &self.connection.peer)));
         }
         self.content_sent = true;
         if !self.connection.lmtp {
@@ -194,21 +205,17 @@ impl Exchange<'_> {
     }
 
     async fn write_content(&mut self) -> Result<(), Failure> {
-        let mut gathered = Vec::with_capacity(self.letter.content.size().min(WRITE) + 64);
-        for slice in Stuffed::new(&self.letter.content) {
-            if gathered.len() + slice.len() > WRITE && !gathered.is_empty() {
-                self.connection.send(&gathered, "the content", self.limits.data).await?;
-                gathered.clear();
-            }
-            if slice.len() > WRITE {
-                for block in slice.chunks(4 * WRITE) {
-                    self.connection.send(block, "the content", self.limits.data).await?;
-                }
-            } else {
-                gathered.extend_from_slice(slice);
-            }
+        let content = &self.letter.content;
+        let gathered = Vec::with_capacity(content.size().min(WRITE) + 64);
+        let (connection, limit) = (&mut *self.connection, self.limits.data);
+        let mut writing = Writing { connection, limit, stuffing: Stuffing::default(), gathered };
+        writing.piece(&content.added).await?;
+        writing.piece(&content.head).await?;
+        match &content.raw {
+            Raw::Here(octets) => writing.piece(octets).await?,
+            Raw::Stored(stored) => writing.stored(stored).await?,
         }
-        self.connection.send(&gathered, "the content", self.limits.data).await
+        writing.end().await
     }
 
     async fn command(&mut self, wire: &[u8], phase: &str) -> Result<Reply, Failure> {
@@ -259,5 +266,134 @@ impl Exchange<'_> {
         for slot in self.results.iter_mut().filter(|slot| slot.is_none()) {
             *slot = Some(result.clone());
         }
+    }
+}
+
+/// The content on its way.
+struct Writing<'a> {
+    connection: &'a mut Connection,
+    limit: Duration,
+    stuffing: Stuffing,
+    gathered: Vec<u8>,
+}
+
+impl Writing<'_> {
+    async fn piece(&mut self, octets: &[u8]) -> Result<(), Failure> {
+        for slice in self.stuffing.runs(octets) {
+            if self.gathered.len() + slice.len() > WRITE && !self.gathered.is_empty() {
+                self.connection.send(&self.gathered, CONTENT, self.limit).await?;
+                self.gathered.clear();
+            }
+            if slice.len() > WRITE {
+                for block in slice.chunks(4 * WRITE) {
+                    self.connection.send(block, CONTENT, self.limit).await?;
+                }
+            } else {
+                self.gathered.extend_from_slice(slice);
+            }
+        }
+        Ok(())
+    }
+
+    /// What can't be read ends the connection without a dot: half a message must never look like one (RFC 5321 §4.1.1.4).
+    async fn stored(&mut self, stored: &Stored) -> Result<(), Failure> {
+        let (mut at, mut spare) = (0, Vec::new());
+        let mut reading = Some(read(stored, at, std::mem::take(&mut spare)));
+        while let Some(block) = reading.take() {
+            let block = block.await.map_err(|error| unread(&error.to_string()))?;
+            let block = block.map_err(|error| unread(&stored.unreadable(&error).to_string()))?;
+            at += block.len();
+            if at < stored.len() {
+                reading = Some(read(stored, at, std::mem::take(&mut spare)));
+            }
+            self.piece(&block).await?;
+            spare = block;
+        }
+        Ok(())
+    }
+
+    async fn end(mut self) -> Result<(), Failure> {
+        self.gathered.extend_from_slice(self.stuffing.end());
+        self.connection.send(&self.gathered, CONTENT, self.limit).await
+    }
+}
+
+fn unread(why: &str) -> Failure {
+    Failure::later(Side::Ours, "4.3.0", format!("the message can't be read: {why}"))
+}
+
+/// The next octets from the `at`th on, into `block`.
+fn read(stored: &Stored, at: usize, mut block: Vec<u8>) -> JoinHandle<std::io::Result<Vec<u8>>> {
+    let stored = stored.clone();
+    tokio::task::spawn_blocking(move || {
+        block.resize(BLOCK.min(stored.len().saturating_sub(at)), 0);
+        stored.read_at(at, &mut block)?;
+        Ok(block)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::delivery::relay::letter::{Content, Rcpt};
+    use crate::mail::{Address, Envelope, Notify};
+
+    fn letter(raw: Raw) -> Letter {
+        let address = Address::parse("b@example.net").unwrap();
+        let content = Content { added: b"X-A: 1\r\n".to_vec(), head: Bytes::from_static(b"Received: x\r\n"), raw };
+        let recipients = vec![Rcpt { address, notify: Notify::default(), orcpt: None }];
+        Letter { envelope: Envelope::default(), recipients, content }
+    }
+
+    /// Says yes to all; what came after 354, up to the dot or the end of the connection.
+    async fn takes_all(stream: DuplexStream) -> Vec<u8> {
+        let mut stream = BufReader::new(stream);
+        for answer in ["250 ok", "250 ok", "354 go on"] {
+            stream.read_line(&mut String::new()).await.unwrap();
+            stream.write_all(format!("{answer}\r\n").as_bytes()).await.unwrap();
+        }
+        let mut content = Vec::new();
+        while !content.ends_with(b"\r\n.\r\n") {
+            if stream.read_buf(&mut content).await.unwrap() == 0 {
+                return content;
+            }
+        }
+        stream.write_all(b"250 taken\r\n").await.unwrap();
+        content
+    }
+
+    async fn sent(raw: Raw) -> (Sent, Vec<u8>) {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let peer = tokio::spawn(takes_all(theirs));
+        let mut connection = Connection::new(Box::new(ours), "peer".to_owned());
+        let sent = send(&mut connection, &letter(raw), &Config::default().relay.timeouts).await;
+        drop(connection);
+        (sent, peer.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_goes_out_as_if_it_were_in_memory() {
+        // A dot begins a line, is the first octet of a block and the last, and blocks part a line end.
+        let mut octets: Vec<u8> = b"..\r\n".iter().copied().cycle().take(3 * BLOCK + 1000).collect();
+        octets[BLOCK - 2..BLOCK + 1].copy_from_slice(b"\r\n.");
+        octets[2 * BLOCK - 1..2 * BLOCK + 2].copy_from_slice(b"\r\n.");
+        let (here, expected) = sent(Bytes::from(octets.clone()).into()).await;
+        let (stored, content) = sent(Raw::in_file(&octets, 0)).await;
+        assert!(here.results[0].is_ok() && stored.results[0].is_ok() && stored.broken.is_none());
+        assert!(content == expected && expected.len() > octets.len());
+    }
+
+    #[tokio::test]
+    async fn one_that_cant_be_read_to_its_end_is_not_ended_by_a_dot() {
+        let octets = vec![b'x'; 2 * BLOCK];
+        let (sent, content) = sent(Raw::in_file(&octets, 10)).await;
+        let failure = sent.results[0].as_ref().unwrap_err();
+        assert_eq!((failure.side, failure.retry), (Side::Ours, crate::delivery::Retry::Later));
+        assert!(sent.broken.is_some_and(|failure| failure.side == Side::Ours) && !sent.content_sent);
+        assert!(!content.ends_with(b"\r\n.\r\n") && content.len() < octets.len());
     }
 }
