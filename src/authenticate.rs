@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{AuthenticatedMessage, DkimResult, Parameters, SpfResult};
 
@@ -36,12 +37,13 @@ pub enum Proof {
 }
 
 /// Whether SPF vouches for the envelope's sender, or a DKIM signature of its domain for the sender as the author.
+/// `message` has its header at least; `whole` gives all its octets, which only a signature needs.
 pub async fn sender_is_proved(
     dns: &Dns,
     hostname: &str,
     client: Option<&Client>,
     envelope: &Envelope,
-    message: &Message,
+    (message, whole): (&Message, impl Future<Output = Result<Bytes, String>>),
 ) -> Proof {
     let Some(sender) = &envelope.sender else {
         return Proof::NotProved { why: "the null sender proves nobody".to_owned() };
@@ -55,7 +57,14 @@ pub async fn sender_is_proved(
         if spf == SpfResult::Pass {
             return Proof::Proved { by: format!("spf=pass smtp.mailfrom={}", sender.domain()) };
         }
-        let dkim = if is_author(sender, message) { caches.dkim(dns, sender, message.raw()).await } else { Signed::No };
+        let dkim = if is_author(sender, message) && count_signatures(message.raw()) > 0 {
+            match whole.await {
+                Ok(raw) => caches.dkim(dns, sender, &raw).await,
+                Err(why) => return Proof::Unknown { why: format!("the message can't be read: {why}") },
+            }
+        } else {
+            Signed::No
+        };
         match dkim {
             Signed::By(domain) => Proof::Proved { by: format!("dkim=pass header.d={domain}") },
             Signed::Unknown => Proof::Unknown { why: format!("DNS did not answer for the DKIM keys of {sender}") },

@@ -33,8 +33,9 @@ async fn proved(sender: &str, dns: &Dns, raw: &str) -> Proof {
         ptr: None,
     };
     let envelope = Envelope { sender: Some(Address::parse(sender).unwrap()), ..Envelope::default() };
-    let message = Message::new(raw.as_bytes().to_vec().into());
-    sender_is_proved(dns, "mx.example.com", Some(&client), &envelope, &message).await
+    let octets = Bytes::copy_from_slice(raw.as_bytes());
+    let message = Message::new(octets.clone());
+    sender_is_proved(dns, "mx.example.com", Some(&client), &envelope, (&message, async { Ok(octets) })).await
 }
 
 #[tokio::test]

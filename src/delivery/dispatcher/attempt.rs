@@ -23,13 +23,11 @@ use crate::delivery::webhook::{Sent, Try};
 use crate::delivery::{Failure, Side};
 use crate::event::{Event, Kind};
 use crate::store::{
-    Body, DecideTask, Delivery, NoticeTask, RelayTask, Settlement, StoreError, Task, WebhookBody, WebhookTask,
+    Body, DecideTask, Delivery, LARGE, NoticeTask, RelayTask, Settlement, StoreError, Task, WebhookBody, WebhookTask,
 };
 
 pub(super) use crate::delivery::relay::Extent;
 
-/// A message up to this long is read back without being counted: there are only so many places.
-const SMALL: usize = 256 * 1024;
 /// An attempt takes no longer than this, and a second for so many octets: RFC 5321 §4.5.3.2 bounds each step alone.
 const LONGEST: Duration = Duration::from_mins(30);
 const OCTETS_A_SECOND: usize = 8 * 1024;
@@ -87,7 +85,7 @@ struct Scene<'a> {
 /// Attempts `batch`, as soon as there is a place for it.
 pub(super) async fn attempt(shared: &Shared, destination: &Destination, batch: &[Held], kept: Option<Kept>) -> Attempt {
     let Some(first) = batch.first() else { return Vec::new().into() };
-    let mut octets: Option<Share<'_>> = None;
+    let mut payload: Option<Share<'_>> = None;
     loop {
         let place = match &first.task {
             Task::Relay(_) | Task::Webhook(_) => shared.places.take(&destination.first_place, 1).await,
@@ -99,13 +97,13 @@ pub(super) async fn attempt(shared: &Shared, destination: &Destination, batch: &
         let (batch, astray) = scene.part(batch);
         let mut attempt: Attempt = match scene.body(first).await {
             _ if batch.is_empty() => Vec::new().into(),
-            Ok(Some(body)) if octets.is_none() && first.warm.is_none() && body.raw.len() > SMALL => {
-                let kib = u32::try_from(body.raw.len() / 1024).unwrap_or(u32::MAX).min(super::MAX_COLD_KIB);
-                octets = shared.cold.try_take(&destination.first_large, kib);
-                if octets.is_none() {
-                    // Neither the place nor the message is kept while others have what is there.
+            Ok(Some(body)) if payload.is_none() && is_copied(first, &body) => {
+                let kib = u32::try_from(body.raw.len() / 1024).unwrap_or(u32::MAX).min(super::MAX_PAYLOADS_KIB);
+                payload = shared.payloads.try_take(&destination.first_large, kib);
+                if payload.is_none() {
+                    // The place isn't kept while others have what is there.
                     drop((place, body));
-                    octets = shared.cold.take(&destination.first_large, kib).await;
+                    payload = shared.payloads.take(&destination.first_large, kib).await;
                     continue;
                 }
                 scene.carry(&batch, Some(body), kept).await
@@ -116,6 +114,12 @@ pub(super) async fn attempt(shared: &Shared, destination: &Destination, batch: &
         attempt.settlements.extend(astray);
         return attempt;
     }
+}
+
+/// Whether a request's body is made of a large message, which takes as much memory for as long as it is sent.
+fn is_copied(delivery: &Delivery, body: &Body) -> bool {
+    let made = matches!(&delivery.task, Task::Webhook(WebhookTask { body: WebhookBody::Message, .. }));
+    made && body.raw.len() > LARGE
 }
 
 impl Scene<'_> {
@@ -246,15 +250,12 @@ impl Scene<'_> {
             return vec![settle::postponed(delivery.key, clock::now().plus(wait))].into();
         };
         let (dns, message) = (&self.shared.parts.dns, delivery.key.message);
-        let raw = match body.raw.whole().await {
-            Ok(raw) => raw,
-            Err(error) => return self.without_body(&[delivery], &error),
-        };
-        let prepared = notice::prepare(&self.config, dns, message, task, (body, raw), clock::now()).await;
+        let prepared = notice::prepare(&self.config, dns, message, task, body, clock::now()).await;
         let judge = self.judge();
         let settlement = match prepared {
             Prepared::Send(notice) => settle::noticed(delivery, body, notice, judge.now),
             Prepared::Suppressed { why } => settle::suppressed(delivery, body, why, judge.now),
+            Prepared::Unread(error) => return self.without_body(&[delivery], &error),
             Prepared::Later { why } => judge.unsent(delivery, &Failure::later(Side::Network, "4.4.3", why)),
         };
         vec![settlement].into()

@@ -35,7 +35,7 @@ pub(super) struct Destination {
     state: Mutex<State>,
     /// Wakes a lane that is idle.
     pub wake: Notify,
-    /// The right to its first place, and to the first large message read back for it (see `share`).
+    /// The right to its first place, and to the first webhook made for it from a large message (see `share`).
     pub first_place: Semaphore,
     pub first_large: Semaphore,
 }

@@ -1,6 +1,6 @@
 //! What the dispatcher holds in memory: how many deliveries, and how many octets their tasks take. No I/O, no clock.
 //!
-//! The octets of messages are counted elsewhere: the warm ones by the store, those read back by `cold`.
+//! The octets of messages are counted elsewhere: the warm ones by the store; large ones stay in their segments.
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -31,9 +31,9 @@ use super::webhook::Webhooks;
 use super::{Failure, Parts, Side};
 use crate::store::Settlement;
 
-/// Octets of large messages that were read back from the store and are under way. Small ones are bounded by the number
-/// of places, warm ones by the store for as long as they are held.
-const MAX_COLD_KIB: u32 = 64 * 1024;
+/// Octets of webhooks that are made from large messages and under way. Of small ones there are as many as places; large
+/// messages themselves aren't in memory, but while the store's gate lets them be loaded.
+const MAX_PAYLOADS_KIB: u32 = 48 * 1024;
 
 /// The running dispatcher.
 #[derive(Debug)]
@@ -61,8 +61,8 @@ struct Shared {
     phase: watch::Receiver<Phase>,
     /// Bounds the attempts under way at remotes (`[limits] deliveries`).
     places: Pool,
-    /// Bounds the octets read back from the store, in KiB.
-    cold: Pool,
+    /// Bounds the octets of webhooks made from large messages, in KiB.
+    payloads: Pool,
     /// Senders whose notices are being made, by domain.
     senders: ByName,
     held: Holdings,
@@ -84,7 +84,7 @@ impl Dispatcher {
         let attempts = places.usage();
         let shared = Arc::new(Shared {
             places,
-            cold: Pool::new(MAX_COLD_KIB as usize),
+            payloads: Pool::new(MAX_PAYLOADS_KIB as usize),
             senders: ByName::default(),
             tls: Tls::new(parts.roots.clone()).map_err(|error| unusable("TLS", error.to_string())),
             webhooks: Webhooks::new(Arc::clone(&parts.dns), parts.roots.clone(), &parts.network)

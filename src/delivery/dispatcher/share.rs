@@ -1,4 +1,4 @@
-//! How what is scarce is shared among destinations: places for attempts, octets of messages that were read back.
+//! How what is scarce is shared among destinations: places for attempts, octets of webhooks made from large messages.
 //!
 //! **Invariant**: half of it is only for destinations that have none of it yet. However many lanes of however many slow
 //! hosts have theirs, one that comes with its first need finds room, until as many hosts are slow as that half has room

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::dns::Dns;
 use crate::event::{Event, Kind};
 use crate::mail::{Address, BodyKind, Envelope, Message, MessageId, Notify, Recipient, Reply, Timestamp};
-use crate::store::{Acceptance, Body, MessageOutcome, NewDelivery, NoticeTask, RelayTask, Task};
+use crate::store::{Acceptance, Body, MessageOutcome, NewDelivery, NoticeTask, RelayTask, StoreError, Task};
 
 use report::Report;
 
@@ -32,6 +32,8 @@ pub enum Prepared {
     Suppressed { why: String },
     /// DNS didn't answer, so that nobody knows yet who wrote.
     Later { why: String },
+    /// The message can't be read.
+    Unread(StoreError),
 }
 
 /// Nothing is queued for the next hop to tell of it (RFC 3461 §6.4).
@@ -43,15 +45,20 @@ pub async fn prepare(
     dns: &Dns,
     message: MessageId,
     task: &NoticeTask,
-    (body, raw): (&Body, Bytes),
+    body: &Body,
     now: Timestamp,
 ) -> Prepared {
-    let about = Message::new(raw);
+    let about = match body.raw.beginning().await {
+        Ok(octets) => Message::new(octets),
+        Err(error) => return Prepared::Unread(error),
+    };
     let sender = match addressee(&body.envelope, &about, task) {
         Ok(sender) => sender,
         Err(why) => return Prepared::Suppressed { why },
     };
-    match sender_is_proved(dns, &config.hostname, body.client.as_ref(), &body.envelope, &about).await {
+    // Only a signature asks for all of it.
+    let whole = async { body.raw.whole().await.map_err(|error| error.to_string()) };
+    match sender_is_proved(dns, &config.hostname, body.client.as_ref(), &body.envelope, (&about, whole)).await {
         Proof::Proved { .. } => {}
         Proof::NotProved { why } => {
             return Prepared::Suppressed { why: format!("nothing proves that {sender} sent it: {why}") };

@@ -167,7 +167,9 @@ impl Report<'_> {
 
     fn original(&self) -> MimePart<'static> {
         // RFC 3461 §4.3: RET is of failures; of all else the header section goes back.
-        let whole = self.body.envelope.ret == Some(Ret::Full) && self.task.action == "failed";
+        let asked = self.body.envelope.ret == Some(Ret::Full) && self.task.action == "failed";
+        // Of what is large only the beginning is here.
+        let whole = asked && self.body.raw.here().is_some();
         let Returned { content_type, encoding, octets } = returned(self.about.raw(), whole, self.is_utf8());
         part(content_type, encoding, octets)
     }

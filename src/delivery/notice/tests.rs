@@ -59,8 +59,7 @@ impl Case {
 
     async fn prepare(&self) -> Prepared {
         let message = MessageId::floor(Timestamp::from_millis(1_800_000_000_000));
-        prepare(&self.config, &self.dns, message, &self.task, (&self.body, self.body.raw.whole().await.unwrap()), NOW)
-            .await
+        prepare(&self.config, &self.dns, message, &self.task, &self.body, NOW).await
     }
 
     async fn sent(&self) -> Acceptance {
