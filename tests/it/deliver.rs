@@ -326,3 +326,36 @@ fn utf8_fails_where_the_next_hop_has_none() {
     server.settled();
     assert!(sink.mails().is_empty());
 }
+
+/// A large message lies in its segment and is read from there, block by block, for each next hop: octet for octet, wherever
+/// a line of dots falls, and after a restart.
+#[test]
+fn a_large_message_reaches_two_next_hops_octet_for_octet_after_a_restart() {
+    let one = SmtpSink::at((Ipv4Addr::new(127, 0, 0, 2), 0).into());
+    let other = SmtpSink::at((Ipv4Addr::new(127, 0, 0, 3), one.address.port()).into());
+    let rules = "fn email(message, env, ctx) { message.forward([\"a@one.example\", \"b@other.example\"]); }";
+    let setup = Setup::new().toml(&format!("[relay]\nport = {}", one.address.port())).rules(rules);
+    for (domain, last) in [("one.example", 2), ("other.example", 3)] {
+        setup.dns.mx(domain, 10, &format!("mx.{domain}")).a(&format!("mx.{domain}"), Ipv4Addr::new(127, 0, 0, last));
+    }
+    // Lines of one to nine dots, so that each border of a block falls somewhere else in a line.
+    let text: String = (0..400_000).map(|n| ".".repeat(n % 9 + 1) + "\r\n").collect();
+    let message = mail("large", &text);
+    assert!(message.len() > 2 << 20);
+    one.always("MAIL", "451 4.3.0 not yet");
+    other.always("MAIL", "451 4.3.0 not yet");
+    let mut server = setup.start();
+    let mark = server.log.mark();
+    server.send("ann@example.org", &["support@example.com"], &message).expect(250);
+    for domain in ["one.example", "other.example"] {
+        let holds = |event: &serde_json::Value| event["target"].as_str().is_some_and(|target| target.ends_with(domain));
+        server.wait_event(mark, "attempted", holds);
+    }
+    server.kill();
+    one.as_usual();
+    other.as_usual();
+    server.run();
+    one.wait_one().prepended_to(&message);
+    other.wait_one().prepended_to(&message);
+    server.settled();
+}

@@ -379,8 +379,8 @@ mod tests {
     async fn what_is_stored_goes_out_as_if_it_were_in_memory() {
         // A dot begins a line, is the first octet of a block and the last, and blocks part a line end.
         let mut octets: Vec<u8> = b"..\r\n".iter().copied().cycle().take(3 * BLOCK + 1000).collect();
-        octets[BLOCK - 2..BLOCK + 1].copy_from_slice(b"\r\n.");
-        octets[2 * BLOCK - 1..2 * BLOCK + 2].copy_from_slice(b"\r\n.");
+        octets[BLOCK - 2..=BLOCK].copy_from_slice(b"\r\n.");
+        octets[2 * BLOCK - 1..=2 * BLOCK + 1].copy_from_slice(b"\r\n.");
         let (here, expected) = sent(Bytes::from(octets.clone()).into()).await;
         let (stored, content) = sent(Raw::in_file(&octets, 0)).await;
         assert!(here.results[0].is_ok() && stored.results[0].is_ok() && stored.broken.is_none());
