@@ -432,6 +432,21 @@ impl Answerer for Answering {
         })
     }
 
+    fn take_part<'a>(&'a self, visit: &'a mut Visit, octets: Vec<u8>) -> BoxFuture<'a, Result<(), Reply>> {
+        Box::pin(async move {
+            match visit.own_mut::<intake::Visit>() {
+                Some(own) => self.intake.take_part(own, octets).await,
+                None => Err(Reply::new(451, 3, 0, "Something failed here, try again later")),
+            }
+        })
+    }
+
+    fn give_up_parts(&self, visit: &mut Visit) {
+        if let Some(own) = visit.own_mut::<intake::Visit>() {
+            self.intake.give_up_parts(own);
+        }
+    }
+
     fn closed(&self, visit: &mut Visit, end: &End) {
         let has_read = visit.acknowledged || *end == End::Closed(Closed::Quit);
         if let Some(own) = visit.own_mut::<intake::Visit>() {

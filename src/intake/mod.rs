@@ -11,6 +11,7 @@ pub mod foresee;
 pub mod headers;
 mod in_place;
 mod judge;
+mod large;
 mod overlay;
 mod recipient;
 mod round;
@@ -31,7 +32,7 @@ use crate::event::{Bus, Event, Kind};
 use crate::mail::{Address, Client, Envelope, Message, MessageId, Reply};
 use crate::rules::SessionFacts;
 use crate::smtp::{Answer, Question, Transaction};
-use crate::store::{Acceptance, Accepted, DecideTask, MessageOutcome, Store, StoreError};
+use crate::store::{Acceptance, Accepted, DecideTask, Incoming, MessageOutcome, Raw, Store, StoreError};
 
 pub use combine::notice;
 use combine::{Combined, combine};
@@ -71,6 +72,8 @@ pub struct Visit {
     notes: BTreeMap<String, serde_json::Value>,
     /// The messages for which 250 was said, by fingerprint, until the client is seen to have read on.
     unread: Vec<([u8; 16], MessageId)>,
+    /// What has come of a large message.
+    incoming: Option<Incoming>,
 }
 
 impl Visit {
@@ -114,7 +117,14 @@ impl Intake {
     /// A session begins: it keeps the snapshot it began with.
     #[must_use]
     pub fn open(&self, session: u64) -> Visit {
-        Visit { session, snapshot: self.current.load(), sender: None, notes: BTreeMap::new(), unread: Vec::new() }
+        Visit {
+            session,
+            snapshot: self.current.load(),
+            sender: None,
+            notes: BTreeMap::new(),
+            unread: Vec::new(),
+            incoming: None,
+        }
     }
 
     /// The client went on speaking, so it has read our 250: the same message again would be a new one (RFC 1047).
@@ -173,34 +183,49 @@ impl Intake {
 
     async fn message(&self, visit: &mut Visit, client: &Client, transaction: Transaction) -> Answer {
         let now = clock::now();
-        let case = Arc::new(Case {
-            id: clock::message_id(now),
-            received_at: now,
-            snapshot: Arc::clone(&visit.snapshot),
-            message: Arc::new(Message::new(transaction.body)),
-            facts: Arc::new(SessionFacts {
-                client: client.clone(),
-                sender: transaction.envelope.sender.clone(),
-                notes: visit.notes.clone(),
-            }),
-            envelope: transaction.envelope,
-        });
-        let answer = match self.settle(visit, &case, transaction.prdr).await {
-            Ok(answer) => answer,
-            Err(trouble) => Answer::Reply(self.trouble(visit, &case, &trouble)),
+        let id = clock::message_id(now);
+        let Transaction { envelope, body, handed_on, prdr } = transaction;
+        let (sender, recipients) = (envelope.sender.clone(), envelope.recipients.len());
+        let answer = match self.whole(visit, body, handed_on).await {
+            Ok((raw, incoming)) => {
+                let case = Case {
+                    id,
+                    received_at: now,
+                    snapshot: Arc::clone(&visit.snapshot),
+                    message: Arc::new(Message::new(raw)),
+                    facts: Arc::new(SessionFacts {
+                        client: client.clone(),
+                        sender: sender.clone(),
+                        notes: visit.notes.clone(),
+                    }),
+                    envelope,
+                };
+                self.settle(visit, &Arc::new(case), incoming, prdr).await
+            }
+            Err(trouble) => Err(trouble),
         };
+        let answer = answer.unwrap_or_else(|trouble| {
+            let reply = self.trouble(visit, id, &trouble);
+            if let Trouble::TooBusy = trouble {
+                self.refused(visit, client, "data", sender.as_ref(), None, &reply);
+            }
+            Answer::Reply(reply)
+        });
         match answer {
             // A refusal of the whole message keeps its words, but each recipient is owed an answer.
-            Answer::Reply(last) if transaction.prdr => {
-                let replies = vec![last.clone(); case.envelope.recipients.len()];
-                Answer::Each { replies, last }
-            }
+            Answer::Reply(last) if prdr => Answer::Each { replies: vec![last.clone(); recipients], last },
             other => other,
         }
     }
 
     /// Judge, commit; again where a key that was read was overtaken meanwhile.
-    async fn settle(&self, visit: &mut Visit, case: &Arc<Case>, prdr: bool) -> Result<Answer, Trouble> {
+    async fn settle(
+        &self,
+        visit: &mut Visit,
+        case: &Arc<Case>,
+        mut incoming: Option<Incoming>,
+        prdr: bool,
+    ) -> Result<Answer, Trouble> {
         let (since, mut mark) = (Instant::now(), None);
         for run in 1..=MAX_RUNS {
             let Verdicts { judged, subject, header_from } = match self.judge(case, run, since, &mut mark).await? {
@@ -227,7 +252,10 @@ impl Intake {
             }
             let answer = std::mem::replace(&mut combined.answer, Answer::Accept);
             let (outcome, mut events) = (combined.outcome, combined.events.clone());
-            let acceptance = acceptance(case, fingerprint, subject, header_from, combined);
+            let mut acceptance = acceptance(case, fingerprint, subject, header_from, combined);
+            if let Some(incoming) = &mut incoming {
+                acceptance.body = placed(incoming, &acceptance).await?;
+            }
             if self.store.accept(acceptance).await? == Accepted::Committed {
                 if outcome.promised() {
                     visit.promise(fingerprint, case.id);
@@ -283,22 +311,23 @@ impl Intake {
     }
 
     /// What the peer may read of our own trouble (never a 5xx), and what the log says of it.
-    fn trouble(&self, visit: &Visit, case: &Case, trouble: &Trouble) -> Reply {
+    fn trouble(&self, visit: &Visit, id: MessageId, trouble: &Trouble) -> Reply {
         let reply = match trouble {
             Trouble::Store(StoreError::Full(_)) => {
-                Reply::new(452, 3, 1, format!("Not enough space here for more mail; try again later ({})", case.id))
+                Reply::new(452, 3, 1, format!("Not enough space here for more mail; try again later ({id})"))
             }
             Trouble::Store(StoreError::Closed) => Reply::new(421, 3, 2, "Shutting down, try again"),
-            Trouble::Overtaken => Reply::new(451, 3, 0, format!("Busy, try again later ({})", case.id)),
-            Trouble::Store(_) | Trouble::Panic(_) => {
-                Reply::new(451, 3, 0, format!("Something failed here, try again later ({})", case.id))
+            Trouble::TooBusy => return too_busy(),
+            Trouble::Overtaken => Reply::new(451, 3, 0, format!("Busy, try again later ({id})")),
+            Trouble::Store(_) | Trouble::Parts | Trouble::Panic(_) => {
+                Reply::new(451, 3, 0, format!("Something failed here, try again later ({id})"))
             }
         };
         let fault = Kind::Fault { what: "accept".into(), detail: trouble.to_string() };
         let at = clock::now();
         self.publish(
             visit,
-            case.id,
+            id,
             vec![Event::new(at, fault), Event::new(at, Kind::Deferred { reply: reply.clone() })],
         );
         reply
@@ -318,6 +347,10 @@ enum Trouble {
     Store(#[from] StoreError),
     #[error("a key the worker reads was changed by other messages in each of {MAX_RUNS} runs")]
     Overtaken,
+    #[error("the parts of a large message don't make a whole")]
+    Parts,
+    #[error("too much mail is being decided")]
+    TooBusy,
     #[error("panicked: {0}")]
     Panic(String),
 }
@@ -360,6 +393,14 @@ fn acceptance(
         kv_writes: combined.writes,
         events: combined.events,
     }
+}
+
+/// Where the octets of a large message lie once it is decided; one that comes again isn't kept.
+async fn placed(incoming: &mut Incoming, acceptance: &Acceptance) -> Result<Raw, StoreError> {
+    if acceptance.outcome != MessageOutcome::Deferred {
+        incoming.seal(acceptance.id, acceptance.head.clone()).await?;
+    }
+    incoming.raw()
 }
 
 /// As much of a header's text as a list shows.

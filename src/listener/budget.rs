@@ -1,4 +1,4 @@
-//! The octets of mail in memory, all sessions together: `[limits] in_flight`.
+//! The octets of mail that is coming in or being answered, in memory or on the disk: `[limits] in_flight`.
 //!
 //! A session reserves as its message grows and gives all of it back when the message has been answered or has gone with
 //! its session. Where nothing is left to reserve, the message is refused (452 4.3.1) and nobody is killed for want of

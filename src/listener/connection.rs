@@ -29,6 +29,8 @@ use crate::event::Kind;
 use crate::mail::{Client, Reply};
 use crate::smtp::{Action, Answer, Closed, Question, Session, Settings};
 
+mod large;
+
 /// What a connection reads at once while commands are expected: an idle one holds no more than this.
 const COMMAND_BUFFER: usize = 4 * 1024;
 /// The same while a message comes in.
@@ -81,6 +83,8 @@ struct Connection<'a, S> {
     certificates: Option<Arc<ServerConfig>>,
     /// For the octets of the message that is coming in or being answered.
     reservation: Reservation,
+    /// Some of them were handed to the answerer.
+    handed_on: bool,
     times: Times,
     /// Why the session was told to go (421), if it was, and what it was at.
     told: Option<(&'static str, String)>,
@@ -97,6 +101,7 @@ impl<'a, S: Socket> Connection<'a, S> {
             stream: Some(stream),
             session,
             reservation: shared.parts.budget.reserve(visit.client.ip),
+            handed_on: false,
             visit,
             times: Times::new(now, &config.session),
             config,
@@ -203,6 +208,7 @@ impl<'a, S: Socket> Connection<'a, S> {
         let receiving = self.session.is_receiving_data();
         if !receiving {
             self.reservation.release();
+            self.parts_are_given_up();
         }
         let now = Instant::now();
         let (ends, limit) = self.times.next(now, receiving, timeout, &self.config.session);
@@ -225,6 +231,9 @@ impl<'a, S: Socket> Connection<'a, S> {
             Ok(Ok(0)) => Err(Broken { reason: "the peer left without QUIT".to_owned() }),
             Ok(Ok(count)) => {
                 self.take_in(count, receiving);
+                if receiving {
+                    self.hand_on().await;
+                }
                 Ok(())
             }
             Ok(Err(error)) => Err(Broken { reason: format!("reading from the peer: {error}") }),
@@ -239,11 +248,12 @@ impl<'a, S: Socket> Connection<'a, S> {
     fn take_in(&mut self, count: usize, receiving: bool) {
         if receiving {
             self.times.heard(Instant::now(), count);
-            match self.session.body_len_after(count) {
+            let buffered = u64::try_from(self.session.body_len_after(count)).unwrap_or(u64::MAX);
+            match self.session.handed_on().saturating_add(buffered) {
                 // It is thrown away as it comes.
                 0 => self.reservation.release(),
                 held => {
-                    if let Err(full) = self.reservation.grow_to(u64::try_from(held).unwrap_or(u64::MAX)) {
+                    if let Err(full) = self.reservation.grow_to(held) {
                         self.session.refuse_body(no_room(full));
                         self.reservation.release();
                     }
@@ -303,6 +313,7 @@ impl<'a, S: Socket> Connection<'a, S> {
             Err(full) => Answer::Reply(no_room(full)),
         };
         if asked == Asked::Message {
+            self.handed_on = false;
             self.times.message_over();
             self.reservation.release();
         }
@@ -319,7 +330,8 @@ impl<'a, S: Socket> Connection<'a, S> {
     fn reserve_for(&mut self, question: &Question) -> Result<(), Full> {
         match question {
             Question::Message(transaction) => {
-                self.reservation.grow_to(u64::try_from(transaction.body.len()).unwrap_or(u64::MAX))
+                let rest = u64::try_from(transaction.body.len()).unwrap_or(u64::MAX);
+                self.reservation.grow_to(transaction.handed_on.saturating_add(rest))
             }
             _ => Ok(()),
         }

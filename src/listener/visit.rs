@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 
 use crate::clock::Instant;
 use crate::config::Config;
-use crate::mail::Client;
+use crate::mail::{Client, Reply};
 use crate::smtp::{Answer, Closed, Question};
 
 /// Who answers a session's questions. Intake implements it; tests do with a table.
@@ -33,6 +33,17 @@ pub trait Answerer: Send + Sync + 'static {
     /// `visit.client` is up to date: `helo` and `esmtp` as of this question, `tls` as soon as the handshake is done.
     /// What it refuses, it publishes itself; the listener publishes what it or the session refused.
     fn answer<'a>(&'a self, visit: &'a mut Visit, question: Question) -> BoxFuture<'a, Answer>;
+
+    /// Takes the next octets of a message that is coming in and is large. What it takes belongs to the message of the next
+    /// question [`Question::Message`], whose transaction says how many octets of it came so, or is given up. Run to its
+    /// end as an answer is.
+    ///
+    /// # Errors
+    /// Why the message can't be taken; it has let go of all of it then.
+    fn take_part<'a>(&'a self, visit: &'a mut Visit, octets: Vec<u8>) -> BoxFuture<'a, Result<(), Reply>>;
+
+    /// The message whose parts were taken won't be asked about: they go.
+    fn give_up_parts(&self, visit: &mut Visit);
 
     /// A visit is over. Called once for each `open`, whatever the way out, a panic included.
     fn closed(&self, visit: &mut Visit, end: &End);

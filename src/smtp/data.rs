@@ -1,4 +1,5 @@
-//! The body of a message: DATA and BDAT decoded into one buffer, however the octets are split on their way.
+//! The body of a message: DATA and BDAT decoded into one buffer, however the octets are split on their way. What has been
+//! decoded may be handed on while more comes, so that a large body needn't lie in memory.
 //!
 //! Only CRLF `.` CRLF ends DATA (RFC 5321 §4.1.1.4); dots are unstuffed on every line (§4.5.2), and nothing else is
 //! changed. A bare CR, a bare LF and NUL end nothing: they make the message one to be refused at its true end, since
@@ -19,6 +20,8 @@ const LARGEST_STEP: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Body {
     octets: Vec<u8>,
+    /// Octets before these, which were handed on.
+    handed_on: u64,
     limit: u64,
     repair: bool,
     /// DATA: a dot at a line's start means something.
@@ -61,7 +64,7 @@ impl Body {
     pub fn of_data(limit: u64, declared: u64, repair: bool) -> Self {
         let room = usize::try_from(declared.min(limit).min(TRUSTED_SIZE)).unwrap_or(0);
         let octets = Vec::with_capacity(room);
-        Self { octets, limit, repair, dots: true, state: State::LineStart, fault: None }
+        Self { octets, handed_on: 0, limit, repair, dots: true, state: State::LineStart, fault: None }
     }
 
     /// For BDAT (RFC 3030): no dots, no end of its own.
@@ -183,7 +186,7 @@ impl Body {
             return;
         }
         let length = self.octets.len() + octets.len();
-        if length as u64 > self.limit {
+        if length as u64 > self.room() {
             self.spoil(Fault::TooLarge);
             return;
         }
@@ -199,8 +202,13 @@ impl Body {
     fn grown(&self, length: usize) -> usize {
         let held = self.octets.len();
         let step = held.min(LARGEST_STEP).max(held / 8);
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let limit = usize::try_from(self.room()).unwrap_or(usize::MAX);
         length.max(held.saturating_add(step).min(limit))
+    }
+
+    /// What may lie in the buffer, and what was handed on, are within the limit together.
+    fn room(&self) -> u64 {
+        self.limit.saturating_sub(self.handed_on)
     }
 
     /// The message is lost; the first reason stands. From here on nothing of it is kept.
@@ -213,7 +221,7 @@ impl Body {
 
     /// So many octets are to come in one chunk: one that can't fit is thrown away from its start.
     pub fn expect(&mut self, chunk: u64) {
-        if chunk > self.limit.saturating_sub(self.octets.len() as u64) {
+        if chunk > self.room().saturating_sub(self.octets.len() as u64) {
             self.spoil(Fault::TooLarge);
         }
     }
@@ -233,7 +241,7 @@ impl Body {
     #[must_use]
     pub fn memory_after(&self, count: usize) -> usize {
         let length = self.octets.len().saturating_add(count);
-        let length = length.min(usize::try_from(self.limit).unwrap_or(usize::MAX));
+        let length = length.min(usize::try_from(self.room()).unwrap_or(usize::MAX));
         match self.fault {
             Some(_) => 0,
             None if length <= self.octets.capacity() => self.octets.capacity(),
@@ -241,7 +249,26 @@ impl Body {
         }
     }
 
-    /// The message is whole.
+    /// What has been decoded, to be kept by the caller; the rest follows. `again`: how much will come until the next time.
+    pub fn hand_on(&mut self, again: usize) -> Vec<u8> {
+        self.handed_on += self.octets.len() as u64;
+        let room = usize::try_from(self.room()).unwrap_or(usize::MAX);
+        std::mem::replace(&mut self.octets, Vec::with_capacity(again.min(room)))
+    }
+
+    /// Octets that have been decoded and not handed on.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.octets.len()
+    }
+
+    /// Octets that were handed on.
+    #[must_use]
+    pub fn handed_on(&self) -> u64 {
+        self.handed_on
+    }
+
+    /// The message is whole: what wasn't handed on.
     ///
     /// # Errors
     /// Why it is to be refused.
@@ -348,6 +375,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_handed_on_counts_against_the_limit_and_takes_no_memory() {
+        let mut body = Body::of_chunks(10, 0, false);
+        body.chunk(b"abcdef");
+        assert_eq!((body.hand_on(1024), body.handed_on()), (b"abcdef".to_vec(), 6));
+        assert!(body.memory() <= 4);
+        body.expect(4);
+        assert_eq!(body.fault(), None);
+        body.chunk(b"ghij");
+        assert_eq!(body.memory_after(1), 4);
+        body.chunk(b"k");
+        assert_eq!(body.fault(), Some(&Fault::TooLarge));
+        assert_eq!(body.finish(), Err(Fault::TooLarge));
+    }
+
+    #[test]
     fn a_declared_size_sets_little_aside() {
         assert!(Body::of_data(u64::MAX, u64::MAX, false).memory() <= 64 * 1024);
     }
@@ -392,6 +434,24 @@ mod tests {
             let expected = decode(&[&input], repair, limit);
             prop_assert_eq!(&decode(&pieces, repair, limit), &expected);
             prop_assert_eq!(&decode(&octet_by_octet, repair, limit), &expected);
+        }
+
+        #[test]
+        fn whatever_is_handed_on_meanwhile_the_message_is_the_same(
+            input in octets(), size in 1usize..9, every in 1usize..6, repair: bool, limit in 0u64..100,
+        ) {
+            let (mut body, mut ended, mut kept) = (Body::of_data(limit, 0, repair), false, Vec::new());
+            for (n, piece) in input.chunks(size).enumerate() {
+                if !ended {
+                    (_, ended) = body.data(piece);
+                }
+                if n % every == 0 {
+                    kept.extend(body.hand_on(size));
+                }
+            }
+            let whole = decode(&[&input], repair, limit).0;
+            let message = ended.then(|| body.finish().map(|rest| Bytes::from([kept, rest.to_vec()].concat())));
+            prop_assert_eq!(message, whole);
         }
 
         #[test]

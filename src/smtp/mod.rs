@@ -117,8 +117,10 @@ pub enum Question {
 #[derive(Debug)]
 pub struct Transaction {
     pub envelope: Envelope,
-    /// Octets after decoding, as received otherwise.
+    /// Octets after decoding, as received otherwise; of a large message the rest, behind `handed_on`.
     pub body: Bytes,
+    /// How many octets of it were given away before by [`Session::hand_on`].
+    pub handed_on: u64,
     /// The client asked for an answer for each recipient.
     pub prdr: bool,
 }

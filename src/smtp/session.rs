@@ -351,6 +351,28 @@ impl Session {
         self.mail.as_ref().and_then(|mail| mail.body.as_ref()).map_or(0, |body| body.memory_after(count))
     }
 
+    /// How many octets [`Self::hand_on`] would give now.
+    #[must_use]
+    pub fn to_hand_on(&self) -> usize {
+        let body = self.mail.as_ref().and_then(|mail| mail.body.as_ref()).filter(|body| body.fault().is_none());
+        body.map_or(0, Body::buffered)
+    }
+
+    /// What has come of the message being received so far, so that it needn't lie in memory: to be kept in order until
+    /// the message is asked about, or until nothing of it is wanted any more ([`Session::handed_on`] is 0).
+    /// `again`: about how much will come until this is called the next time.
+    pub fn hand_on(&mut self, again: usize) -> Vec<u8> {
+        let body = self.mail.as_mut().and_then(|mail| mail.body.as_mut()).filter(|body| body.fault().is_none());
+        body.map_or_else(Vec::new, |body| body.hand_on(again))
+    }
+
+    /// Octets of the message being received that were handed on; 0 where it was refused or given up.
+    #[must_use]
+    pub fn handed_on(&self) -> u64 {
+        let body = self.mail.as_ref().and_then(|mail| mail.body.as_ref()).filter(|body| body.fault().is_none());
+        body.map_or(0, Body::handed_on)
+    }
+
     /// Where the session stands, as events name it: connect, helo, mail, rcpt, data.
     #[must_use]
     pub fn phase(&self) -> &'static str {
@@ -440,10 +462,11 @@ impl Session {
         self.stage = Stage::Command;
         let mail = self.mail.take()?;
         self.failed_chunks = None;
+        let handed_on = mail.body.as_ref().map_or(0, Body::handed_on);
         let fault = match mail.body.map(Body::finish) {
             Some(Ok(body)) => {
                 let waiting = Waiting::Message { recipients: mail.envelope.recipients.len() };
-                let transaction = Transaction { envelope: mail.envelope, body, prdr: mail.prdr };
+                let transaction = Transaction { envelope: mail.envelope, body, handed_on, prdr: mail.prdr };
                 return Some(self.ask(waiting, Question::Message(Box::new(transaction))));
             }
             Some(Err(fault)) => fault,

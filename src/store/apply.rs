@@ -97,7 +97,10 @@ fn insert_message(writing: &mut Writing<'_>, acceptance: &Acceptance) -> Result<
     let place = match &acceptance.body {
         _ if !kept => None,
         Raw::Here(body) => Some(writing.plan.add(acceptance.id, &acceptance.head, body)?),
-        Raw::Stored(_) => return Err(StoreError::Failed("a stored body isn't accepted".to_owned()).into()),
+        Raw::Stored(stored) => {
+            let record = stored.record().ok_or_else(|| StoreError::Failed("the record isn't sealed".to_owned()))?;
+            Some(writing.plan.add_apart(record))
+        }
     };
     let envelope = json(&acceptance.envelope)?;
     let client = acceptance.client.as_ref().map(json).transpose()?;

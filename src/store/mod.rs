@@ -17,6 +17,7 @@ mod claims;
 mod clearing;
 mod directory;
 mod error;
+mod incoming;
 mod journal;
 mod keys;
 mod listing;
@@ -46,6 +47,7 @@ pub use acceptance::{
 pub use claims::Warm;
 pub use directory::free_bytes;
 pub use error::StoreError;
+pub use incoming::Incoming;
 pub use listing::{
     CheckReport, Finding, Gauges, LogFilter, LogPage, Logged, MessageDetail, MessageFilter, MessageSummary, QueueEntry,
     QueueFilter, RepairReport,
@@ -138,14 +140,16 @@ impl Store {
         }
         directory::sync(&options.data_dir)?;
         orphans::refuse_unmounted(&connection, &spool_dir)?;
+        incoming::remove_unfinished(&spool_dir)?;
         let next = orphans::next_segment(&connection, &options.data_dir)?;
         orphans::Orphans { connection: &connection, data_dir: &options.data_dir, bus: &bus }.sort_out(clock::now())?;
-        let shared = Shared::new(Reader::beside(&options.data_dir, Some(bus.clone())), bus);
+        let numbers = spool::Numbers::new(next);
+        let shared = Shared::new(Reader::beside(&options.data_dir, Some(bus.clone())), bus, Arc::clone(&numbers));
         shared.tally.count(&connection)?;
         shared.tally.spool_bytes.store(readers::spool_bytes(&spool_dir), Ordering::Relaxed);
         recall_unread(&shared, &connection);
         shared.claims.walked_to_start(queue::first_due(&connection)?);
-        let spool = spool::Spool::new(spool_dir, options.segment_size, next);
+        let spool = spool::Spool::new(spool_dir, options.segment_size, numbers);
         let writer = Writer::new(options, shared.clone(), connection, spool)?;
         let (commands, queue) = mpsc::channel();
         let (thread, wake) = start(writer, queue)?;
@@ -168,6 +172,12 @@ impl Store {
     /// `Full`, `Failed`, `Closed`: nothing was accepted.
     pub async fn accept(&self, acceptance: Acceptance) -> Result<Accepted, StoreError> {
         self.commit(Work::Accept(Box::new(acceptance))).await.map(accepted)
+    }
+
+    /// A place for a large message that is coming in: it lies on the disk before it is accepted.
+    #[must_use]
+    pub fn incoming(&self) -> Incoming {
+        Incoming::new(&self.inner.shared)
     }
 
     /// The session of a message that was accepted has ended, and its client may not have read the 250 (RFC 1047).

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::spool::Place;
 use super::{StoreError, spool};
 
 /// A message longer than this lies in its segment; a shorter one is held in memory.
@@ -154,11 +155,23 @@ pub struct Stored {
     length: usize,
     facts: Facts,
     gate: Gate,
+    /// The record that it is, where it was sealed to be accepted.
+    record: Option<Place>,
 }
 
 impl Stored {
     pub(super) fn new(file: Arc<File>, (segment, start): (i64, u64), length: usize, facts: Facts, gate: Gate) -> Self {
-        Self { file, segment, start, length, facts, gate }
+        Self { file, segment, start, length, facts, gate, record: None }
+    }
+
+    /// With the place of its record, which is durable; `None`: it isn't there yet.
+    pub(super) fn sealed(self, record: Option<Place>) -> Self {
+        Self { record, ..self }
+    }
+
+    /// Where its record lies, for the row that is to name it.
+    pub(super) fn record(&self) -> Option<Place> {
+        self.record
     }
 
     #[must_use]

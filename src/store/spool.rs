@@ -2,18 +2,21 @@
 //!
 //! A group's records are planned first (so that rows can name them), then written in one gathered write and synced
 //! before those rows commit. A record is a header (magic, message, lengths, CRC of the content, CRC of the header) and
-//! the content: our trace fields, then the octets as received, or the other way round.
+//! the content: our trace fields, then the octets as received, or the other way round. Behind the last record there may
+//! be zeros.
 //!
 //! Each opening of a store begins a new segment, and an error abandons one for good. Nothing is ever written or synced
 //! again in a file whose dirty pages a failed sync may have dropped, and a tail torn by a crash needs no repair: no row
 //! names it, so it goes with its segment. (Cutting it off would gain a few KiB and be one more write to a file that
 //! holds accepted mail.)
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{IoSlice, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
@@ -35,6 +38,9 @@ pub(super) const HEADER: usize = 4 + 16 + 4 + 4 + 4 + 4;
 /// Segments are numbered below this; a row or a file that says otherwise is damaged.
 pub(super) const MAX_SEGMENT: i64 = 1 << 48;
 
+/// How far a segment is made ready ahead of its records.
+const AHEAD: u64 = 1 << 20;
+
 /// Where a message's record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -50,8 +56,44 @@ pub(super) struct Spool {
     directory: PathBuf,
     segment_size: u64,
     open: Option<Segment>,
-    /// What the next new file is called.
-    next: Arc<AtomicI64>,
+    numbers: Arc<Numbers>,
+    /// What the next file of this spool is called, where that was settled already.
+    reserved: Option<i64>,
+}
+
+/// The numbers of segments: each is given once.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    next: AtomicI64,
+    /// Of segments that come in by themselves, and whose rows haven't been committed or refused.
+    coming: Mutex<BTreeSet<i64>>,
+}
+
+impl Numbers {
+    /// `next`: a number that no file and no row has used.
+    pub(super) fn new(next: i64) -> Arc<Self> {
+        Arc::new(Self { next: AtomicI64::new(next), coming: Mutex::default() })
+    }
+
+    fn take(&self) -> i64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// For a segment that comes in by itself, until [`Self::has_come`].
+    pub(super) fn take_coming(&self) -> i64 {
+        let mut coming = self.coming();
+        let number = self.take();
+        coming.insert(number);
+        number
+    }
+
+    pub(super) fn has_come(&self, number: i64) {
+        self.coming().remove(&number);
+    }
+
+    fn coming(&self) -> MutexGuard<'_, BTreeSet<i64>> {
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
@@ -59,6 +101,8 @@ struct Segment {
     number: i64,
     file: File,
     end: u64,
+    /// Up to here the disk has room for it, written with zeros.
+    ready: u64,
 }
 
 /// Records of one group, not yet written.
@@ -68,6 +112,8 @@ pub(super) struct Plan {
     base: u64,
     planned: u64,
     chunks: Vec<Bytes>,
+    /// Segments of large messages that are written already, and their octets.
+    apart: Vec<(i64, u64)>,
 }
 
 /// A point in a plan to go back to.
@@ -75,6 +121,7 @@ pub(super) struct Plan {
 pub(super) struct Mark {
     planned: u64,
     chunks: usize,
+    apart: usize,
 }
 
 impl Plan {
@@ -98,18 +145,32 @@ impl Plan {
         })
     }
 
-    /// The segment that it begins, if it does.
+    /// A record that is written and durable already, in a segment of its own.
+    pub(super) fn add_apart(&mut self, place: Place) -> Place {
+        let content = u64::try_from(place.head_size.saturating_add(place.size)).unwrap_or(0);
+        self.apart.push((place.segment, content.saturating_add(HEADER as u64)));
+        place
+    }
+
+    /// Octets of the records that were written before.
+    pub(super) fn octets_apart(&self) -> u64 {
+        self.apart.iter().map(|(_, octets)| octets).sum()
+    }
+
+    /// The highest of the segments that begin with it, if any do.
     pub(super) fn begins(&self) -> Option<i64> {
-        (self.base == 0 && self.planned > 0).then_some(self.segment)
+        let own = (self.base == 0 && self.planned > 0).then_some(self.segment);
+        own.max(self.apart.iter().map(|(segment, _)| *segment).max())
     }
 
     pub(super) fn mark(&self) -> Mark {
-        Mark { planned: self.planned, chunks: self.chunks.len() }
+        Mark { planned: self.planned, chunks: self.chunks.len(), apart: self.apart.len() }
     }
 
     pub(super) fn back_to(&mut self, mark: Mark) {
         self.planned = mark.planned;
         self.chunks.truncate(mark.chunks);
+        self.apart.truncate(mark.apart);
     }
 }
 
@@ -166,20 +227,18 @@ impl Header {
 }
 
 impl Spool {
-    /// `next`: a number that no file and no row has used.
-    pub(super) fn new(directory: PathBuf, segment_size: u64, next: i64) -> Self {
-        Self { directory, segment_size, open: None, next: Arc::new(AtomicI64::new(next)) }
+    pub(super) fn new(directory: PathBuf, segment_size: u64, numbers: Arc<Numbers>) -> Self {
+        Self { directory, segment_size, open: None, numbers, reserved: None }
     }
 
     /// Another that writes segments of its own beside this one's.
     pub(super) fn beside(&self) -> Self {
-        let (directory, next) = (self.directory.clone(), Arc::clone(&self.next));
-        Self { directory, segment_size: self.segment_size, open: None, next }
+        Self::new(self.directory.clone(), self.segment_size, Arc::clone(&self.numbers))
     }
 
     /// What the next new file is called: all there are have lower numbers.
     pub(super) fn next(&self) -> i64 {
-        self.next.load(Ordering::Relaxed)
+        self.numbers.next.load(Ordering::Relaxed)
     }
 
     /// Where the next group's records go. The file may not be there yet.
@@ -187,8 +246,11 @@ impl Spool {
         if self.open.as_ref().is_some_and(|segment| segment.end >= self.segment_size) {
             self.abandon();
         }
-        let (segment, base) = self.open.as_ref().map_or((self.next(), 0), |segment| (segment.number, segment.end));
-        Plan { segment, base, planned: 0, chunks: Vec::new() }
+        let (segment, base) = match &self.open {
+            Some(open) => (open.number, open.end),
+            None => (*self.reserved.get_or_insert_with(|| self.numbers.take()), 0),
+        };
+        Plan { segment, base, planned: 0, chunks: Vec::new(), apart: Vec::new() }
     }
 
     /// Writes and syncs what was planned; when this returns, rows may name it. How many octets.
@@ -229,25 +291,46 @@ impl Spool {
             .and_then(|()| segment.file.sync_data())
             .map_err(|e| StoreError::io(&format!("write spool/{}", file_name(segment.number)), &e))?;
         segment.end += plan.planned;
+        segment.ready = segment.ready.max(segment.end);
+        Ok(())
+    }
+
+    /// Writes zeros ahead of the records, some at a time: to sync what is written in their place costs half of what it
+    /// costs to sync a file that grows. To be called while nobody waits.
+    ///
+    /// # Errors
+    /// `Full`, `Failed`: the segment is abandoned.
+    pub(super) fn make_ready(&mut self) -> Result<(), StoreError> {
+        let Some(segment) = &mut self.open else { return Ok(()) };
+        if segment.end + AHEAD / 2 < segment.ready || segment.ready >= self.segment_size {
+            return Ok(());
+        }
+        let length = AHEAD.min(self.segment_size - segment.ready);
+        let zeros = vec![0; usize::try_from(length).unwrap_or(0)];
+        let written = segment.file.write_all_at(&zeros, segment.ready).and_then(|()| segment.file.sync_data());
+        if let Err(error) = written {
+            let error = StoreError::io(&format!("write spool/{}", file_name(segment.number)), &error);
+            self.abandon();
+            return Err(error);
+        }
+        segment.ready += length;
         Ok(())
     }
 
     fn create(&mut self) -> Result<Segment, StoreError> {
-        let number = self.next();
+        // Whatever becomes of it, this name isn't used again.
+        let number = self.reserved.take().unwrap_or_else(|| self.numbers.take());
         let path = self.directory.join(file_name(number));
-        let created = directory::create(&path);
-        // Whatever became of it, this name isn't used again.
-        self.next.store(number + 1, Ordering::Relaxed);
-        let file = created.map_err(|e| StoreError::io(&format!("create {}", path.display()), &e))?;
+        let file = directory::create(&path).map_err(|e| StoreError::io(&format!("create {}", path.display()), &e))?;
         // The file's name must be durable before a row leads to it.
         directory::sync(&self.directory)?;
-        Ok(Segment { number, file, end: 0 })
+        Ok(Segment { number, file, end: 0, ready: 0 })
     }
 
     /// Goes on in `file`, for faults that only another kind of file has.
     #[cfg(test)]
     pub(super) fn open_as(&mut self, file: File) {
-        self.open = Some(Segment { number: self.next.fetch_add(1, Ordering::Relaxed), file, end: 0 });
+        self.open = Some(Segment { number: self.numbers.take(), file, end: 0, ready: 0 });
     }
 
     /// Never writes to or syncs the current segment again.
@@ -262,7 +345,10 @@ impl Spool {
 
     /// Whether it is being written, or isn't there yet.
     pub(super) fn is_open(&self, segment: i64) -> bool {
-        segment >= self.next() || self.open.as_ref().is_some_and(|open| open.number == segment)
+        segment >= self.next()
+            || self.reserved == Some(segment)
+            || self.open.as_ref().is_some_and(|open| open.number == segment)
+            || self.numbers.coming().contains(&segment)
     }
 
     pub(super) fn directory(&self) -> &Path {

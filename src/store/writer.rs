@@ -6,6 +6,7 @@
 //! error of the database's files and after a panic, the database is opened anew as well, for what its cache says of the
 //! disk is no longer known.
 //! The WAL is moved into the database after a group's answers, where enough has come together (`wal`).
+//! A large message's octets were written before, in a segment of their own (`incoming`).
 //! No caller is left waiting: whatever happens, each gets an answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +24,7 @@ use super::backup::Backups;
 use super::claims::{Claimed, Claims};
 use super::readers::Reader;
 use super::retention::Retention;
-use super::spool::Spool;
+use super::spool::{Numbers, Spool};
 use super::tally::Tally;
 use super::unread::Unread;
 use super::{
@@ -94,17 +95,19 @@ pub(super) struct Shared {
     pub tally: Arc<Tally>,
     pub unread: Arc<Unread>,
     pub backups: Arc<Backups>,
+    pub numbers: Arc<Numbers>,
     pub reader: Reader,
     pub bus: Bus,
 }
 
 impl Shared {
-    pub(super) fn new(reader: Reader, bus: Bus) -> Self {
+    pub(super) fn new(reader: Reader, bus: Bus, numbers: Arc<Numbers>) -> Self {
         Self {
             claims: Arc::default(),
             tally: Arc::default(),
             unread: Arc::default(),
             backups: Arc::default(),
+            numbers,
             reader,
             bus,
         }
@@ -258,6 +261,7 @@ impl Writer {
             }
         }
         self.look_at_disk();
+        self.make_ready();
         self.checkpoint();
         closing
     }
@@ -392,7 +396,7 @@ impl Writer {
         connection.prepare_cached("COMMIT")?.execute([])?;
         self.committing = false;
         self.log.written(&logged);
-        self.shared.tally.spool_bytes.fetch_add(written, Ordering::Relaxed);
+        self.shared.tally.spool_bytes.fetch_add(written + plan.octets_apart(), Ordering::Relaxed);
         self.shared.tally.syncs.fetch_add(1 + u64::from(written > 0), Ordering::Relaxed);
         Ok(outcomes)
     }
@@ -476,6 +480,16 @@ impl Writer {
                 let wanted_bytes = self.options.free_space;
                 self.shared.bus.publish(Event::new(now, Kind::StorageLow { free_bytes: free, wanted_bytes }));
             }
+        }
+    }
+
+    /// For the next groups' octets. What fails here has failed for nobody: they go to another segment.
+    fn make_ready(&mut self) {
+        if self.shared.tally.low.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.spool.make_ready() {
+            error.publish(&self.shared.bus);
         }
     }
 

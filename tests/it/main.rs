@@ -10,6 +10,7 @@ mod dev;
 mod durability;
 mod example;
 mod explain;
+mod large;
 mod limits;
 mod log;
 mod observe;

@@ -1,6 +1,7 @@
 //! Who is let in, how much may be in memory, and that all of it is given back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mailworker::config::TlsMode;
@@ -113,6 +114,40 @@ async fn who_holds_the_room_and_hardly_sends_is_told_to_go() {
     assert!(client.reply().await.starts_with("421 4.4.2 Closing: the message came in at less than 1024 octets"));
     assert!(server.dropped().await.1.contains("while memory is short"));
     until(|| server.budget.used() == 0).await;
+}
+
+#[tokio::test]
+async fn a_large_message_is_handed_on_as_it_comes_and_given_up_with_its_session() {
+    let server = start(TlsMode::Off, |_| {});
+    let (block, parts) = ("x".repeat(998) + "\r\n", || server.table.parts.load(Ordering::SeqCst));
+    let mut client = Client::greeted(server.address()).await;
+    assert!(client.message("ann@example.com", &block.repeat(200)).await.starts_with("250"));
+    assert_eq!(parts(), 0, "a small one isn't");
+    client.begin_data("ann@example.com").await;
+    client.send(block.repeat(1000).as_bytes()).await;
+    until(|| parts() >= 700_000).await;
+    assert!(server.budget.used() >= 700_000, "its octets count, wherever they are");
+    assert!(client.command(".").await.starts_with("250"));
+    until(|| server.budget.used() == 0).await;
+    assert!(parts() <= 1_000_000, "the rest comes with the question");
+
+    client.begin_data("ann@example.com").await;
+    client.send(block.repeat(1000).as_bytes()).await;
+    until(|| parts() >= 1_400_000).await;
+    drop(client);
+    until(|| server.listeners.open() == 0 && server.budget.used() == 0).await;
+}
+
+#[tokio::test]
+async fn a_large_message_without_a_place_is_put_off_at_its_end_and_the_session_goes_on() {
+    let mut server = start(TlsMode::Off, |_| {});
+    server.table.no_parts.store(true, Ordering::SeqCst);
+    let block = "x".repeat(998) + "\r\n";
+    let mut client = Client::greeted(server.address()).await;
+    assert!(client.message("ann@example.com", &block.repeat(1000)).await.starts_with("452 4.3.1 no disk"));
+    assert_eq!(server.refusal().await.0, "data");
+    assert!(client.message("ann@example.com", &block.repeat(100)).await.starts_with("250"));
+    assert_eq!(server.budget.used(), 0);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -26,6 +26,10 @@ pub struct Table {
     /// Messages for `slow@` are, too.
     pub slow: Semaphore,
     pub answered: AtomicUsize,
+    /// Octets of a large message that were handed over ahead of it, and not given up.
+    pub parts: AtomicUsize,
+    /// There is no place for any.
+    pub no_parts: AtomicBool,
     asked: mpsc::UnboundedSender<(&'static str, Client)>,
     ends: mpsc::UnboundedSender<End>,
 }
@@ -61,6 +65,20 @@ impl Answerer for Table {
             self.answered.fetch_add(1, Ordering::SeqCst);
             Answer::Accept
         })
+    }
+
+    fn take_part<'a>(&'a self, _visit: &'a mut Visit, octets: Vec<u8>) -> BoxFuture<'a, Result<(), Reply>> {
+        Box::pin(async move {
+            if self.no_parts.load(Ordering::SeqCst) {
+                return Err(Reply::new(452, 3, 1, "no disk"));
+            }
+            self.parts.fetch_add(octets.len(), Ordering::SeqCst);
+            Ok(())
+        })
+    }
+
+    fn give_up_parts(&self, _visit: &mut Visit) {
+        self.parts.store(0, Ordering::SeqCst);
     }
 
     fn closed(&self, visit: &mut Visit, end: &End) {
@@ -107,6 +125,8 @@ pub fn start_silent(tls: TlsMode, change: impl FnOnce(&mut Config)) -> Server {
         greeting: Semaphore::new(0),
         slow: Semaphore::new(0),
         answered: AtomicUsize::new(0),
+        parts: AtomicUsize::new(0),
+        no_parts: AtomicBool::new(false),
         asked: asked_sender,
         ends: ends_sender,
     });

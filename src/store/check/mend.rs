@@ -16,7 +16,7 @@ use rusqlite::{Connection, params, params_from_iter};
 use super::super::clearing::MOVE;
 use super::super::orphans;
 use super::super::raw::Gate;
-use super::super::spool::{self, HEADER, Place, Proved, Spool, Unreadable};
+use super::super::spool::{self, HEADER, Numbers, Place, Proved, Spool, Unreadable};
 use super::super::{apply, migrate};
 use super::Remedy;
 use super::quarantine::Quarantine;
@@ -71,7 +71,7 @@ pub(super) fn mend(
     let next = orphans::next_segment(&connection, data_dir)?;
     // Before any row forgets which segment it lay in; the table may be what is to be mended.
     let _best_effort = orphans::note_segment(&connection, next.saturating_sub(1));
-    let spool = Spool::new(spool_dir, SEGMENT_SIZE, next);
+    let spool = Spool::new(spool_dir, SEGMENT_SIZE, Numbers::new(next));
     let mut mending = Mending { connection, spool, quarantine, now };
     let mut salvaged = BTreeSet::new();
     let is_row = |remedy: &Remedy| matches!(remedy, Remedy::Row { .. });

@@ -88,6 +88,7 @@ impl Spool {
         }
         segment.file.sync_data().map_err(|e| failed("write", number, &e))?;
         segment.end += octets;
+        segment.ready = segment.ready.max(segment.end);
         Ok((Place { segment: number, start: i64::try_from(start).unwrap_or(i64::MAX), ..place }, octets))
     }
 }
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
     use crate::mail::Timestamp;
     use crate::store::raw::{Gate, LARGE};
-    use crate::store::spool::{self, Header};
+    use crate::store::spool::{self, Header, Numbers};
 
     #[tokio::test]
     async fn large_records_in_either_order_and_small_ones_are_taken_over_whole() {
@@ -125,7 +126,7 @@ mod tests {
             Proved { id: *id, place: *place, head, raw }
         };
         let records: Vec<Proved> = written.iter().map(proved).collect();
-        let mut spool = Spool::new(dir.path().to_owned(), LARGE as u64, 7);
+        let mut spool = Spool::new(dir.path().to_owned(), LARGE as u64, Numbers::new(7));
         let taken = spool.take_over(&file, &records).unwrap();
         assert_eq!((taken.begun, taken.octets), (vec![7, 8, 9], u64::try_from(start).unwrap()));
         assert_eq!(taken.moved.len(), written.len());

@@ -36,8 +36,9 @@ impl Bench {
         let mut connection = migrate::open_writer(&path).unwrap();
         migrate::migrate(&mut connection, &path).unwrap();
         let bus = Bus::new(16);
-        let shared = Shared::new(Reader::beside(dir.path(), None), bus);
-        let spool = Spool::new(directory::spool(dir.path()), options.segment_size, 1);
+        let numbers = Numbers::new(1);
+        let shared = Shared::new(Reader::beside(dir.path(), None), bus, Arc::clone(&numbers));
+        let spool = Spool::new(directory::spool(dir.path()), options.segment_size, numbers);
         let writer = Writer::new(options, shared, connection, spool).unwrap();
         Self { dir, writer, places: Arc::new(Semaphore::new(100)) }
     }
@@ -304,7 +305,7 @@ fn a_clock_that_was_set_back_holds_up_no_log() {
 fn the_octets_of_an_abandoned_segment_are_never_counted_below_nothing() {
     let mut bench = Bench::new();
     std::fs::write(directory::spool(bench.dir.path()).join(spool::file_name(1)), "torn").unwrap();
-    bench.writer.spool = Spool::new(directory::spool(bench.dir.path()), 64 << 20, 2);
+    bench.writer.spool = Spool::new(directory::spool(bench.dir.path()), 64 << 20, Numbers::new(2));
     while bench.writer.retain(clock::now()).unwrap() {}
     assert_eq!(segments(&bench), [] as [i64; 0]);
     assert_eq!(bench.writer.shared.tally.spool_bytes.load(Ordering::Relaxed), 0);
