@@ -62,7 +62,11 @@ impl Report<'_> {
                 .header("In-Reply-To", Raw::new(format!("<{id}>")))
                 .header("References", Raw::new(format!("<{id}>")));
         }
-        let kind = ContentType::new("multipart/report").attribute("report-type", "delivery-status");
+        // By its id, which nobody can know beforehand: mail-builder's own would be of the system's clock.
+        let boundary = format!("_{}", self.id);
+        let kind = ContentType::new("multipart/report")
+            .attribute("report-type", "delivery-status")
+            .attribute("boundary", boundary);
         let parts = vec![MimePart::new("text/plain", self.words()), self.status(), self.original()];
         let body =
             MimePart { headers: vec![("Content-Type".into(), kind.into())], contents: BodyPart::Multipart(parts) };

@@ -101,6 +101,16 @@ fn parts(octets: &[u8]) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
+async fn a_notice_is_made_of_its_report_and_its_id_alone() {
+    let case = Case::new(RAW);
+    let written = || async {
+        fastrand::seed(7);
+        case.sent().await.body
+    };
+    assert_eq!(written().await, written().await);
+}
+
+#[tokio::test]
 async fn a_failure_is_told_to_people_and_programs() {
     let acceptance = Case::new(RAW).sent().await;
     let parts = parts(octets(&acceptance));
