@@ -45,6 +45,8 @@ const GROUP_UNITS: usize = 1024;
 const GROUP_BYTES: usize = 32 << 20;
 /// How often the disk is looked at and the log written while nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
+/// What a group takes in a simulation, mostly.
+const SIMULATED_DISK: Duration = Duration::from_millis(20);
 
 /// Something to be committed, whole or not at all.
 #[derive(Debug)]
@@ -193,6 +195,9 @@ impl Writer {
         let closed = loop {
             match commands.try_recv() {
                 Ok(first) => {
+                    // A disk takes its time, now and then a long one, and more comes together meanwhile.
+                    let longest = if fastrand::u8(..8) == 0 { TICK } else { SIMULATED_DISK };
+                    tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
                     if let Some(answer) = self.serve(first, &commands) {
                         break Some(answer);
                     }
