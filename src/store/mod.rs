@@ -471,11 +471,11 @@ impl Store {
     }
 }
 
-/// On a thread of its own; in a simulation, which has one alone, as a task, and what wakes it.
-fn start(
-    writer: Writer,
-    queue: mpsc::Receiver<Command>,
-) -> Result<(Option<JoinHandle<()>>, Option<Arc<Notify>>), StoreError> {
+/// A writer's thread; or, where it is no thread, what wakes it.
+type Started = (Option<JoinHandle<()>>, Option<Arc<Notify>>);
+
+/// On a thread of its own; in a simulation, which has one alone, as a task.
+fn start(writer: Writer, queue: mpsc::Receiver<Command>) -> Result<Started, StoreError> {
     if clock::is_held() {
         let wake = Arc::new(Notify::new());
         tokio::spawn(writer.run_as_task(queue, Arc::clone(&wake)));
