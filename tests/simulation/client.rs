@@ -150,9 +150,9 @@ impl Client {
             return self.give_up(lines).await;
         }
         if self.manner.chunks {
-            self.chunks(lines, number).await?
+            self.chunks(lines, number).await?;
         } else {
-            self.data(lines, number).await?
+            self.data(lines, number).await?;
         }
         if self.one_in(self.manner.vanishes) {
             return Ok(End::Gone);

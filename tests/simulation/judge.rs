@@ -243,7 +243,9 @@ impl Judge<'_> {
             if theirs.len() != wanted {
                 found.push(format!("lost: {id} has {} webhooks to {target}, {wanted} were asked for", theirs.len()));
             }
-            theirs.iter().for_each(|course| self.heard(row, mail, course, found));
+            for course in theirs {
+                self.heard(row, mail, course, found);
+            }
         }
         self.told(row, mail, courses, found);
     }

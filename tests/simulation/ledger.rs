@@ -139,7 +139,7 @@ impl Ledger {
                 self.dropped.push((self.up.len(), event.session.unwrap(), at));
             }
             (Kind::Fault { what, detail }, _) => {
-                self.violation(format!("a fault of the server's own: {what}: {detail}"))
+                self.violation(format!("a fault of the server's own: {what}: {detail}"));
             }
             _ => {}
         }

@@ -75,10 +75,10 @@ pub struct Pipe {
 }
 
 /// The end of who dials, and of who is dialled. `server`: which of them is the server's.
-pub fn pair(world: &Arc<World>, line: Line, from: SocketAddr, to: SocketAddr, server: usize) -> (Pipe, Pipe) {
+pub fn pair(world: &Arc<World>, manner: Line, from: SocketAddr, to: SocketAddr, server: usize) -> (Pipe, Pipe) {
     let link = Arc::new(Link {
         world: Arc::clone(world),
-        line,
+        line: manner,
         number: world.next_link(),
         hosts: [from.ip(), to.ip()],
         server,
