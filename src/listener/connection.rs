@@ -88,6 +88,8 @@ struct Connection<'a, S> {
     times: Times,
     /// Why the session was told to go (421), if it was, and what it was at.
     told: Option<(&'static str, String)>,
+    /// The client still said something when it had been told to go.
+    spoke_on: bool,
 }
 
 impl<'a, S: Socket> Connection<'a, S> {
@@ -110,6 +112,7 @@ impl<'a, S: Socket> Connection<'a, S> {
             buffer: Vec::new(),
             certificates: None,
             told: None,
+            spoke_on: false,
         }
     }
 
@@ -130,7 +133,8 @@ impl<'a, S: Socket> Connection<'a, S> {
             }
         };
         self.publish_refusals();
-        self.visit.acknowledged = self.session.acknowledged();
+        // Who spoke on after our last words has most likely read those before: a duplicate is the lesser harm (RFC 1047).
+        self.visit.acknowledged = self.session.acknowledged() || self.spoke_on;
         let dropped = match &end {
             End::Closed(Closed::Quit) => None,
             End::Closed(closed) => Some((self.session.phase(), closed.reason().to_owned())),
@@ -380,7 +384,7 @@ impl<'a, S: Socket> Connection<'a, S> {
         let Some(stream) = &mut self.stream else { return };
         let _the_peer_may_have_gone = match closed {
             Closed::Quit => tokio::time::timeout(FAREWELL, stream.end()).await,
-            _ => tokio::time::timeout(FAREWELL, part(stream)).await,
+            _ => tokio::time::timeout(FAREWELL, part(stream, &mut self.spoke_on)).await,
         };
     }
 

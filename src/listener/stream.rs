@@ -86,21 +86,27 @@ pub(super) async fn send_away(stream: &mut (impl AsyncReadExt + AsyncWriteExt + 
     reply.write(&mut line);
     let said = async {
         stream.write_all(&line).await?;
-        part(stream).await
+        part(stream, &mut false).await
     };
     let _the_peer_may_have_gone = tokio::time::timeout(FAREWELL, said).await;
 }
 
 /// Closes our side and reads what is still coming: octets left unread would make the kernel reset the connection and
-/// our last words be lost with it.
-pub(super) async fn part(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> std::io::Result<()> {
+/// our last words be lost with it. `spoke`: something came.
+pub(super) async fn part(
+    stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin),
+    spoke: &mut bool,
+) -> std::io::Result<()> {
     stream.shutdown().await?;
     let mut octets = [0; 1024];
     let mut left = FAREWELL_OCTETS;
     while left > 0 {
         match stream.read(&mut octets).await? {
             0 => break,
-            read => left = left.saturating_sub(read),
+            read => {
+                *spoke = true;
+                left = left.saturating_sub(read);
+            }
         }
     }
     Ok(())
