@@ -33,8 +33,8 @@ use std::time::{Duration, Instant};
 
 use run::{Report, run};
 
-/// What `cargo test` runs.
-const HANDFUL: std::ops::Range<u64> = 1..5;
+/// What `cargo test` runs: some, and those that have found something.
+const HANDFUL: [u64; 5] = [1, 2, 3, 4, 1074];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
@@ -65,11 +65,15 @@ fn seeds() {
     let goes_on = |done: usize| match (seed, minutes) {
         (_, Some(minutes)) => began.elapsed() < Duration::from_secs(60 * minutes),
         (Some(_), None) => done == 0,
-        (None, None) => done < usize::try_from(HANDFUL.end - HANDFUL.start).unwrap(),
+        (None, None) => done < HANDFUL.len(),
     };
     let mut reports = Vec::new();
-    let mut next = seed.unwrap_or(HANDFUL.start);
     while goes_on(reports.len()) {
+        let nth = reports.len();
+        let next = match (seed, minutes) {
+            (None, None) => HANDFUL[nth],
+            _ => seed.unwrap_or(1) + nth as u64,
+        };
         let report = run(next);
         assert!(
             report.violations.is_empty(),
@@ -77,13 +81,12 @@ fn seeds() {
             report.violations.join("\n")
         );
         reports.push(report);
-        next += 1;
     }
     println!("{}", told(&reports, began.elapsed()));
 }
 
 #[test]
 fn one_seed_is_one_story() {
-    let seed = number("SEED").unwrap_or(HANDFUL.end);
+    let seed = number("SEED").unwrap_or(9);
     assert_eq!(run(seed), run(seed));
 }
