@@ -100,8 +100,8 @@ pub fn parse(line: &[u8]) -> Result<Command, Wrong> {
     if line.len() > MAX_PLAIN_LINE {
         return Err(too_long().into());
     }
-    if verb.eq_ignore_ascii_case("BDAT") && !is_chunk(argument) {
-        return Err(no_chunk());
+    if verb.eq_ignore_ascii_case("BDAT") {
+        return chunk(argument).ok_or_else(no_chunk);
     }
     request(line, argument)
 }
@@ -111,7 +111,6 @@ fn request(line: &[u8], argument: &str) -> Result<Command, Wrong> {
     let command = match Request::parse(&mut line.iter()) {
         Ok(Request::Ehlo { .. }) => helo(argument, true)?,
         Ok(Request::Helo { .. }) => helo(argument, false)?,
-        Ok(Request::Bdat { chunk_size, is_last }) => Command::Bdat { size: chunk_size as u64, last: is_last },
         Ok(Request::Noop { .. }) => Command::Noop,
         Ok(Request::Vrfy { .. }) => Command::Vrfy,
         Ok(Request::Help { .. }) => Command::Help,
@@ -166,14 +165,15 @@ fn helo(name: &str, esmtp: bool) -> Result<Command, Reply> {
     }
 }
 
-/// `SIZE` or `SIZE LAST`, the size within what can be counted: smtp-proto starts from 0 again beyond.
-fn is_chunk(argument: &str) -> bool {
+/// `SIZE` or `SIZE LAST` (RFC 3030 §2), the size within what can be counted. Read here: smtp-proto starts from 0 again
+/// beyond, and takes a LAST behind several blanks for none.
+fn chunk(argument: &str) -> Option<Command> {
     let mut words = argument.split_ascii_whitespace();
-    let size = words.next().unwrap_or_default();
-    (1..=MAX_DIGITS).contains(&size.len())
-        && size.bytes().all(|digit| digit.is_ascii_digit())
-        && words.next().is_none_or(|word| word.eq_ignore_ascii_case("LAST"))
-        && words.next().is_none()
+    let size =
+        words.next().filter(|size| size.len() <= MAX_DIGITS && size.bytes().all(|digit| digit.is_ascii_digit()))?;
+    let last = words.next();
+    let well_formed = last.is_none_or(|word| word.eq_ignore_ascii_case("LAST")) && words.next().is_none();
+    well_formed.then_some(Command::Bdat { size: size.parse().ok()?, last: last.is_some() })
 }
 
 /// What follows a BDAT whose size can't be read are octets of a message, and they must never be taken for commands.
@@ -229,6 +229,9 @@ mod tests {
         }
         assert_eq!(parse(b"bdat 0 last\r\n"), Ok(Command::Bdat { size: 0, last: true }));
         assert_eq!(parse(b"BDAT 86\r\n"), Ok(Command::Bdat { size: 86, last: false }));
+        for blanks in ["BDAT 3  LAST\r\n", "BDAT 3 \t LAST\r\n", " BDAT\t3 LAST \t\t\r\n"] {
+            assert_eq!(parse(blanks.as_bytes()), Ok(Command::Bdat { size: 3, last: true }), "{blanks:?}");
+        }
     }
 
     #[test]
