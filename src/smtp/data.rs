@@ -306,6 +306,12 @@ mod tests {
         (ended.then(|| body.finish()), rest)
     }
 
+    fn joined(chunks: &[&[u8]], repair: bool, limit: u64) -> Result<Bytes, Fault> {
+        let mut body = Body::of_chunks(limit, 0, repair);
+        chunks.iter().for_each(|chunk| body.chunk(chunk));
+        body.finish()
+    }
+
     fn whole(input: &[u8]) -> Ended {
         decode(&[input], false, u64::MAX).0
     }
@@ -421,18 +427,26 @@ mod tests {
         .prop_map(|pieces| pieces.concat())
     }
 
+    /// Places to split at.
+    fn cuts() -> impl Strategy<Value = Vec<usize>> {
+        prop::collection::vec(0usize..80, 0..8)
+    }
+
+    fn split(input: &[u8], cuts: Vec<usize>) -> Vec<&[u8]> {
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
+        cuts.extend([0, input.len()]);
+        cuts.sort_unstable();
+        cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect()
+    }
+
     proptest! {
         #[test]
         fn however_it_is_split_the_message_is_the_same(
-            input in octets(), cuts in prop::collection::vec(0usize..80, 0..8), repair: bool, limit in 0u64..100,
+            input in octets(), cuts in cuts(), repair: bool, limit in 0u64..100,
         ) {
-            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
-            cuts.extend([0, input.len()]);
-            cuts.sort_unstable();
-            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
             let octet_by_octet: Vec<&[u8]> = input.chunks(1).collect();
             let expected = decode(&[&input], repair, limit);
-            prop_assert_eq!(&decode(&pieces, repair, limit), &expected);
+            prop_assert_eq!(&decode(&split(&input, cuts), repair, limit), &expected);
             prop_assert_eq!(&decode(&octet_by_octet, repair, limit), &expected);
         }
 
@@ -455,15 +469,21 @@ mod tests {
         }
 
         #[test]
-        fn a_chunk_changes_nothing_however_it_is_split(input in octets(), size in 1usize..9) {
-            let mut body = Body::of_chunks(u64::MAX, 0, false);
-            input.chunks(size).for_each(|piece| body.chunk(piece));
-            if let Ok(message) = body.finish() {
-                prop_assert_eq!(&message[..], &input[..]);
-            } else {
-                let text = String::from_utf8_lossy(&input).replace("\r\n", "");
-                prop_assert!(text.contains(['\r', '\n', '\0']));
-            }
+        fn however_its_chunks_are_split_the_message_is_the_same(
+            input in octets(), cuts in cuts(), repair: bool, limit in 0u64..100,
+        ) {
+            let octet_by_octet: Vec<&[u8]> = input.chunks(1).collect();
+            let expected = joined(&[&input], repair, limit);
+            prop_assert_eq!(&joined(&split(&input, cuts), repair, limit), &expected);
+            prop_assert_eq!(&joined(&octet_by_octet, repair, limit), &expected);
+        }
+
+        #[test]
+        fn a_chunk_is_taken_as_it_is_or_refused_for_a_bare_line_end_or_nul(input in octets(), cuts in cuts()) {
+            let text = String::from_utf8_lossy(&input).replace("\r\n", "");
+            let taken = joined(&split(&input, cuts), false, u64::MAX);
+            prop_assert_eq!(taken.is_ok(), !text.contains(['\r', '\n', '\0']));
+            prop_assert!(taken.is_err() || taken == Ok(Bytes::from(input)));
         }
 
         #[test]
