@@ -48,8 +48,8 @@ pub(super) fn text(value: &[u8]) -> String {
     parsed.into_text().map(|text| without_nul(text.trim().to_owned())).unwrap_or_default()
 }
 
-/// A text has no NUL (RFC 5322 §2.2), but what an encoding hides may: some databases refuse a text that has one, others
-/// see its end there.
+/// A text has no NUL (RFC 5322 §2.2), but what an encoding hides may, and a file that didn't come by SMTP: some databases
+/// refuse a text that has one, others see its end there.
 pub(super) fn without_nul(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
@@ -75,8 +75,8 @@ pub(super) fn mailboxes(value: &[u8]) -> Vec<Mailbox> {
 pub(super) fn ids(value: &[u8]) -> Vec<String> {
     let value = ended(value);
     match MessageStream::new(&value).parse_id() {
-        HeaderValue::Text(id) => vec![id.into_owned()],
-        HeaderValue::TextList(ids) => ids.into_iter().map(Cow::into_owned).collect(),
+        HeaderValue::Text(id) => vec![without_nul(id.into_owned())],
+        HeaderValue::TextList(ids) => ids.into_iter().map(|id| without_nul(id.into_owned())).collect(),
         _ => Vec::new(),
     }
 }
@@ -94,8 +94,8 @@ pub(super) fn content_type(value: &[u8]) -> ContentType {
         return ContentType::default();
     };
     ContentType {
-        kind: parsed.c_type.to_ascii_lowercase(),
-        subtype: parsed.c_subtype.map(|subtype| subtype.to_ascii_lowercase()).unwrap_or_default(),
+        kind: without_nul(parsed.c_type.to_ascii_lowercase()),
+        subtype: parsed.c_subtype.map(|subtype| without_nul(subtype.to_ascii_lowercase())).unwrap_or_default(),
         attributes: parsed
             .attributes
             .unwrap_or_default()

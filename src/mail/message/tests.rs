@@ -147,3 +147,12 @@ fn a_nul_that_an_encoding_hides_reaches_no_text() {
     let html = Message::new(Bytes::from_static(b"Content-Type: text/html\r\n\r\n<p>a&#0;b</p>\r\n"));
     assert!(!html.text().unwrap().contains('\0'), "{:?}", html.text());
 }
+
+#[test]
+fn a_nul_in_a_field_reaches_no_id_and_no_type() {
+    let raw = b"Message-ID: <a\0b@x>\r\nReferences: <c\0@x> <d@x>\r\nContent-Type: te\0xt/pl\0ain\r\n\r\nz\r\n";
+    let message = Message::new(Bytes::from_static(raw));
+    assert_eq!(message.message_id().as_deref(), Some("a\u{fffd}b@x"));
+    assert_eq!(message.ids("References"), ["c\u{fffd}@x", "d@x"]);
+    assert!(message.attachments().iter().all(|part| !part.content_type.contains('\0')), "{:?}", message.attachments());
+}
