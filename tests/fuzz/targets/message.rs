@@ -1,31 +1,62 @@
-//! A message of any octets: everything that a worker may read of it is there without a panic, and bounded.
+//! A message of any octets: everything that a worker may read of it is there without a panic, the same each time,
+//! free of NUL, and in proportion to what came.
 #![no_main]
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use mailworker::mail::Message;
 
+/// Everything, as one text.
+fn read(message: &Message) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for (name, value, raw) in message.decoded_headers() {
+        assert!(!name.is_empty() && name.bytes().all(|octet| octet.is_ascii_graphic()), "{name:?}");
+        assert_eq!(Message::decode(raw), value);
+        assert!(message.has_header(name) && message.count_header(name) > 0, "{name:?}");
+        found.push(value);
+    }
+    for name in ["From", "To", "Cc", "Reply-To"] {
+        for mailbox in message.addresses(name) {
+            found.extend(mailbox.name);
+            found.extend(mailbox.address);
+        }
+    }
+    for name in ["References", "In-Reply-To", "Message-ID"] {
+        found.extend(message.ids(name));
+    }
+    found.extend([message.subject(), message.header_from(), message.message_id()].into_iter().flatten());
+    found.extend(message.delivered_to());
+    found.push(format!("{:?} {} {} {}", message.date(), message.is_auto(), message.is_bounce(), message.is_list()));
+    found.extend([message.text(), message.html()].into_iter().flatten());
+    for part in message.attachments() {
+        found.push(part.content_type.clone());
+        found.extend(part.filename.clone());
+        found.extend(part.content_id.clone());
+        found.push(part.text(message.raw()));
+    }
+    found
+}
+
 fuzz_target!(|raw: &[u8]| {
     let message = Message::new(Bytes::copy_from_slice(raw));
     assert_eq!(message.raw(), raw);
     assert!(message.headers_end() <= raw.len());
+    let found = read(&message);
+    assert!(found.iter().all(|text| !text.contains('\0')), "{found:?}");
+    assert_eq!(found, read(&Message::new(Bytes::copy_from_slice(raw))));
+    // A name and a value are slices of what came, one behind the other.
+    let place = |slice: &[u8]| slice.as_ptr() as usize - message.raw().as_ptr() as usize;
+    let mut at = 0;
     for (name, value) in message.headers() {
-        let _ = Message::decode(value);
-        let _ = (message.count_header(name), message.header(name), message.has_header(name));
+        assert!(at <= place(name.as_bytes()) && place(name.as_bytes()) + name.len() < place(value), "{name:?}");
+        at = place(value) + value.len();
     }
-    for name in ["From", "To", "Cc", "Reply-To"] {
-        let _ = message.addresses(name);
-    }
-    for name in ["References", "In-Reply-To"] {
-        let _ = message.ids(name);
-    }
-    let _ = (message.subject(), message.header_from(), message.date(), message.message_id(), message.delivered_to());
-    let _ = (message.is_auto(), message.is_bounce(), message.is_list(), message.has_plain_text());
-    let text = message.text().unwrap_or_default();
-    let html = message.html().unwrap_or_default();
+    assert!(at <= message.headers_end(), "{at}");
     // No decoding makes much of little: an octet is at most one character of three octets.
-    assert!(text.len() <= raw.len() * 4 + 64 && html.len() <= raw.len() * 4 + 64, "{} {}", text.len(), html.len());
-    for part in message.attachments() {
-        assert!(part.content(message.raw()).len() <= raw.len());
-    }
+    let most = raw.len() * 4 + 64;
+    assert!(message.text().unwrap_or_default().len() <= most && message.html().unwrap_or_default().len() <= most);
+    // Parts don't overlap, so that they are no more than the message together.
+    let parts: usize = message.attachments().iter().map(|part| part.content(message.raw()).len()).sum();
+    assert!(parts <= raw.len() && message.attachments().len() <= 1000, "{parts} of {}", raw.len());
+    assert_eq!(message.has_plain_text() || message.html().is_some(), message.text().is_some());
 });

@@ -1,16 +1,22 @@
-//! A whole session: any octets, split in any way, come to the same replies, questions and end; replies are lines.
+//! A whole session: any octets, split in any way, come to the same replies, questions and end; replies are lines;
+//! and no text is handed over that wasn't asked for, or that another server could see a second message in.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use mailworker::mail::Reply;
-use mailworker::smtp::{Action, Answer, Question, Session, Settings};
+use std::fmt::Write as _;
 use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use mailworker::mail::{Address, Envelope, Recipient, Reply};
+use mailworker::smtp::{Action, Answer, Closed, Question, Session, Settings, Transaction};
+
+const LIMIT: u64 = 2000;
+const RECIPIENTS: usize = 3;
 
 fn settings(seed: u8) -> Settings {
     Settings {
         hostname: "mx.example.com".into(),
-        message_size: 2000,
-        recipients: 3,
+        message_size: LIMIT,
+        recipients: RECIPIENTS,
         errors: 8,
         starttls: seed & 1 == 0,
         tls_required: seed & 2 == 2,
@@ -20,10 +26,44 @@ fn settings(seed: u8) -> Settings {
     }
 }
 
+/// By the recipient's name, so that every answer comes up.
+fn answered(question: &Question) -> Answer {
+    match question {
+        Question::RcptTo { recipient } => match recipient.address.local().chars().next() {
+            Some('x') => Answer::Reply(Reply::new(550, 1, 1, "No such mailbox")),
+            Some('y') => Answer::Reply(Reply::new(450, 2, 1, "Later\nor never")),
+            Some('z') => Answer::Redirect(Address::parse("other@example.com").expect("an address")),
+            _ => Answer::Accept,
+        },
+        Question::MailFrom { envelope, .. } if envelope.sender.as_ref().is_some_and(|sender| sender.local() == "x") => {
+            Answer::Reply(Reply::new(550, 7, 1, "Not from you"))
+        }
+        Question::Message(transaction) if transaction.prdr => Answer::Each {
+            replies: transaction.envelope.recipients.iter().map(|_| Reply::new(250, 1, 5, "Taken")).collect(),
+            last: Reply::new(250, 0, 0, "OK"),
+        },
+        _ => Answer::Accept,
+    }
+}
+
+/// What must be true of a message whatever was said: it was asked for, and has one reading.
+fn check(transaction: &Transaction, accepted: &[Recipient], mail: Option<&Envelope>) {
+    let body = &transaction.body;
+    assert!(body.len() as u64 <= LIMIT);
+    let crlf = body.windows(2).filter(|window| window == b"\r\n").count();
+    let count = |octet| body.iter().filter(|found| **found == octet).count();
+    assert!(count(b'\r') == crlf && count(b'\n') == crlf && count(0) == 0, "{body:?}");
+    assert!((1..=RECIPIENTS).contains(&accepted.len()));
+    assert_eq!(transaction.envelope.recipients, accepted);
+    let mail = mail.expect("a message follows an accepted MAIL");
+    assert_eq!(*mail, Envelope { recipients: Vec::new(), ..transaction.envelope.clone() });
+}
+
 /// What the client read, and what intake was asked, as text.
 fn transcript(input: &[u8], size: usize, seed: u8) -> String {
     let mut session = Session::new(settings(seed));
     let (mut said, mut asked) = (Vec::new(), String::new());
+    let (mut mail, mut recipients) = (None, Vec::new());
     let mut pieces = input.chunks(size.max(1));
     loop {
         match session.poll() {
@@ -34,16 +74,24 @@ fn transcript(input: &[u8], size: usize, seed: u8) -> String {
             }
             Action::Flush => session.take_output(&mut said),
             Action::Ask(question) => {
-                let answer = match &question {
-                    Question::Message(transaction) => {
-                        asked.push_str(&format!("{:?} {:?}\n", transaction.envelope, transaction.body));
-                        Answer::Accept
+                let answer = answered(&question);
+                let _infallible = writeln!(asked, "{question:?}");
+                match &question {
+                    Question::Connect | Question::Helo { .. } => {}
+                    Question::MailFrom { envelope, .. } => {
+                        mail = matches!(answer, Answer::Accept).then(|| (**envelope).clone());
+                        recipients.clear();
                     }
-                    Question::RcptTo { recipient } if recipient.address.local().starts_with('x') => {
-                        Answer::Reply(Reply::new(550, 1, 1, "No such mailbox"))
-                    }
-                    _ => Answer::Accept,
-                };
+                    Question::RcptTo { recipient } => match &answer {
+                        Answer::Accept => recipients.push((**recipient).clone()),
+                        Answer::Redirect(to) => {
+                            let original = Some(recipient.address.clone());
+                            recipients.push(Recipient { address: to.clone(), original, ..(**recipient).clone() });
+                        }
+                        _ => {}
+                    },
+                    Question::Message(transaction) => check(transaction, &recipients, mail.as_ref()),
+                }
                 session.answer(answer);
             }
             Action::StartTls => {
@@ -55,17 +103,22 @@ fn transcript(input: &[u8], size: usize, seed: u8) -> String {
             Action::Close(closed) => {
                 session.take_output(&mut said);
                 asked.push_str(closed.reason());
+                assert!(closed != Closed::Told, "nobody told it to go");
                 break;
             }
         }
-        assert!(session.body_len() <= 2000 + 16, "a body beyond its limit is held");
+        assert!(session.body_len() as u64 <= LIMIT + 16, "a body beyond its limit is held");
     }
     let text = String::from_utf8(said).expect("replies are text");
     for line in text.split_inclusive("\r\n") {
-        assert!(line.ends_with("\r\n") && line.len() <= 512, "{line:?}");
-        assert!(!line[..line.len() - 2].contains(['\r', '\n', '\0']), "{line:?}");
+        assert!(line.ends_with("\r\n") && line.len() <= 512 && line.is_ascii(), "{line:?}");
+        assert!(!line[..line.len() - 2].contains(|c: char| c.is_control()), "{line:?}");
         let code = line.get(..3).and_then(|code| code.parse::<u16>().ok());
         assert!(code.is_some_and(|code| (200..600).contains(&code)), "{line:?}");
+        // RFC 2034 §4: the status' class is the reply's.
+        if line.starts_with(['4', '5']) {
+            assert!(line[4..5] == line[..1] && &line[5..6] == ".", "{line:?}");
+        }
     }
     text + asked.as_str()
 }
