@@ -308,7 +308,9 @@ mod tests {
 
     fn joined(chunks: &[&[u8]], repair: bool, limit: u64) -> Result<Bytes, Fault> {
         let mut body = Body::of_chunks(limit, 0, repair);
-        chunks.iter().for_each(|chunk| body.chunk(chunk));
+        for chunk in chunks {
+            body.chunk(chunk);
+        }
         body.finish()
     }
 
