@@ -21,9 +21,7 @@ impl Intake {
         let Err(error) = incoming.push(octets).await else { return Ok(()) };
         visit.incoming = None;
         match error {
-            StoreError::Full(_) => {
-                Err(Reply::new(452, 3, 1, "Not enough space here for more mail; try again later"))
-            }
+            StoreError::Full(_) => Err(Reply::new(452, 3, 1, "Not enough space here for more mail; try again later")),
             error => {
                 let fault = Kind::Fault { what: "take a large message in".into(), detail: error.to_string() };
                 self.bus.publish(Event::new(clock::now(), fault).in_session(visit.session));

@@ -325,11 +325,7 @@ impl Intake {
         };
         let fault = Kind::Fault { what: "accept".into(), detail: trouble.to_string() };
         let at = clock::now();
-        self.publish(
-            visit,
-            id,
-            vec![Event::new(at, fault), Event::new(at, Kind::Deferred { reply: reply.clone() })],
-        );
+        self.publish(visit, id, vec![Event::new(at, fault), Event::new(at, Kind::Deferred { reply: reply.clone() })]);
         reply
     }
 }

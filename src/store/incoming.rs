@@ -22,6 +22,7 @@ use super::spool::{self, HEADER, Header, Numbers, Place};
 use super::tally::Tally;
 use super::writer::Shared;
 use super::{StoreError, directory};
+use crate::aside;
 use crate::mail::MessageId;
 
 /// So much is written before it is synced, so that the last sync is a short one.
@@ -59,7 +60,14 @@ struct Part {
 impl Incoming {
     pub(super) fn new(shared: &Shared) -> Self {
         let (numbers, tally) = (Arc::clone(&shared.numbers), Arc::clone(&shared.tally));
-        Self { spool: directory::spool(shared.reader.data_dir()), numbers, tally, gate: shared.reader.gate().clone(), part: None, failed: false }
+        Self {
+            spool: directory::spool(shared.reader.data_dir()),
+            numbers,
+            tally,
+            gate: shared.reader.gate().clone(),
+            part: None,
+            failed: false,
+        }
     }
 
     /// Octets that have come.
@@ -121,8 +129,9 @@ fn nothing_there() -> StoreError {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| StoreError::Failed(format!("writing a message met a fault of its own: {error}")))?
+    aside::run(work)
+        .await
+        .map_err(|error| StoreError::Failed(format!("writing a message met a fault of its own: {error}")))?
 }
 
 impl Part {
@@ -192,13 +201,8 @@ impl Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if self.sealed.is_none() {
-            let path = std::mem::take(&mut self.path);
-            let remove = move || drop(std::fs::remove_file(path));
-            // Where a thread must not block, one that may does it. What stays there goes at the next start.
-            match tokio::runtime::Handle::try_current() {
-                Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-                Err(_) => remove(),
-            }
+            // What stays there goes at the next start.
+            let _best_effort = std::fs::remove_file(&self.path);
         }
         self.numbers.has_come(self.number);
     }

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::spool::Place;
 use super::{StoreError, spool};
+use crate::aside;
 
 /// A message longer than this lies in its segment; a shorter one is held in memory.
 pub const LARGE: usize = 256 * 1024;
@@ -216,8 +217,7 @@ impl Stored {
 }
 
 async fn reading(read: impl FnOnce() -> Result<Bytes, StoreError> + Send + 'static) -> Result<Bytes, StoreError> {
-    let read = tokio::task::spawn_blocking(read).await;
-    read.map_err(|error| StoreError::Failed(format!("reading met a fault of its own: {error}")))?
+    aside::run(read).await.map_err(|error| StoreError::Failed(format!("reading met a fault of its own: {error}")))?
 }
 
 struct Loaded {

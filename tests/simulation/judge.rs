@@ -24,15 +24,20 @@ const LAST_MOMENTS: u64 = 30_000;
 /// What may lie between a message's arrival, which its id tells, and the look whether it is a resend.
 const UNDER_WAY: u64 = 100;
 
+/// What the store has of a message.
+fn octets(server: &Server, id: MessageId) -> Option<Vec<u8>> {
+    let mut octets = Vec::new();
+    server.store.reader().body(id).ok()?.raw.write_to(&mut octets).ok()?;
+    Some(octets)
+}
+
 pub async fn judge(world: &World, server: Server) -> Vec<String> {
     let mut found = Vec::new();
     at_rest(&server, &mut found);
     let rows = rows(&server.store);
     let counted = server.store.kv().get("COUNTS", "all", mailworker::clock::now()).unwrap();
-    let bodies: BTreeMap<MessageId, Vec<u8>> = rows
-        .iter()
-        .filter_map(|row| Some((row.summary.id, server.store.reader().body(row.summary.id).ok()?.raw.to_vec())))
-        .collect();
+    let bodies: BTreeMap<MessageId, Vec<u8>> =
+        rows.iter().filter_map(|row| Some((row.summary.id, octets(&server, row.summary.id)?))).collect();
     server.stop(world).await;
     let report = Store::check(&world.data_dir()).unwrap();
     found.extend(report.findings.iter().map(|finding| format!("the store is damaged: {finding:?}")));

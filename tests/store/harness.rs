@@ -50,6 +50,12 @@ impl Home {
         found
     }
 
+    /// Where the last record of a segment ends: what lies behind it are zeros (the store writes them ahead).
+    pub fn end(segment: &Path) -> usize {
+        let octets = std::fs::read(segment).unwrap();
+        octets.iter().rposition(|octet| *octet != 0).map_or(0, |last| last + 1)
+    }
+
     /// The database, for what no caller of a store can do.
     pub fn sql(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.path().join("mailworker.db")).unwrap()

@@ -270,9 +270,11 @@ async fn a_backup_of_a_damaged_store_says_what_is_missing() {
     let home = Home::new();
     let store = open(&home);
     accept(&store, message("x")).await;
+    store.close().await;
     let segment = home.segments().remove(0);
     let file = std::fs::File::options().write(true).open(&segment).unwrap();
-    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    file.set_len(Home::end(&segment) as u64 - 1).unwrap();
+    let store = open(&home);
     let Err(StoreError::Failed(text)) = store.backup(&Home::new().path()).await else { panic!("it isn't whole") };
     assert!(text.contains("0000000000000001.seg") && text.contains("store check"), "{text}");
 }

@@ -32,10 +32,10 @@ async fn lies_there(store: &Store, id: MessageId, body: &Bytes) -> bool {
     read.raw.here().is_none() && read.head == message("").head && read.raw.whole().await.unwrap() == *body
 }
 
-/// Changes the last octet of a file.
+/// Changes the last octet of a segment's last record.
 fn damage_end(path: &std::path::Path) {
     let mut octets = std::fs::read(path).unwrap();
-    *octets.last_mut().unwrap() ^= 1;
+    octets[Home::end(path) - 1] ^= 1;
     std::fs::write(path, octets).unwrap();
 }
 

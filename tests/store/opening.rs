@@ -100,7 +100,7 @@ async fn what_root_makes_in_a_store_belongs_to_its_owner() {
     std::fs::remove_file(home.path().join("lock")).unwrap();
     let segment = home.segments().remove(0);
     let mut octets = std::fs::read(&segment).unwrap();
-    *octets.last_mut().unwrap() ^= 1;
+    octets[Home::end(&segment) - 1] ^= 1;
     std::fs::write(&segment, octets).unwrap();
     let given = std::process::Command::new("chown").arg("-R").arg("65534:65534").arg(home.path()).output().unwrap();
     if !given.status.success() {

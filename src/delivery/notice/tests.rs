@@ -105,7 +105,7 @@ async fn a_notice_is_made_of_its_report_and_its_id_alone() {
     let case = Case::new(RAW);
     let written = || async {
         fastrand::seed(7);
-        case.sent().await.body
+        case.sent().await.body.here().cloned().unwrap()
     };
     assert_eq!(written().await, written().await);
 }

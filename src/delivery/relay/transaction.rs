@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::aside::{self, Unfinished};
 use crate::config::RelayTimeouts;
 use crate::delivery::{Failure, Side};
 use crate::mail::Reply;
@@ -301,6 +302,7 @@ impl Writing<'_> {
         let mut reading = Some(read(stored, at, std::mem::take(&mut spare)));
         while let Some(block) = reading.take() {
             let block = block.await.map_err(|error| unread(&error.to_string()))?;
+            let block = block.map_err(|error| unread(&error.to_string()))?;
             let block = block.map_err(|error| unread(&stored.unreadable(&error).to_string()))?;
             at += block.len();
             if at < stored.len() {
@@ -323,13 +325,13 @@ fn unread(why: &str) -> Failure {
 }
 
 /// The next octets from the `at`th on, into `block`.
-fn read(stored: &Stored, at: usize, mut block: Vec<u8>) -> JoinHandle<std::io::Result<Vec<u8>>> {
+fn read(stored: &Stored, at: usize, mut block: Vec<u8>) -> JoinHandle<Result<std::io::Result<Vec<u8>>, Unfinished>> {
     let stored = stored.clone();
-    tokio::task::spawn_blocking(move || {
+    tokio::spawn(aside::run(move || {
         block.resize(BLOCK.min(stored.len().saturating_sub(at)), 0);
         stored.read_at(at, &mut block)?;
         Ok(block)
-    })
+    }))
 }
 
 #[cfg(test)]
