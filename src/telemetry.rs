@@ -9,6 +9,7 @@ mod allowance;
 mod lines;
 mod log;
 mod metrics;
+mod plain;
 
 use std::io::IsTerminal;
 
@@ -38,14 +39,15 @@ pub enum LogFormat {
 /// The filter is malformed, or a log is already there.
 pub fn init(format: LogFormat, filter: &str, colour: Option<bool>) -> Result<(), String> {
     let directives = directives(filter)?;
-    let colour = colour.unwrap_or_else(|| std::io::stderr().is_terminal());
+    let colour = colour.unwrap_or_else(|| std::io::stderr().is_terminal()) && format == LogFormat::Text;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(directives)
         .with_writer(Lines::new())
         .with_target(false)
-        .with_ansi(colour && format == LogFormat::Text);
+        .with_ansi(colour);
     let done = match format {
-        LogFormat::Text => builder.finish().try_init(),
+        LogFormat::Text if colour => builder.finish().try_init(),
+        LogFormat::Text => builder.event_format(plain::Plain).finish().try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).finish().try_init(),
     };
     done.map_err(|error| error.to_string())?;

@@ -253,6 +253,7 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
+    use super::super::plain::Plain;
     use super::*;
     use crate::mail::{MessageId, Timestamp};
 
@@ -284,7 +285,7 @@ mod tests {
         if json {
             tracing::subscriber::with_default(builder.json().flatten_event(true).finish(), telling);
         } else {
-            tracing::subscriber::with_default(builder.finish(), telling);
+            tracing::subscriber::with_default(builder.event_format(Plain).finish(), telling);
         }
         let octets = sink.0.lock().unwrap().clone();
         String::from_utf8(octets).unwrap()
