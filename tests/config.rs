@@ -297,9 +297,9 @@ fn the_first_enabled_route_that_matches_counts() {
 fn names_lead_to_what_they_name() {
     let key = format!("whsec_{}", "A".repeat(32));
     let config = loaded(WHOLE, &options(&[("TICKETS_SECRET", &key)])).config;
-    assert_eq!(config.webhook_by_url("https://tickets.example.net:443/hook").unwrap().binding, "TICKETS");
-    assert!(config.webhook_by_url("https://tickets.example.net/other").is_none());
-    assert!(config.webhook_by_url("no url").is_none());
+    assert_eq!(config.named_webhook(None, "https://tickets.example.net:443/hook").unwrap().binding, "TICKETS");
+    assert!(config.named_webhook(None, "https://tickets.example.net/other").is_none());
+    assert!(config.named_webhook(None, "no url").is_none());
     assert_eq!(config.destination("archive").unwrap().smarthost.port, 24);
     let domain = config.domain_for(&address("x@example.com"));
     assert_eq!(config.main_for(domain, None), "rules/sales.rhai");

@@ -93,11 +93,10 @@ impl Config {
         self.webhooks.iter().find(|webhook| webhook.binding == binding)
     }
 
-    /// The `[[webhook]]` of this very URL; a text that is no URL has none.
+    /// The `[[webhook]]` of this very URL.
     #[must_use]
-    pub fn webhook_by_url(&self, url: &str) -> Option<&Webhook> {
-        let url = url::Url::parse(url).ok()?;
-        self.webhooks.iter().find(|webhook| webhook.url == url)
+    pub fn webhook_at(&self, url: &url::Url) -> Option<&Webhook> {
+        self.webhooks.iter().find(|webhook| webhook.url == *url)
     }
 
     #[must_use]

@@ -18,17 +18,39 @@ impl Config {
     /// serves. `https://hooks.example.net` where none names the URL: its path may be new with each message, and a key.
     #[must_use]
     pub fn webhook_queue(&self, binding: Option<&str>, url: &str) -> String {
+        self.webhook_share(binding, url).0
+    }
+
+    /// Its queue, and the `[[webhook]]` that it is of.
+    #[must_use]
+    pub fn webhook_share(&self, binding: Option<&str>, url: &str) -> (String, Option<&Webhook>) {
         let origin = |url: &url::Url| url.origin().ascii_serialization();
-        match self.named_webhook(binding, url) {
+        // Reading a URL costs more than all the rest.
+        let (parsed, webhook) = if let Some(binding) = binding {
+            (None, self.webhook(binding))
+        } else {
+            let parsed = url::Url::parse(url).ok();
+            let webhook = parsed.as_ref().and_then(|url| self.webhook_at(url));
+            (parsed, webhook)
+        };
+        let queue = match webhook {
             Some(webhook) => format!("{} ({})", origin(&webhook.url), webhook.binding),
-            None => url::Url::parse(url).map_or_else(|_| "webhook".to_owned(), |url| origin(&url)),
-        }
+            None => {
+                parsed.or_else(|| url::Url::parse(url).ok()).map_or_else(|| "webhook".to_owned(), |url| origin(&url))
+            }
+        };
+        (queue, webhook)
     }
 
     /// The `[[webhook]]` that a task stands for.
     #[must_use]
     pub fn named_webhook(&self, binding: Option<&str>, url: &str) -> Option<&Webhook> {
-        binding.map_or_else(|| self.webhook_by_url(url), |binding| self.webhook(binding))
+        match binding {
+            Some(binding) => self.webhook(binding),
+            None if self.webhooks.is_empty() => None,
+            // A text that is no URL has none.
+            None => self.webhook_at(&url::Url::parse(url).ok()?),
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use crate::store::{Settlement, Task};
 
 /// How long a connection is kept for the next message.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long a lane without one of its own waits for more: to begin another costs more than its wait.
+const LULL: Duration = Duration::from_millis(100);
 /// A destination's first rest is no longer than this.
 const FIRST_REST: Duration = Duration::from_secs(30);
 /// The first one where only a part of it is in trouble, or an endpoint asks for less.
@@ -72,18 +74,16 @@ impl Lane {
         }
     }
 
-    /// Keeps the connection for a while. False: nothing came.
+    /// Waits for more for a while. False: nothing came.
     async fn linger(&mut self) -> bool {
-        if self.connection.is_none() {
-            return false;
-        }
         if !self.destination.begin_idling() {
             return true;
         }
+        let patience = if self.connection.is_some() { LINGER } else { LULL };
         let woken = tokio::select! {
             biased;
             () = self.destination.wake.notified() => true,
-            () = time::sleep(LINGER) => false,
+            () = time::sleep(patience) => false,
             () = self.shared.draining() => false,
         };
         self.destination.end_idling();

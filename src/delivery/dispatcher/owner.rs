@@ -218,9 +218,8 @@ pub(super) fn share(config: &Config, delivery: &Delivery) -> (String, usize) {
     match &delivery.task {
         Task::Relay(task) => (config.relay_queue(&task.recipient, task.via.as_deref()), config.relay.concurrency),
         Task::Webhook(task) => {
-            let named = config.named_webhook(task.binding.as_deref(), &task.url);
-            let lanes = named.map_or(config.webhook_defaults.concurrency, |webhook| webhook.concurrency);
-            (config.webhook_queue(task.binding.as_deref(), &task.url), lanes)
+            let (queue, named) = config.webhook_share(task.binding.as_deref(), &task.url);
+            (queue, named.map_or(config.webhook_defaults.concurrency, |webhook| webhook.concurrency))
         }
         Task::Notice(_) => ("notice".to_owned(), NOTICES),
         Task::Decide(_) => ("decide".to_owned(), DECISIONS),

@@ -22,10 +22,9 @@ use crate::dns::{Dns, LookupError};
 
 /// Addresses of one host that are tried in one attempt.
 const MAX_ADDRESSES: usize = 8;
-/// An idle connection is closed before servers commonly close theirs (after 5 s), so that none is used as it goes.
+/// An idle connection is closed before servers commonly close theirs (after 5 s), so that none is used as it goes. There
+/// are no more of them than attempts at once: with a bound below that they would be closed and opened without end.
 const IDLE: Duration = Duration::from_secs(4);
-/// Idle connections kept to one origin.
-const MAX_IDLE: usize = 16;
 const USER_AGENT: &str = concat!("mailworker/", env!("CARGO_PKG_VERSION"));
 
 /// The clients can't be made.
@@ -144,7 +143,6 @@ fn client(
         .http1_only()
         .user_agent(USER_AGENT)
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MAX_IDLE)
         .build()
         .map_err(|error| SetupError(error.to_string()))?;
     Ok(Client { http, other })

@@ -31,16 +31,16 @@ pub struct Endpoint<'a> {
 /// # Errors
 /// A binding that is gone: it may come back, so later. A URL, method or header field that can't be sent: never.
 pub fn of<'a>(config: &'a Config, task: &WebhookTask) -> Result<Endpoint<'a>, Failure> {
-    let webhook = match &task.binding {
-        Some(binding) => Some(config.webhook(binding).ok_or_else(|| {
+    let (url, webhook) = if let Some(binding) = &task.binding {
+        let webhook = config.webhook(binding).ok_or_else(|| {
             Failure::later(Side::Ours, "4.3.5", format!("no [[webhook]] is named {binding:?} any more"))
-        })?),
-        None => config.webhook_by_url(&task.url),
-    };
-    let url = match webhook {
-        Some(webhook) => webhook.url.clone(),
+        })?;
+        (webhook.url.clone(), Some(webhook))
+    } else {
         // What is wrong with it may be quoted with it, and it may hold a key.
-        None => Url::parse(&task.url).map_err(|_| never("the URL can't be read"))?,
+        let url = Url::parse(&task.url).map_err(|_| never("the URL can't be read"))?;
+        let webhook = config.webhook_at(&url);
+        (url, webhook)
     };
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err(never("a webhook's URL begins with http:// or https:// and a host"));
