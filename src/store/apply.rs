@@ -1,6 +1,6 @@
 //! What an acceptance and a settlement come to in rows, inside the writer's transaction.
 //!
-//! Each is applied below a savepoint of its own: an error or a stale read leaves nothing of it, neither rows nor octets.
+//! An error or a stale read leaves nothing of it, neither rows nor octets: the writer sees to that.
 //! What must happen in memory once it is committed (claims, gauges) comes back as [`Effects`].
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -19,10 +19,14 @@ pub(super) const INSERT_MESSAGE: &str = "INSERT INTO messages (id, sender, recip
 pub(super) const INSERT_DELIVERY: &str = "INSERT INTO deliveries \
      (message, n, state, destination, task, attempts, queued_at, due, last_error, delay_noticed) \
      VALUES (?1, ?2, 0, ?3, ?4, 0, ?5, ?6, NULL, 0)";
-pub(super) const INSERT_TRACE: &str = "INSERT INTO trace (message, seq, events) \
-     SELECT ?1, (SELECT coalesce(max(seq), -1) + 1 FROM trace WHERE message = ?1), ?2 \
-     WHERE EXISTS (SELECT 1 FROM messages WHERE id = ?1)";
-pub(super) const DONE: &str = "DELETE FROM deliveries WHERE message = ?1 AND n = ?2 RETURNING state";
+pub(super) const FIRST_TRACE: &str = "INSERT INTO trace (message, seq, events) VALUES (?1, 0, ?2)";
+/// Left out where there is no message: then its number is NULL. Not an INSERT from a SELECT, nor one that may fail, for
+/// which SQLite would keep the pages it changes until the statement's end.
+pub(super) const INSERT_TRACE: &str = "INSERT OR IGNORE INTO trace (message, seq, events) VALUES (?1, \
+     (SELECT (SELECT coalesce(max(seq), -1) + 1 FROM trace WHERE message = ?1) FROM messages WHERE id = ?1), ?2)";
+/// What RETURNING returns goes through a table of its own each time, so what is usual does without.
+pub(super) const DONE: &str = "DELETE FROM deliveries WHERE message = ?1 AND n = ?2 AND state = 0";
+pub(super) const DONE_AT_LAST: &str = "DELETE FROM deliveries WHERE message = ?1 AND n = ?2 RETURNING state";
 pub(super) const LATER: &str = "UPDATE deliveries SET due = ?3, attempts = attempts + 1, last_error = ?4, \
      delay_noticed = max(delay_noticed, ?5) WHERE message = ?1 AND n = ?2 RETURNING state";
 pub(super) const POSTPONED: &str = "UPDATE deliveries SET due = ?3 WHERE message = ?1 AND n = ?2 RETURNING state";
@@ -87,7 +91,10 @@ pub(super) fn accept(writing: &mut Writing<'_>, acceptance: &Acceptance) -> Resu
     insert_message(writing, acceptance)?;
     let mut effects = Effects::default();
     queue(writing, (acceptance.id, 0), &acceptance.deliveries, &mut effects)?;
-    trace(writing.connection, acceptance.id, &acceptance.events)?;
+    if !acceptance.events.is_empty() {
+        let (id, events) = (acceptance.id.to_bytes(), json(&acceptance.events)?);
+        writing.connection.prepare_cached(FIRST_TRACE)?.execute(params![id, events])?;
+    }
     Ok(effects)
 }
 
@@ -214,7 +221,8 @@ fn close(connection: &Connection, settlement: &Settlement, effects: &mut Effects
     let (message, n) = (settlement.key.message.to_bytes(), settlement.key.n);
     let state = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
     let (found, due) = match &settlement.result {
-        Settled::Done => (connection.prepare_cached(DONE)?.query_row(params![message, n], state), None),
+        Settled::Done if connection.prepare_cached(DONE)?.execute(params![message, n])? > 0 => (Ok(0), None),
+        Settled::Done => (connection.prepare_cached(DONE_AT_LAST)?.query_row(params![message, n], state), None),
         Settled::Later { due, error, delay_noticed } => {
             let values = params![message, n, due.as_millis(), shortened(error), delay_noticed];
             (connection.prepare_cached(LATER)?.query_row(values, state), Some(*due))

@@ -2,7 +2,7 @@
 //!
 //! Callers speak in accept / claim / settle / kv / log, never in SQL, so that a second implementation can stand beside
 //! SQLite. Bodies lie in append-only segment files (`spool`), all else in SQLite (WAL, `synchronous=FULL`).
-//! One writer thread takes whatever waits, runs it as one transaction (a savepoint each), syncs segment and
+//! One writer thread takes whatever waits, runs it as one transaction, syncs segment and
 //! database once, and only then answers: group commit.
 //!
 //! **Invariant**: bytes are durable (fdatasync; for a new file its directory too) before the row that names them commits.

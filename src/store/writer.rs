@@ -1,7 +1,7 @@
 //! The one thread that writes: takes whatever waits, runs it as one transaction, syncs once, then answers (group commit).
 //!
-//! Order of a group: rows under BEGIN IMMEDIATE, a savepoint each; the surviving octets in one gathered write to the
-//! segment, fdatasync; COMMIT, which syncs the WAL; only then the answers.
+//! Order of a group: rows under BEGIN IMMEDIATE; the octets in one gathered write to the segment, fdatasync; COMMIT, which
+//! syncs the WAL; only then the answers.
 //! A segment that fails to write or sync is abandoned and the group rolled back; after a COMMIT that fails, after an I/O
 //! error of the database's files and after a panic, the database is opened anew as well, for what its cache says of the
 //! disk is no longer known.
@@ -37,6 +37,7 @@ use crate::mail::Timestamp;
 
 #[cfg(test)]
 mod tests;
+mod units;
 mod wal;
 
 /// Units in one group.
@@ -372,23 +373,8 @@ impl Writer {
         self.versions.reserve(connection)?;
         connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let mut plan = self.spool.plan();
-        let mut outcomes = Vec::with_capacity(units.len());
-        for unit in units {
-            let mark = plan.mark();
-            connection.prepare_cached("SAVEPOINT unit")?.execute([])?;
-            let mut writing = Writing { connection, plan: &mut plan, versions: &mut self.versions, now };
-            let outcome = unit.work.apply(&mut writing);
-            if let Err(refusal) = &outcome {
-                if let (Refusal::Error(error), true) = (refusal, connection.is_autocommit()) {
-                    // SQLite has rolled the whole transaction back.
-                    return Err(error.clone());
-                }
-                connection.prepare_cached("ROLLBACK TO unit")?.execute([])?;
-                plan.back_to(mark);
-            }
-            connection.prepare_cached("RELEASE unit")?.execute([])?;
-            outcomes.push(outcome);
-        }
+        let mut writing = Writing { connection, plan: &mut plan, versions: &mut self.versions, now };
+        let outcomes = units::apply(units, &mut writing)?;
         if let Some(segment) = plan.begins() {
             orphans::note_segment(connection, segment)?;
         }
