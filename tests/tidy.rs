@@ -84,6 +84,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("stacker", &["src/rules/"]),
     ("rusqlite", &["src/store/"]),
     ("refinery", &["src/store/"]),
+    ("memmap2", &["src/store/"]),
     ("mail_parser", &["src/mail/message.rs", "src/mail/message/"]),
     // The replies of servers are read by delivery, and by `mailworker send`.
     ("smtp_proto", &["src/smtp/command.rs", "src/smtp/command/", "src/delivery/", "src/cli/dialogue.rs"]),

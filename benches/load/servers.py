@@ -192,7 +192,7 @@ postlog   unix-dgram n - n - 1 postlogd
 class Mailworker:
     """Our release binary, relaying to the sink."""
 
-    def __init__(self, directory, sink, binary, effects, hook, more="", tls="off", connections=1000):
+    def __init__(self, directory, sink, binary, effects, hook, more="", tls="off", connections=1000, store="data"):
         self.name = "mailworker+effects" if effects else "mailworker"
         if effects:
             hook.start()
@@ -215,7 +215,7 @@ class Mailworker:
         config.write_text(
             f"""hostname = "bench.example.com"
 main = "rules/main.rhai"
-data_dir = "data"
+data_dir = "{store}"
 
 [[listener]]
 address = "127.0.0.1:0"

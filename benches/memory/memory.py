@@ -22,6 +22,7 @@ from measure import Peak, memory, send
 from servers import RECIPIENT, ROOT, Hook, Mailworker, Postfix, Sink, say, wait_for
 
 OFTEN = 0.02
+SERVERS = ["postfix", "mailworker", "mailworker+effects"]
 
 
 class Large(threading.Thread):
@@ -106,7 +107,7 @@ def measured(server, sink, options):
 def main():
     parser = argparse.ArgumentParser(prog="benches/memory/run", description=__doc__)
     parser.add_argument("--binary", default=ROOT / "target/release/mailworker", type=pathlib.Path)
-    parser.add_argument("--only", action="append", choices=["postfix", "mailworker"])
+    parser.add_argument("--only", action="append", choices=SERVERS)
     parser.add_argument("--messages", type=int, default=3000, help="by 100 sessions")
     parser.add_argument("--size", type=int, default=4096, help="octets of those")
     parser.add_argument("--count", type=int, default=10, help="large ones at once")
@@ -123,12 +124,12 @@ def main():
         say("| server | at rest MiB | 100 sessions MiB | large at once MiB | 5 s after MiB | put off | accepted s | delivered s |")
         say("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         try:
-            for name in options.only or ["postfix", "mailworker"]:
+            for name in options.only or SERVERS:
                 place = directory / name
                 if name == "postfix":
                     server = Postfix(place, sink, "message_size_limit = 30000000\n")
                 else:
-                    server = Mailworker(place, sink, options.binary, False, hook)
+                    server = Mailworker(place, sink, options.binary, name != "mailworker", hook)
                 *mib, put_off, accepted, delivered = measured(server, sink, options)
                 say(f"| {name} | {' | '.join(f'{one:.0f}' for one in mib)} | {put_off} | {accepted:.1f} | {delivered:.1f} |")
                 shutil.rmtree(place)

@@ -306,7 +306,7 @@ pub struct Limits {
     pub message_size: u64,
     pub connections: usize,
     pub connections_per_ip: usize,
-    /// Bytes of mail that is coming in or being decided, all sessions together.
+    /// Bytes of mail that is coming in or being decided, all sessions together; on the disk they count a quarter.
     pub in_flight: u64,
     /// Recipients of one transaction.
     pub recipients: usize,

@@ -310,7 +310,8 @@ pub struct Limits {
     pub connections: Option<At<usize>>,
     /// Of these from one address. Default: 20.
     pub connections_per_ip: Option<At<usize>>,
-    /// Bytes of mail that is coming in or being decided, all sessions together. Default: "256 MiB".
+    /// Bytes of mail that is coming in or being decided, all sessions together; what is on the disk already counts a quarter.
+    /// Default: "256 MiB".
     pub in_flight: Leaf<Size>,
     /// Recipients of one transaction; at least 100 (RFC 5321 §4.5.3.1.8). Default: 1000.
     pub recipients: Option<At<usize>>,

@@ -1,4 +1,5 @@
-//! The octets of mail that is coming in or being answered, in memory or on the disk: `[limits] in_flight`.
+//! The octets of mail that is coming in or being answered: `[limits] in_flight`. What of a large message lies on the disk
+//! already counts a quarter: it takes room there, but no memory.
 //!
 //! A session reserves as its message grows and gives all of it back when the message has been answered or has gone with
 //! its session. Where nothing is left to reserve, the message is refused (452 4.3.1) and nobody is killed for want of
@@ -20,6 +21,15 @@ pub struct Budget {
     share: AtomicU64,
     used: AtomicU64,
     by_network: Mutex<HashMap<IpAddr, u64>>,
+}
+
+/// One octet in memory counts as many as these on the disk.
+const ON_DISK: u64 = 4;
+
+/// What a message counts that has so many octets on the disk and so many in memory.
+#[must_use]
+pub fn weight(on_disk: u64, in_memory: usize) -> u64 {
+    (on_disk / ON_DISK).saturating_add(u64::try_from(in_memory).unwrap_or(u64::MAX))
 }
 
 /// Why there is no room.

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::arrival::{encrypt, learn_peer, settings, stopping};
-use super::budget::{Full, Reservation};
+use super::budget::{Full, Reservation, weight};
 use super::limits::Slot;
 use super::serve::{Bound, Shared, Stop};
 use super::socket::Socket;
@@ -252,8 +252,7 @@ impl<'a, S: Socket> Connection<'a, S> {
     fn take_in(&mut self, count: usize, receiving: bool) {
         if receiving {
             self.times.heard(Instant::now(), count);
-            let buffered = u64::try_from(self.session.body_len_after(count)).unwrap_or(u64::MAX);
-            match self.session.handed_on().saturating_add(buffered) {
+            match weight(self.session.handed_on(), self.session.body_len_after(count)) {
                 // It is thrown away as it comes.
                 0 => self.reservation.release(),
                 held => {
@@ -334,8 +333,7 @@ impl<'a, S: Socket> Connection<'a, S> {
     fn reserve_for(&mut self, question: &Question) -> Result<(), Full> {
         match question {
             Question::Message(transaction) => {
-                let rest = u64::try_from(transaction.body.len()).unwrap_or(u64::MAX);
-                self.reservation.grow_to(transaction.handed_on.saturating_add(rest))
+                self.reservation.grow_to(weight(transaction.handed_on, transaction.body.len()))
             }
             _ => Ok(()),
         }

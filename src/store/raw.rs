@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use memmap2::MmapMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::spool::Place;
@@ -206,7 +207,14 @@ impl Stored {
         let place = self.gate.enter(self.length).await?;
         let stored = self.clone();
         // The place goes along: whoever asked may have gone away while the disk is still at it.
-        reading(move || Ok(Bytes::from_owner(Loaded { octets: stored.first(stored.length)?, _place: place }))).await
+        reading(move || Ok(Bytes::from_owner(Loaded { octets: stored.mapped()?, _place: place }))).await
+    }
+
+    /// All of it, in pages of its own: the allocator would keep them for a time for each thread that has loaded one.
+    fn mapped(&self) -> Result<MmapMut, StoreError> {
+        let mut pages = MmapMut::map_anon(self.length).map_err(|error| self.unreadable(&error))?;
+        self.read_at(0, &mut pages).map_err(|error| self.unreadable(&error))?;
+        Ok(pages)
     }
 
     fn first(&self, count: usize) -> Result<Vec<u8>, StoreError> {
@@ -221,7 +229,7 @@ async fn reading(read: impl FnOnce() -> Result<Bytes, StoreError> + Send + 'stat
 }
 
 struct Loaded {
-    octets: Vec<u8>,
+    octets: MmapMut,
     _place: OwnedSemaphorePermit,
 }
 

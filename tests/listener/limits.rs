@@ -126,7 +126,8 @@ async fn a_large_message_is_handed_on_as_it_comes_and_given_up_with_its_session(
     client.begin_data("ann@example.com").await;
     client.send(block.repeat(1000).as_bytes()).await;
     until(|| parts() >= 700_000).await;
-    assert!(server.budget.used() >= 700_000, "its octets count, wherever they are");
+    let used = server.budget.used();
+    assert!((350_000..600_000).contains(&used), "what was handed on counts a quarter, the rest as it is: {used}");
     assert!(client.command(".").await.starts_with("250"));
     until(|| server.budget.used() == 0).await;
     assert!(parts() <= 1_000_000, "the rest comes with the question");
