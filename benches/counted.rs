@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "fixtures/message.rs"]
+mod message;
 #[path = "fixtures/session.rs"]
 mod session;
 #[path = "fixtures/store.rs"]
@@ -136,7 +138,9 @@ fn tell_syncs(syncs: u64, together: usize) {
 /// Messages of 4 KiB with two deliveries and an event, so many in each group.
 fn accept_groups(times: usize, most: usize, together: usize) {
     let kept = kept();
-    let group = |at: usize| (0..together).map(move |number| store::message(at * together + number, 4096, 2)).collect();
+    let group = |at: usize| {
+        (0..together).map(move |number| message::message(at * together + number, store::NOW, 4096, 2)).collect()
+    };
     let mut groups: Vec<Vec<_>> = (0..WARM + most).rev().map(group).collect();
     repeat(times, || kept.accept(groups.pop().expect("as many as are used")));
     tell_syncs(kept.store.syncs(), together);
@@ -152,7 +156,7 @@ fn accept_together(times: usize, most: usize) {
 
 fn settle_groups(times: usize, most: usize, together: usize) {
     let kept = kept();
-    kept.accept((0..(WARM + most) * together).map(|number| store::message(number, 512, 1)).collect());
+    kept.accept((0..(WARM + most) * together).map(|number| message::message(number, store::NOW, 512, 1)).collect());
     let before = kept.store.syncs();
     repeat(times, || kept.claim_and_settle(together));
     tell_syncs(kept.store.syncs() - before, together);

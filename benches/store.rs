@@ -5,12 +5,14 @@
 
 #[path = "fixtures/store.rs"]
 mod fixtures;
+#[path = "fixtures/message.rs"]
+mod message;
 
 use std::cell::Cell;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use fixtures::{Kept, message};
+use fixtures::{Kept, NOW};
 use mailworker::store::Acceptance;
 
 fn main() {
@@ -28,7 +30,7 @@ impl Source {
     fn next(&self, together: usize, octets: usize, deliveries: usize) -> Vec<Acceptance> {
         let first = self.0.get();
         self.0.set(first + together);
-        (first..first + together).map(|number| message(number, octets, deliveries)).collect()
+        (first..first + together).map(|number| message::message(number, NOW, octets, deliveries)).collect()
     }
 }
 
