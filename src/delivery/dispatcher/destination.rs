@@ -57,7 +57,7 @@ struct State {
     /// Over which the connection broke since something went well.
     broken: Vec<MessageId>,
     pace: Pace,
-    /// Sent back to the store since the queue was last empty.
+    /// Sent back to the store since the queue was last empty, and not come again: what isn't warm comes from there.
     overflow: u32,
 }
 
@@ -112,6 +112,9 @@ impl Destination {
     /// Takes a delivery in, if it can be served before long. `lanes`: as many as may serve it at once.
     pub(super) fn offer(&self, held: Held, lanes: usize, free: Free, now: Timestamp) -> Offered {
         let mut state = self.state();
+        if held.warm.is_none() {
+            state.overflow = state.overflow.saturating_sub(1);
+        }
         if let Some(resting) = &state.resting {
             if now < resting.until {
                 return Offered::Rests(held, resting.clone());
@@ -439,6 +442,22 @@ mod tests {
         };
         assert!(matches!(full(5000), Offered::FullForNow(_)));
         assert!(matches!(full(1), Offered::NotBefore(_, at) if at == NOW.plus(UNKNOWN + LATEST)));
+    }
+
+    #[test]
+    fn what_comes_again_from_the_store_is_no_longer_ahead_there() {
+        let destination = Destination::new("mx:example.net".into());
+        for message in 0..MAX_WAITING {
+            offer(&destination, message as u128, 0);
+        }
+        offer(&destination, 0, 1);
+        let later = NOW.plus(UNKNOWN);
+        destination.went_well(1024, later);
+        for _ in 0..10 {
+            let back = destination.offer(held(delivery(0, 1)), 2, PLENTY, later);
+            let at = NOW.plus(UNKNOWN + Duration::from_secs(2));
+            assert!(matches!(back, Offered::NotBefore(_, due) if due == at), "{back:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@ use super::settle::Judge;
 use super::{Shared, lane, settle};
 use crate::clock;
 use crate::config::Config;
-use crate::delivery::retry;
 use crate::event::{Event, Kind};
 use crate::mail::Timestamp;
 use crate::store::{Delivery, DeliveryKey, Settlement, StoreError, Task};
@@ -167,8 +166,8 @@ impl Owner {
             }
             Offered::FullForNow(delivery) => Some(delivery),
             Offered::NotBefore(delivery, at) => {
-                // Not all in the same moment.
-                let wait = retry::jitter(at.since(now), 0.5 + fastrand::f64() / 2.0);
+                // Not all in the same moment, and rather too early: the pace may pick up, and lanes mustn't be idle.
+                let wait = at.since(now).mul_f64(0.3 + fastrand::f64() * 0.4);
                 self.postpone(delivery.key, now.plus(wait));
                 None
             }
