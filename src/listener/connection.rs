@@ -34,7 +34,7 @@ mod large;
 /// What a connection reads at once while commands are expected: an idle one holds no more than this.
 const COMMAND_BUFFER: usize = 4 * 1024;
 /// The same while a message comes in.
-const DATA_BUFFER: usize = 64 * 1024;
+const DATA_BUFFER: usize = 60 * 1024;
 
 /// Serves one accepted connection to its end.
 pub(super) async fn run<S: Socket>(tcp: S, peer: SocketAddr, slot: Slot, bound: Arc<Bound>, shared: Arc<Shared>) {
