@@ -63,6 +63,7 @@ def main():
     parser.add_argument("--binary", default=ROOT / "target/release/mailworker", type=pathlib.Path)
     parser.add_argument("--logged", type=int, default=1_000_000, help="messages in the log")
     parser.add_argument("--queued", type=int, default=100_000, help="deliveries that wait")
+    parser.add_argument("--filled", type=pathlib.Path, help="a store that is filled already, or is to be and stay there")
     parser.add_argument("--sessions", type=int, default=100)
     parser.add_argument("--messages", type=int, default=8000, help="of one load")
     parser.add_argument("--size", type=int, default=4096, help="octets of one")
@@ -75,8 +76,9 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="mailworker-scale-", dir=options.directory) as temporary:
         directory = pathlib.Path(temporary)
-        full = directory / "full"
-        fill(full, options)
+        full = options.filled or directory / "full"
+        if not full.exists():
+            fill(full, options)
         sink, hook, results = Sink(), Hook(), {"empty": [], "full": []}
         try:
             for number in range(options.rounds):
