@@ -195,8 +195,9 @@ pub struct Dev {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Asks the configuration, its routes and the worker as the server would: `rcpt_to`, then `email`. Keys are read from the
-store as it is. What is queued is named with its next hop; that MX hosts exist isn't looked up.
+Asks the configuration, its routes and the worker as the server would: `connect`, `helo`, `mail_from`, `rcpt_to`, then
+`email`, as far as it gets. Keys are read from the store as it is. What is queued is named with its next hop; that MX
+hosts exist isn't looked up.
 
 Examples:
   mailworker explain support@example.com
@@ -211,6 +212,9 @@ pub struct Explain {
     /// The client's address
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub ip: std::net::IpAddr,
+    /// What the client calls itself in EHLO
+    #[arg(long, value_name = "NAME", default_value = "mail.example.org")]
+    pub helo: String,
     /// The message (RFC 5322); otherwise one is made up
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub message: Option<PathBuf>,
@@ -303,9 +307,9 @@ pub struct MessageList {
 pub enum Logged {
     /// List refusals, faults and the like, newest first
     #[command(after_help = "\
-What is kept: refused commands and connections, sessions that broke, failures of a worker's `rcpt_to`, destinations given
-a rest, faults, starts, reloads and an admin's changes, for as long as `[retention] log` says. What became of a message
-is told by `messages show`.
+What is kept: refused commands and connections, sessions that broke, failures of a worker's handlers before `email`,
+destinations given a rest, faults, starts, reloads and an admin's changes, for as long as `[retention] log` says. What
+became of a message is told by `messages show`.
 
 Examples:
   mailworker log list --sender ann@ --since 12h

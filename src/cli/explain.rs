@@ -14,7 +14,7 @@ use crate::intake::foresee::{Foresight, Probe, foresee};
 use crate::kv::{self, Write};
 use crate::mail::{Address, Reply, Timestamp};
 use crate::reload;
-use crate::rules::KvView;
+use crate::rules::{KvView, Stage};
 use crate::store::Task;
 
 pub fn run(common: &Common, options: &Explain) -> Done {
@@ -33,7 +33,13 @@ pub fn run(common: &Common, options: &Explain) -> Done {
     } else {
         Arc::new(NoStore)
     };
-    let probe = Probe { recipient: options.address.clone(), sender, ip: options.ip, raw: raw.into() };
+    let probe = Probe {
+        recipient: options.address.clone(),
+        sender,
+        ip: options.ip,
+        helo: options.helo.clone(),
+        raw: raw.into(),
+    };
     let seen = foresee(&snapshot, probe, &kv);
     if options.machine.json { print::json(&as_json(options, &seen)) } else { tell(options, &seen) }
 }
@@ -49,7 +55,12 @@ fn made_up(sender: Option<&Address>, recipient: &Address) -> Vec<u8> {
 }
 
 fn tell(options: &Explain, seen: &Foresight) -> Done {
-    print::line(show::told(style(&seen.answer), "RCPT", &seen.answer.to_string()))?;
+    if let Some((stage, reply)) = &seen.earlier {
+        print::line(show::told(style(reply), command(*stage), &reply.to_string()))?;
+    }
+    if let Some(reply) = &seen.answer {
+        print::line(show::told(style(reply), "RCPT", &reply.to_string()))?;
+    }
     if let Some(to) = &seen.redirected {
         print::line(show::told(NOTE, "redirect", &format!("to {to}")))?;
     }
@@ -68,6 +79,15 @@ fn tell(options: &Explain, seen: &Foresight) -> Done {
         print::line(format_args!("{}", Painted(DIM, note)))?;
     }
     Ok(())
+}
+
+/// What it is the answer to, in SMTP's words.
+fn command(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Connect => "connect",
+        Stage::Helo => "EHLO",
+        Stage::MailFrom => "MAIL",
+    }
 }
 
 fn events(seen: &Foresight) -> impl Iterator<Item = &Event> {
@@ -118,8 +138,10 @@ fn as_json(options: &Explain, seen: &Foresight) -> serde_json::Value {
         .map(|(what, destination)| json!({ "what": what, "destination": destination }))
         .collect();
     let writes: Vec<_> = seen.judged.iter().flat_map(|judged| &judged.writes).map(written).collect();
+    let earlier = seen.earlier.as_ref().map(|(stage, reply)| json!({ "handler": stage.handler(), "reply": reply }));
     json!({
         "address": options.address,
+        "earlier": earlier,
         "rcpt": seen.answer,
         "redirected": seen.redirected,
         "events": events(seen).collect::<Vec<_>>(),

@@ -1,9 +1,8 @@
-//! Where mail for an address would go, and why: RCPT's answer and the message's fate, with nothing done.
+//! Where mail for an address would go, and why: the answers up to RCPT's and the message's fate, with nothing done.
 //!
-//! The same judgement as for real mail (`recipient`, `decide`), by a snapshot and keys that are only read. Blocks, for a
+//! The same judgement as for real mail (`stages`, `recipient`, `decide`), by a snapshot and keys that are only read. Blocks, for a
 //! worker runs.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -11,11 +10,12 @@ use bytes::Bytes;
 
 use super::decide::{self, Case, Judged, log_events, script_failed};
 use super::recipient::{Standing, answer_of, rules_failed, standing};
-use super::{Snapshot, headers};
+use super::stages::{stage_call, stage_reply};
+use super::{Notes, Snapshot, headers};
 use crate::clock;
 use crate::event::Event;
 use crate::mail::{Address, Client, Envelope, Message, Recipient, Reply};
-use crate::rules::{KvView, RcptCall, SessionFacts};
+use crate::rules::{KvView, RcptCall, SessionFacts, Stage, StageVerdict};
 use crate::smtp::Answer;
 
 /// The mail that is asked about.
@@ -25,17 +25,21 @@ pub struct Probe {
     /// `None`: the null sender.
     pub sender: Option<Address>,
     pub ip: IpAddr,
+    /// What the client calls itself.
+    pub helo: String,
     pub raw: Bytes,
 }
 
 /// What would become of it.
 #[derive(Debug)]
 pub struct Foresight {
-    /// Of RCPT.
-    pub answer: Reply,
+    /// What it is refused with before there is a recipient, and where.
+    pub earlier: Option<(Stage, Reply)>,
+    /// Of RCPT; `None` where it wouldn't come to that.
+    pub answer: Option<Reply>,
     /// Where RCPT was led on to.
     pub redirected: Option<Address>,
-    /// What `rcpt_to` had to say.
+    /// What the handlers before `email` had to say.
     pub events: Vec<Event>,
     /// Of the message; `None` where it wouldn't come to that.
     pub judged: Option<Judged>,
@@ -46,8 +50,23 @@ pub struct Foresight {
 /// Judges `probe` by `snapshot`; keys come from `kv`.
 #[must_use]
 pub fn foresee(snapshot: &Arc<Snapshot>, probe: Probe, kv: &KvView) -> Foresight {
-    let now = clock::now();
-    let client = Client {
+    let mut foresight =
+        Foresight { earlier: None, answer: None, redirected: None, events: Vec::new(), judged: None, refused: None };
+    let mut facts = SessionFacts { client: client(&probe), sender: None, notes: Notes::new() };
+    for stage in Stage::ALL {
+        if let Some(reply) = foresight.stage(snapshot, stage, &probe, &mut facts, kv) {
+            foresight.earlier = Some((stage, reply));
+            return foresight;
+        }
+    }
+    if foresight.rcpt_to(snapshot, &probe, &mut facts, kv) {
+        foresight.message(snapshot, probe, facts, kv);
+    }
+    foresight
+}
+
+fn client(probe: &Probe) -> Client {
+    Client {
         ip: probe.ip,
         port: 0,
         listener: SocketAddr::new(probe.ip, 0).to_string(),
@@ -55,45 +74,80 @@ pub fn foresee(snapshot: &Arc<Snapshot>, probe: Probe, kv: &KvView) -> Foresight
         esmtp: true,
         tls: None,
         ptr: None,
-    };
-    let mut facts = SessionFacts { client, sender: probe.sender.clone(), notes: BTreeMap::new() };
-    let mut events = Vec::new();
-    let answer = match standing(snapshot, &probe.recipient) {
-        Standing::Answered(answer) => answer,
-        Standing::Asks { domain, main } => {
-            let (session, recipient) = (facts.clone(), probe.recipient.clone());
-            let call = RcptCall { main, session, recipient, subaddress: domain.subaddress.clone(), now };
-            let outcome = snapshot.release.rcpt_to(&call, kv);
-            facts.notes = outcome.notes;
-            events.extend(log_events(now, Some(&probe.recipient), outcome.log));
-            answer_of(&snapshot.config, outcome.verdict).unwrap_or_else(|error| {
-                events.push(script_failed(now, Some(&probe.recipient), "rcpt_to", error));
-                rules_failed()
-            })
+    }
+}
+
+impl Foresight {
+    /// The refusal before there is a recipient, if there is one.
+    fn stage(
+        &mut self,
+        snapshot: &Snapshot,
+        stage: Stage,
+        probe: &Probe,
+        facts: &mut SessionFacts,
+        kv: &KvView,
+    ) -> Option<Reply> {
+        match stage {
+            Stage::Connect => {}
+            Stage::Helo => facts.client.helo = Some(probe.helo.clone()),
+            Stage::MailFrom => facts.sender.clone_from(&probe.sender),
         }
-    };
-    let redirected = if let Answer::Redirect(to) = &answer { Some(to.clone()) } else { None };
-    let answer = match answer {
-        Answer::Reply(reply) => reply,
-        _ => Reply::new(250, 1, 5, "Recipient ok"),
-    };
-    let mut foresight = Foresight { answer, redirected, events, judged: None, refused: None };
-    if !foresight.answer.is_positive() {
-        return foresight;
+        if !snapshot.release.asks(stage) {
+            return None;
+        }
+        let notes = std::mem::take(&mut facts.notes);
+        let call = stage_call(snapshot, stage, facts.client.clone(), facts.sender.clone(), notes);
+        let outcome = snapshot.release.stage(&call, kv);
+        facts.notes = outcome.notes;
+        self.events.extend(log_events(call.now, None, outcome.log));
+        if let StageVerdict::Failed { error } = &outcome.verdict {
+            self.events.push(script_failed(call.now, None, stage.handler(), error.clone()));
+        }
+        stage_reply(stage, &outcome.verdict)
     }
-    let recipient = Recipient::new(foresight.redirected.clone().unwrap_or(probe.recipient));
-    let envelope = Envelope { sender: probe.sender, recipients: vec![recipient.clone()], ..Envelope::default() };
-    let case = Case {
-        id: clock::message_id(now),
-        received_at: now,
-        snapshot: Arc::clone(snapshot),
-        envelope,
-        facts: Arc::new(facts),
-        message: Arc::new(Message::new(probe.raw)),
-    };
-    foresight.refused = headers::refusal(&case);
-    if foresight.refused.is_none() {
-        foresight.judged = Some(decide::decide(&case, &recipient, kv, 1));
+
+    /// Whether it comes to a message.
+    fn rcpt_to(&mut self, snapshot: &Snapshot, probe: &Probe, facts: &mut SessionFacts, kv: &KvView) -> bool {
+        let now = clock::now();
+        let answer = match standing(snapshot, &probe.recipient) {
+            Standing::Answered(answer) => answer,
+            Standing::Asks { domain, main } => {
+                let (session, recipient) = (facts.clone(), probe.recipient.clone());
+                let call = RcptCall { main, session, recipient, subaddress: domain.subaddress.clone(), now };
+                let outcome = snapshot.release.rcpt_to(&call, kv);
+                facts.notes = outcome.notes;
+                self.events.extend(log_events(now, Some(&probe.recipient), outcome.log));
+                answer_of(&snapshot.config, outcome.verdict).unwrap_or_else(|error| {
+                    self.events.push(script_failed(now, Some(&probe.recipient), "rcpt_to", error));
+                    rules_failed()
+                })
+            }
+        };
+        if let Answer::Redirect(to) = &answer {
+            self.redirected = Some(to.clone());
+        }
+        let answer = match answer {
+            Answer::Reply(reply) => reply,
+            _ => Reply::new(250, 1, 5, "Recipient ok"),
+        };
+        self.answer.insert(answer).is_positive()
     }
-    foresight
+
+    fn message(&mut self, snapshot: &Arc<Snapshot>, probe: Probe, facts: SessionFacts, kv: &KvView) {
+        let now = clock::now();
+        let recipient = Recipient::new(self.redirected.clone().unwrap_or(probe.recipient));
+        let envelope = Envelope { sender: probe.sender, recipients: vec![recipient.clone()], ..Envelope::default() };
+        let case = Case {
+            id: clock::message_id(now),
+            received_at: now,
+            snapshot: Arc::clone(snapshot),
+            envelope,
+            facts: Arc::new(facts),
+            message: Arc::new(Message::new(probe.raw)),
+        };
+        self.refused = headers::refusal(&case);
+        if self.refused.is_none() {
+            self.judged = Some(decide::decide(&case, &recipient, kv, 1));
+        }
+    }
 }

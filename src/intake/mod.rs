@@ -16,6 +16,7 @@ mod overlay;
 mod recipient;
 mod round;
 pub mod snapshot;
+mod stages;
 mod turns;
 mod under_way;
 
@@ -29,7 +30,7 @@ use crate::aside;
 use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::event::{Bus, Event, Kind};
-use crate::mail::{Address, Client, Envelope, Message, MessageId, Reply};
+use crate::mail::{Address, Client, Message, MessageId, Reply};
 use crate::rules::SessionFacts;
 use crate::smtp::{Answer, Question, Transaction};
 use crate::store::{Acceptance, Accepted, DecideTask, Incoming, MessageOutcome, Raw, Store, StoreError};
@@ -63,13 +64,20 @@ pub struct Intake {
     under_way: UnderWay,
 }
 
+/// `session.notes`.
+type Notes = BTreeMap<String, serde_json::Value>;
+
 /// What intake remembers of one session.
 pub struct Visit {
     session: u64,
     snapshot: Arc<Snapshot>,
     sender: Option<Address>,
-    /// What `rcpt_to` left on `session.notes`.
-    notes: BTreeMap<String, serde_json::Value>,
+    /// What the transaction's handlers left on `session.notes`.
+    notes: Notes,
+    /// The same as the last greeting left it, with which a transaction begins.
+    greeted: Notes,
+    /// The same as `connect` left it, with which a greeting begins.
+    connected: Notes,
     /// The messages for which 250 was said, by fingerprint, until the client is seen to have read on.
     unread: Vec<([u8; 16], MessageId)>,
     /// What has come of a large message.
@@ -121,7 +129,9 @@ impl Intake {
             session,
             snapshot: self.current.load(),
             sender: None,
-            notes: BTreeMap::new(),
+            notes: Notes::new(),
+            greeted: Notes::new(),
+            connected: Notes::new(),
             unread: Vec::new(),
             incoming: None,
         }
@@ -142,22 +152,12 @@ impl Intake {
     /// What to say. Runs to its end once begun: a message must not be half accepted.
     pub async fn answer(&self, visit: &mut Visit, client: &Client, question: Question) -> Answer {
         match question {
-            Question::Connect | Question::Helo { .. } => Answer::Accept,
-            Question::MailFrom { envelope, size } => self.mail_from(visit, client, *envelope, size),
+            Question::Connect => self.connect(visit, client).await,
+            Question::Helo { .. } => self.helo(visit, client).await,
+            Question::MailFrom { envelope, .. } => self.mail_from(visit, client, *envelope).await,
             Question::RcptTo { recipient } => self.rcpt_to(visit, client, *recipient).await,
             Question::Message(transaction) => self.message(visit, client, *transaction).await,
         }
-    }
-
-    fn mail_from(&self, visit: &mut Visit, client: &Client, envelope: Envelope, _size: u64) -> Answer {
-        if !self.store.has_room() {
-            let reply = Reply::new(452, 3, 1, "Not enough space here for more mail; try again later");
-            self.refused(visit, client, "mail", envelope.sender.as_ref(), None, &reply);
-            return Answer::Reply(reply);
-        }
-        visit.sender = envelope.sender;
-        visit.notes.clear();
-        Answer::Accept
     }
 
     /// A refusal before there is a message, under no message's id.
@@ -173,8 +173,9 @@ impl Intake {
         let kind = Kind::Refused {
             phase: phase.to_owned(),
             ip: client.ip,
-            // After MAIL there is always one, be it the null sender.
-            sender: Some(sender.map_or_else(|| "<>".to_owned(), ToString::to_string)),
+            // From MAIL on there is always one, be it the null sender.
+            sender: (!matches!(phase, "connect" | "helo"))
+                .then(|| sender.map_or_else(|| "<>".to_owned(), ToString::to_string)),
             recipient: recipient.map(ToString::to_string),
             reply: reply.clone(),
         };

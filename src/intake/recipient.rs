@@ -5,13 +5,12 @@
 use std::sync::Arc;
 
 use super::decide::{log_events, script_failed};
-use super::{Intake, PATIENCE, Snapshot, Visit, too_busy};
-use crate::aside;
-use crate::clock::{self, Instant};
+use super::stages::Script;
+use super::{Intake, Snapshot, Visit};
+use crate::clock;
 use crate::config::{Config, Domain, RouteAction};
-use crate::event::{Event, Kind};
 use crate::mail::{Address, Client, Recipient, Reply};
-use crate::rules::{RcptCall, RcptOutcome, RcptVerdict, SessionFacts};
+use crate::rules::{RcptCall, RcptOutcome, RcptVerdict, Release, SessionFacts};
 use crate::smtp::Answer;
 
 impl Intake {
@@ -43,37 +42,14 @@ impl Intake {
             now: clock::now(),
         };
         let notes = call.session.notes.clone();
-        match self.run_rcpt(visit, call).await {
+        let script = Script { name: "rcpt_to", within: Release::rcpt_to_within, whole: Release::rcpt_to };
+        match self.run(visit, client.ip, call, script).await {
             Ok(outcome) => self.rcpt_answer(visit, &snapshot.config, address, outcome),
             Err(reply) => {
                 visit.notes = notes;
                 Answer::Reply(reply)
             }
         }
-    }
-
-    /// # Errors
-    /// What to say where it couldn't be run.
-    async fn run_rcpt(&self, visit: &Visit, call: RcptCall) -> Result<RcptOutcome, Reply> {
-        let release = &visit.snapshot.release;
-        let short = self.in_place.attempt(|patience| release.rcpt_to_within(patience, &call, &self.store.kv()));
-        if let Some(done) = short {
-            return done.map_err(|panic| self.rcpt_panicked(visit, &panic));
-        }
-        let turn = self.turns.take(call.session.client.ip, Instant::now() + PATIENCE).await;
-        let turn = turn.ok_or_else(too_busy)?;
-        let (release, kv) = (Arc::clone(release), self.store.kv());
-        let task = aside::run(move || {
-            let _for_so_long = turn;
-            release.rcpt_to(&call, &kv)
-        });
-        task.await.map_err(|error| self.rcpt_panicked(visit, &error.to_string()))
-    }
-
-    fn rcpt_panicked(&self, visit: &Visit, detail: &str) -> Reply {
-        let kind = Kind::Fault { what: "rcpt_to".to_owned(), detail: format!("panicked: {detail}") };
-        self.bus.publish(Event::new(clock::now(), kind).in_session(visit.session));
-        Reply::new(451, 3, 0, "Something failed here, try again later")
     }
 
     fn rcpt_answer(&self, visit: &mut Visit, config: &Config, address: &Address, outcome: RcptOutcome) -> Answer {

@@ -296,10 +296,7 @@ impl<'a, S: Socket> Connection<'a, S> {
     }
 
     async fn ask(&mut self, question: Question) {
-        if let Question::Helo { name, esmtp } = &question {
-            self.visit.client.helo = Some(name.clone());
-            self.visit.client.esmtp = *esmtp;
-        }
+        let before = self.introduce(&question);
         self.visit.acknowledged = self.session.acknowledged();
         if self.lacks_tls(&question) {
             return self.session.turn_down(&Reply::new(530, 7, 0, "Must issue a STARTTLS command first"));
@@ -315,6 +312,9 @@ impl<'a, S: Socket> Connection<'a, S> {
             }
             Err(full) => Answer::Reply(no_room(full)),
         };
+        if let Some((helo, esmtp)) = before.filter(|_| is_refusal(&answer)) {
+            (self.visit.client.helo, self.visit.client.esmtp) = (helo, esmtp);
+        }
         if asked == Asked::Message {
             self.handed_on = false;
             self.times.message_over();
@@ -329,6 +329,13 @@ impl<'a, S: Socket> Connection<'a, S> {
         }
     }
 
+    /// Takes the name that EHLO or HELO gives; what it was before, for a refused one changes nothing (RFC 5321 §4.1.4).
+    fn introduce(&mut self, question: &Question) -> Option<(Option<String>, bool)> {
+        let Question::Helo { name, esmtp } = question else { return None };
+        let client = &mut self.visit.client;
+        Some((client.helo.replace(name.clone()), std::mem::replace(&mut client.esmtp, *esmtp)))
+    }
+
     /// A message that came within few reads has not been reserved for yet.
     fn reserve_for(&mut self, question: &Question) -> Result<(), Full> {
         match question {
@@ -341,9 +348,8 @@ impl<'a, S: Socket> Connection<'a, S> {
 
     /// RFC 5321 §4.3.1: the client waits for the greeting. Costs an honest one nothing but `greet_delay`.
     async fn is_early_talker(&self, answer: &Answer) -> bool {
-        let refused = matches!(answer, Answer::Reply(reply) if !reply.is_positive());
         let Some(stream) = &self.stream else { return false };
-        if refused || self.config.session.early_talk != EarlyTalk::Refuse {
+        if is_refusal(answer) || self.config.session.early_talk != EarlyTalk::Refuse {
             return false;
         }
         if !self.config.session.greet_delay.is_zero() {
@@ -407,6 +413,10 @@ impl<'a, S: Socket> Connection<'a, S> {
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
         self.publish(Kind::Fault { what: what.to_owned(), detail: format!("panicked: {text}") });
     }
+}
+
+fn is_refusal(answer: &Answer) -> bool {
+    matches!(answer, Answer::Reply(reply) if !reply.is_positive())
 }
 
 /// Which question it was, when the question itself has been given away.

@@ -95,6 +95,67 @@ pub struct RcptCall {
     pub now: Timestamp,
 }
 
+/// Where a session stands before it names a recipient: each has a handler of the first worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Before the greeting.
+    Connect,
+    /// After EHLO or HELO.
+    Helo,
+    /// MAIL FROM; the session's sender is the one that it names.
+    MailFrom,
+}
+
+impl Stage {
+    pub const ALL: [Self; 3] = [Self::Connect, Self::Helo, Self::MailFrom];
+
+    /// What its handler is called.
+    #[must_use]
+    pub fn handler(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Helo => "helo",
+            Self::MailFrom => "mail_from",
+        }
+    }
+}
+
+/// One call of `connect`, `helo` or `mail_from`.
+#[derive(Debug, Clone)]
+pub struct StageCall {
+    pub stage: Stage,
+    pub session: SessionFacts,
+    /// The separator of the sender's subaddress; empty: none.
+    pub subaddress: String,
+    pub now: Timestamp,
+}
+
+/// What such a handler decided, and the notes as it left them.
+#[derive(Debug, Clone)]
+pub struct StageOutcome {
+    pub verdict: StageVerdict,
+    pub notes: std::collections::BTreeMap<String, serde_json::Value>,
+    pub log: Vec<outcome::LogLine>,
+    pub usage: outcome::Usage,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum StageVerdict {
+    Accept,
+    Reject {
+        reply: crate::mail::Reply,
+        at: outcome::Place,
+    },
+    Defer {
+        reply: crate::mail::Reply,
+        at: outcome::Place,
+    },
+    /// The script failed: a 4xx, and this in the log (`file:line:column: …`).
+    Failed {
+        error: String,
+    },
+}
+
 /// What `rcpt_to` decided, and the notes as it left them.
 #[derive(Debug, Clone)]
 pub struct RcptOutcome {

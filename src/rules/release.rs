@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rhai::{Dynamic, Engine, Scope};
+use rhai::{Dynamic, Engine, Map, Scope};
 
 use super::api::context::ContextView;
 use super::api::env::{EnvView, Environment};
@@ -21,7 +21,10 @@ use super::failure::describe;
 use super::outcome::Usage;
 use super::stack::with_room;
 use super::worker::{ARGUMENTS, Entry, Worker};
-use super::{Bindings, EmailCall, KvView, Outcome, RcptCall, RcptOutcome, RcptVerdict, RunClock, Verdict};
+use super::{
+    Bindings, EmailCall, KvView, Outcome, RcptCall, RcptOutcome, RcptVerdict, RunClock, Stage, StageCall, StageOutcome,
+    StageVerdict, Verdict,
+};
 use crate::diagnostic::Diagnostic;
 
 /// Compiled workers with what they are bound to. Immutable, shared between threads.
@@ -31,6 +34,8 @@ pub struct Release {
     pub(super) clock: Option<RunClock>,
     pub(super) environment: Arc<Environment>,
     pub(super) workers: BTreeMap<String, Worker>,
+    /// The worker that is asked before a recipient is known.
+    pub(super) first: String,
 }
 
 impl std::fmt::Debug for Release {
@@ -41,7 +46,8 @@ impl std::fmt::Debug for Release {
 
 impl Release {
     /// Compiles `sources` (path as the configuration names it, `rules/main.rhai` ─► text; modules as `rules/lib/spam.rhai`).
-    /// `mains` are the scripts that domains and routes name.
+    /// `mains` are the scripts that configuration, domains and routes name; the first of them is asked before a recipient
+    /// is known.
     ///
     /// # Errors
     /// Every finding, each with its place; warnings come back with the release.
@@ -53,6 +59,12 @@ impl Release {
         let budget = bindings.budget.clone().unwrap_or_default();
         let compiled = with_room(&budget, || check::compile(sources, mains, bindings));
         compiled.unwrap_or_else(|why| Err(vec![check::unplaced(why)]))
+    }
+
+    /// Whether the first worker has a handler for this stage of a session.
+    #[must_use]
+    pub fn asks(&self, stage: Stage) -> bool {
+        self.has(&self.first, stage.handler())
     }
 
     /// Whether the worker `main` has this handler (`rcpt_to`, `email`).
@@ -133,13 +145,49 @@ impl Release {
         self.run(patience, &run, "rcpt_to", arguments)
     }
 
+    /// Runs the first worker's handler for a stage of the session. Blocks likewise.
+    #[must_use]
+    pub fn stage(&self, call: &StageCall, kv: &KvView) -> StageOutcome {
+        let (state, ended) = self.run_stage(None, call, kv);
+        stage_outcome(ended.result, state, ended.usage, call)
+    }
+
+    /// Runs it for at most `patience`, as `email_within` does.
+    #[must_use]
+    pub fn stage_within(&self, patience: Duration, call: &StageCall, kv: &KvView) -> Option<StageOutcome> {
+        let (state, ended) = self.run_stage(Some(patience), call, kv);
+        (!ended.cut).then(|| stage_outcome(ended.result, state, ended.usage, call))
+    }
+
+    fn run_stage(&self, patience: Option<Duration>, call: &StageCall, kv: &KvView) -> (State, Ended) {
+        let run = Arc::new(Run::new(&Start {
+            main: &self.first,
+            handler: Handler::Stage(call.stage),
+            subaddress: &call.subaddress,
+            now: call.now,
+            environment: &self.environment,
+            kv,
+            notes: &call.session.notes,
+        }));
+        let session = Dynamic::from(SessionView::new(Arc::new(call.session.clone()), Arc::clone(&run)));
+        let env = Dynamic::from(EnvView::new(Arc::clone(&run)));
+        let handler = call.stage.handler();
+        match call.stage {
+            Stage::Connect | Stage::Helo => self.run(patience, &run, handler, [session, env]),
+            Stage::MailFrom => {
+                let sender = address::to_dynamic(call.session.sender.as_ref());
+                self.run(patience, &run, handler, [session, sender, env])
+            }
+        }
+    }
+
     /// One run, from start to end on this thread: what it asked for, and how it ended.
-    fn run(
+    fn run<const N: usize>(
         &self,
         patience: Option<Duration>,
         run: &Arc<Run>,
         handler: &str,
-        arguments: [Dynamic; ARGUMENTS.len()],
+        arguments: [Dynamic; N],
     ) -> (State, Ended) {
         let ended = match self.workers.get(&run.main).and_then(|worker| worker.entry(handler)) {
             Some(entry) => self.run_entry(patience, run, entry, arguments),
@@ -148,12 +196,12 @@ impl Release {
         (std::mem::take(&mut *run.state()), ended)
     }
 
-    fn run_entry(
+    fn run_entry<const N: usize>(
         &self,
         patience: Option<Duration>,
         run: &Arc<Run>,
         entry: &Entry,
-        arguments: [Dynamic; ARGUMENTS.len()],
+        arguments: [Dynamic; N],
     ) -> Ended {
         let script = || {
             let _entered = enter(run);
@@ -173,7 +221,7 @@ impl Release {
         }
     }
 
-    fn evaluate(&self, entry: &Entry, arguments: [Dynamic; ARGUMENTS.len()], main: &str) -> Result<(), String> {
+    fn evaluate<const N: usize>(&self, entry: &Entry, arguments: [Dynamic; N], main: &str) -> Result<(), String> {
         let mut scope = Scope::new();
         for (name, argument) in ARGUMENTS.iter().zip(arguments) {
             scope.push_dynamic(*name, argument);
@@ -225,12 +273,28 @@ fn rcpt_outcome(result: Result<(), String>, state: State, usage: Usage, call: &R
         (Ok(()), None, None, Some((to, at))) => RcptVerdict::Redirect { to, at },
         (Ok(()), None, None, None) => RcptVerdict::Accept,
     };
-    let notes = match (&verdict, value::to_json(&Dynamic::from_map(state.notes))) {
-        // What a failed run noted counts for nothing.
-        (RcptVerdict::Failed { .. }, _) => call.session.notes.clone(),
-        (_, Ok(serde_json::Value::Object(notes))) => notes.into_iter().collect(),
+    let failed = matches!(verdict, RcptVerdict::Failed { .. });
+    let notes = if failed { call.session.notes.clone() } else { noted(state.notes) };
+    RcptOutcome { verdict, notes, log: state.log, usage }
+}
+
+fn stage_outcome(result: Result<(), String>, state: State, usage: Usage, call: &StageCall) -> StageOutcome {
+    let verdict = match (result, state.defer, state.reject) {
+        (Err(error), ..) => StageVerdict::Failed { error },
+        (Ok(()), Some((reply, at)), _) => StageVerdict::Defer { reply, at },
+        (Ok(()), None, Some((reply, at))) => StageVerdict::Reject { reply, at },
+        (Ok(()), None, None) => StageVerdict::Accept,
+    };
+    let failed = matches!(verdict, StageVerdict::Failed { .. });
+    let notes = if failed { call.session.notes.clone() } else { noted(state.notes) };
+    StageOutcome { verdict, notes, log: state.log, usage }
+}
+
+/// The notes as a run left them; what a failed one noted counts for nothing.
+fn noted(notes: Map) -> BTreeMap<String, serde_json::Value> {
+    match value::to_json(&Dynamic::from_map(notes)) {
+        Ok(serde_json::Value::Object(notes)) => notes.into_iter().collect(),
         // They were checked when they were set.
         _ => BTreeMap::new(),
-    };
-    RcptOutcome { verdict, notes, log: state.log, usage }
+    }
 }

@@ -11,9 +11,14 @@ use rhai::{AST, ASTFlags, ASTNode, Expr, Ident, Module, Namespace, Position, Stm
 /// What a run's arguments are called before the script's own names for them.
 pub(super) const ARGUMENTS: [&str; 3] = ["$0", "$1", "$2"];
 
-/// The handlers of this version, each with its parameters as the documents name them.
-pub(super) const HANDLERS: &[(&str, [&str; 3])] =
-    &[("rcpt_to", ["session", "rcpt", "env"]), ("email", ["message", "env", "ctx"])];
+/// The handlers of this version in the order of SMTP, each with its parameters as the documents name them.
+pub(super) const HANDLERS: &[(&str, &[&str])] = &[
+    ("connect", &["session", "env"]),
+    ("helo", &["session", "env"]),
+    ("mail_from", &["session", "sender", "env"]),
+    ("rcpt_to", &["session", "rcpt", "env"]),
+    ("email", &["message", "env", "ctx"]),
+];
 
 /// A compiled main script.
 pub(super) struct Worker {
@@ -30,7 +35,10 @@ pub(super) struct Entry {
 impl Worker {
     /// The handlers that `main` has.
     pub fn new(file: &str, main: &AST) -> Self {
-        let entries = HANDLERS.iter().filter_map(|(name, _)| Some((*name, entry(file, main, name)?))).collect();
+        let entries = HANDLERS
+            .iter()
+            .filter_map(|(name, parameters)| Some((*name, entry(file, main, name, parameters.len())?)))
+            .collect();
         Self { entries }
     }
 
@@ -43,14 +51,14 @@ impl Worker {
     }
 }
 
-fn entry(file: &str, main: &AST, handler: &str) -> Option<Entry> {
+fn entry(file: &str, main: &AST, handler: &str, parameters: usize) -> Option<Entry> {
     let function = main.iter_fn_def().find(|function| {
-        function.name.as_str() == handler && function.params.len() == ARGUMENTS.len() && function.this_type.is_none()
+        function.name.as_str() == handler && function.params.len() == parameters && function.this_type.is_none()
     })?;
     let position = function.body.start_position();
     let mut statements: Vec<Stmt> = main.statements().to_vec();
     statements.extend(function.params.iter().zip(ARGUMENTS).map(|(name, argument)| bind(name, argument, position)));
-    statements.extend(body(main, handler, function.params.len()));
+    statements.extend(body(main, handler, parameters));
     let library: std::sync::Arc<Module> = main.shared_lib().clone();
     Some(Entry { script: AST::new_with_source(statements, library, file), position })
 }

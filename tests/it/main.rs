@@ -12,6 +12,7 @@ mod dev;
 mod durability;
 mod example;
 mod explain;
+mod handlers;
 mod large;
 mod limits;
 mod log;

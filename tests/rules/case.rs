@@ -12,7 +12,7 @@ use mailworker::rules::engine::Budget;
 use mailworker::rules::outcome::{ForwardTo, LogLine, Place, WebhookTarget};
 use mailworker::rules::{
     Bindings, Effect, EmailCall, KvView, Outcome, RcptCall, RcptOutcome, RcptVerdict, Release, RunClock, SessionFacts,
-    Verdict,
+    Stage, StageCall, StageOutcome, StageVerdict, Verdict,
 };
 
 /// 2026-11-24T09:15:02.123Z
@@ -121,6 +121,12 @@ impl Case {
                 "rcpt_to" => {
                     sources.insert(MAIN.to_owned(), format!("fn rcpt_to(session, rcpt, env) {{\n{text}}}\n"));
                 }
+                "connect" | "helo" => {
+                    sources.insert(MAIN.to_owned(), format!("fn {section}(session, env) {{\n{text}}}\n"));
+                }
+                "mail_from" => {
+                    sources.insert(MAIN.to_owned(), format!("fn mail_from(session, sender, env) {{\n{text}}}\n"));
+                }
                 path => {
                     sources.insert(path.to_owned(), text.clone());
                 }
@@ -213,7 +219,7 @@ impl Case {
     pub fn run(&self) -> Vec<String> {
         let compiled = Release::compile(
             &self.sources(),
-            &self.names("main").into_iter().chain([MAIN.to_owned()]).collect::<Vec<_>>(),
+            &[MAIN.to_owned()].into_iter().chain(self.names("main")).collect::<Vec<_>>(),
             self.bindings(),
         );
         let (release, warnings) = match compiled {
@@ -228,6 +234,19 @@ impl Case {
         if self.one("handler") == Some("rcpt_to") || self.sections.contains_key("rcpt_to") {
             let call = RcptCall { main: MAIN.to_owned(), session: self.facts(), recipient, subaddress, now };
             show_rcpt(&mut lines, &release.rcpt_to(&call, &kv));
+            return lines;
+        }
+        let asked =
+            |stage: &Stage| self.one("handler") == Some(stage.handler()) || self.sections.contains_key(stage.handler());
+        if let Some(stage) = Stage::ALL.into_iter().find(asked) {
+            let mut session = self.facts();
+            if stage != Stage::MailFrom {
+                session.sender = None;
+            }
+            if stage == Stage::Connect {
+                session.client.helo = None;
+            }
+            show_stage(&mut lines, &release.stage(&StageCall { stage, session, subaddress, now }, &kv));
             return lines;
         }
         let raw = self.sections.get("message").map_or(MESSAGE.to_owned(), |text| text.replace('\n', "\r\n"));
@@ -278,6 +297,19 @@ fn show_rcpt(lines: &mut Vec<String>, outcome: &RcptOutcome) {
         RcptVerdict::Defer { reply, at } => format!("defer {}, {at}", shown_reply(reply)),
         RcptVerdict::Redirect { to, at } => format!("redirect to {to}, {at}"),
         RcptVerdict::Failed { error } => format!("failed {error}"),
+    });
+    if !outcome.notes.is_empty() {
+        lines.push(format!("notes {}", serde_json::to_string(&outcome.notes).unwrap()));
+    }
+    lines.extend(outcome.log.iter().map(shown_line));
+}
+
+fn show_stage(lines: &mut Vec<String>, outcome: &StageOutcome) {
+    lines.push(match &outcome.verdict {
+        StageVerdict::Accept => "accept".to_owned(),
+        StageVerdict::Reject { reply, at } => format!("reject {}, {at}", shown_reply(reply)),
+        StageVerdict::Defer { reply, at } => format!("defer {}, {at}", shown_reply(reply)),
+        StageVerdict::Failed { error } => format!("failed {error}"),
     });
     if !outcome.notes.is_empty() {
         lines.push(format!("notes {}", serde_json::to_string(&outcome.notes).unwrap()));

@@ -43,7 +43,7 @@ pub(super) fn register(engine: &mut Engine) {
         },
     );
     engine.register_fn("defer", |context: NativeCallContext, message: &mut MessageView, text: ImmutableString| {
-        defer(&context, message.run(), &text)
+        defer(&context, message.run(), answer::deferral(&text))
     });
     engine.register_fn("drop", |context: NativeCallContext, message: &mut MessageView| {
         let at = message.run().place(&context);
@@ -64,8 +64,8 @@ pub(super) fn reject(context: &NativeCallContext, run: &Run, reply: Result<Reply
 }
 
 /// The last deferral asked for stands.
-pub(super) fn defer(context: &NativeCallContext, run: &Run, text: &str) -> ScriptResult<()> {
-    let reply = answer::deferral(text).map_err(|why| refuse(context, why))?;
+pub(super) fn defer(context: &NativeCallContext, run: &Run, reply: Result<Reply, String>) -> ScriptResult<()> {
+    let reply = reply.map_err(|why| refuse(context, why))?;
     let at = run.place(context);
     run.state().defer = Some((reply, at));
     Ok(())

@@ -23,6 +23,33 @@ pub fn deferral(text: &str) -> Result<Reply, String> {
     Ok(Reply::new(451, 7, 1, checked(text)?))
 }
 
+/// `session.reject(text)` in place of the greeting (RFC 5321 §3.1).
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn no_greeting(text: &str) -> Result<Reply, String> {
+    Ok(Reply::new(554, 7, 1, checked(text)?))
+}
+
+/// `session.defer(text)` in place of the greeting: of the 4xx only 421 may stand there (RFC 5321 §4.3.2).
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn no_greeting_yet(text: &str) -> Result<Reply, String> {
+    Ok(Reply::new(421, 7, 1, checked(text)?))
+}
+
+/// `session.reject(code, enhanced, text)` in place of the greeting.
+///
+/// # Errors
+/// Another code than 554 or 521 (RFC 7504 §3), and as [`rejection_with`].
+pub fn no_greeting_with(code: i64, enhanced: &str, text: &str) -> Result<Reply, String> {
+    match rejection_with(code, enhanced, text)? {
+        reply if matches!(reply.code, 554 | 521) => Ok(reply),
+        reply => Err(format!("in place of the greeting stands 554 or 521, not {}", reply.code)),
+    }
+}
+
 /// `set_reject(code, enhanced, text)`.
 ///
 /// # Errors
@@ -78,6 +105,15 @@ mod tests {
         for enhanced in ["", "5", "5.7", "5.7.1.1", "5.7.x", "5.+7.1", "5.7.1000", "5..1", "5. 7.1"] {
             assert!(rejection_with(550, enhanced, "no").unwrap_err().contains("no enhanced status"), "{enhanced}");
         }
+    }
+
+    #[test]
+    fn in_place_of_the_greeting_stand_few_codes() {
+        assert_eq!(no_greeting("no").unwrap(), Reply::new(554, 7, 1, "no"));
+        assert_eq!(no_greeting_yet("later").unwrap(), Reply::new(421, 7, 1, "later"));
+        assert_eq!(no_greeting_with(521, "5.3.2", "no mail here").unwrap().code, 521);
+        assert!(no_greeting_with(550, "5.7.1", "no").unwrap_err().contains("554 or 521, not 550"));
+        assert!(no_greeting_with(450, "4.7.1", "no").unwrap_err().contains("500 to 599"));
     }
 
     #[test]

@@ -91,8 +91,9 @@ impl KvNamespace {
 
     /// Room and right for one more write.
     fn writing(&self, context: &NativeCallContext, key: &str) -> ScriptResult<()> {
-        if self.run.handler == Handler::RcptTo {
-            let text = "rcpt_to reads KV and writes nothing: no message has come yet; write in email";
+        if self.run.handler != Handler::Email {
+            let handler = self.run.handler.name();
+            let text = format!("{handler} reads KV and writes nothing: no message has come yet; write in email");
             return Err(refuse(context, text));
         }
         check_key(context, key)?;

@@ -15,8 +15,8 @@ use super::env::Environment;
 use super::kv::Staging;
 use super::value;
 use crate::mail::{Address, Reply, Timestamp};
-use crate::rules::KvView;
 use crate::rules::outcome::{Effect, LogLine, Place};
+use crate::rules::{KvView, Stage};
 
 /// Lines that one run may log, and octets of each.
 const MAX_LINES: usize = 100;
@@ -30,8 +30,20 @@ pub type ScriptResult<T> = Result<T, Box<EvalAltResult>>;
 /// The handlers of this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handler {
+    Stage(Stage),
     RcptTo,
     Email,
+}
+
+impl Handler {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stage(stage) => stage.handler(),
+            Self::RcptTo => "rcpt_to",
+            Self::Email => "email",
+        }
+    }
 }
 
 /// The state of one run.

@@ -1,6 +1,6 @@
-//! `session`: what a script reads of the SMTP session, `session.notes`, and the verdicts of `rcpt_to`.
+//! `session`: what a script reads of the SMTP session, `session.notes`, and the verdicts of the handlers before `email`.
 //!
-//! Notes that `rcpt_to` sets go on with the session and are there in `email` as `message.session.notes`.
+//! Notes that a handler sets go on with the session: the later ones find them, `email` as `message.session.notes`.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use super::actions::{defer, redirect, reject};
 use super::address;
 use super::answer;
 use super::run::{Handler, Run, ScriptResult, refuse};
-use crate::rules::SessionFacts;
+use crate::rules::{SessionFacts, Stage};
 
-/// `session` of one run: the parameter of `rcpt_to`, and `message.session`. Cheap to clone.
+/// `session` of one run: the parameter of the handlers before `email`, and `message.session`. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SessionView {
     facts: Arc<SessionFacts>,
@@ -46,15 +46,28 @@ impl SessionView {
         })
     }
 
-    /// Verdicts on a recipient belong to `rcpt_to`.
+    /// Verdicts of the session belong to the handlers before `email`.
     fn may(&self, context: &NativeCallContext, instead: &str) -> ScriptResult<()> {
-        match self.run.handler {
-            Handler::RcptTo => Ok(()),
-            Handler::Email => {
-                let text = format!("session.{} is for rcpt_to; in email use {instead}", context.fn_name());
-                Err(refuse(context, text))
-            }
+        if self.run.handler != Handler::Email {
+            return Ok(());
         }
+        let text =
+            format!("session.{} is for rcpt_to and what comes before; in email use {instead}", context.fn_name());
+        Err(refuse(context, text))
+    }
+
+    /// Only one that came for a recipient can be led on to another.
+    fn may_redirect(&self, context: &NativeCallContext) -> ScriptResult<()> {
+        let why = match self.run.handler {
+            Handler::RcptTo => return Ok(()),
+            Handler::Email => "in email use message.forward".to_owned(),
+            Handler::Stage(stage) => format!("in {} there is no recipient yet", stage.handler()),
+        };
+        Err(refuse(context, format!("session.redirect is for rcpt_to; {why}")))
+    }
+
+    fn is_before_greeting(&self) -> bool {
+        self.run.handler == Handler::Stage(Stage::Connect)
     }
 }
 
@@ -71,7 +84,9 @@ pub(super) fn register(engine: &mut Engine) {
     });
     engine.register_fn("reject", |context: NativeCallContext, session: &mut SessionView, text: ImmutableString| {
         session.may(&context, "message.set_reject")?;
-        reject(&context, &session.run, answer::rejection(&text))
+        let before = session.is_before_greeting();
+        let reply = if before { answer::no_greeting(&text) } else { answer::rejection(&text) };
+        reject(&context, &session.run, reply)
     });
     engine.register_fn(
         "reject",
@@ -81,15 +96,19 @@ pub(super) fn register(engine: &mut Engine) {
          enhanced: ImmutableString,
          text: ImmutableString| {
             session.may(&context, "message.set_reject")?;
-            reject(&context, &session.run, answer::rejection_with(code, &enhanced, &text))
+            let before = session.is_before_greeting();
+            let with = if before { answer::no_greeting_with } else { answer::rejection_with };
+            reject(&context, &session.run, with(code, &enhanced, &text))
         },
     );
     engine.register_fn("defer", |context: NativeCallContext, session: &mut SessionView, text: ImmutableString| {
         session.may(&context, "message.defer")?;
-        defer(&context, &session.run, &text)
+        let before = session.is_before_greeting();
+        let reply = if before { answer::no_greeting_yet(&text) } else { answer::deferral(&text) };
+        defer(&context, &session.run, reply)
     });
     engine.register_fn("redirect", |context: NativeCallContext, session: &mut SessionView, to: Dynamic| {
-        session.may(&context, "message.forward")?;
+        session.may_redirect(&context)?;
         redirect(&context, &session.run, &to)
     });
 }

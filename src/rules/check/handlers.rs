@@ -3,13 +3,15 @@
 use rhai::{AST, Position};
 
 use super::finding::Findings;
+use crate::diagnostic::Severity;
+use crate::rules::Stage;
 use crate::rules::worker::HANDLERS;
 
 /// Handlers of the contract that this version doesn't call, with the number of their parameters.
-const LATER: &[(&str, usize)] =
-    &[("connect", 2), ("helo", 2), ("mail_from", 3), ("delivered", 3), ("failed", 3), ("scheduled", 3)];
+const LATER: &[(&str, usize)] = &[("delivered", 3), ("failed", 3), ("scheduled", 3)];
 
-pub fn check(file: &str, script: &AST, findings: &mut Findings) {
+/// `first`: the worker that is asked before a recipient is known.
+pub fn check(file: &str, script: &AST, first: &str, findings: &mut Findings) {
     let mut any = false;
     for (name, parameters) in HANDLERS {
         let of_name: Vec<_> = script.iter_fn_def().filter(|function| function.name.as_str() == *name).collect();
@@ -35,8 +37,23 @@ pub fn check(file: &str, script: &AST, findings: &mut Findings) {
             findings.error(file, function.body.start_position(), 1, message, Some(help));
         }
     }
+    if file != first {
+        not_asked(file, script, first, findings);
+    }
     if !any {
         let help = "a worker has at least one: fn email(message, env, ctx) { … }".to_owned();
         findings.error(file, Position::NONE, 1, "the script has no handler".to_owned(), Some(help));
+    }
+}
+
+/// A session has one worker until it names a recipient, and that one isn't this.
+fn not_asked(file: &str, script: &AST, first: &str, findings: &mut Findings) {
+    for stage in Stage::ALL {
+        if let Some(function) = script.iter_fn_def().find(|function| function.name.as_str() == stage.handler()) {
+            let at = function.body.start_position();
+            let message = format!("the handler {} is never called here", stage.handler());
+            let help = format!("whose mail it is isn't known yet: it is called in {first}, the configuration's main");
+            findings.push(Severity::Warning, file, at, 1, message, Some(help));
+        }
     }
 }

@@ -54,9 +54,10 @@ pub(super) fn compile(
             &mut findings,
         );
     }
+    let first = mains.first().map_or("", String::as_str);
     for main in mains {
         match scripts.get(main) {
-            Some(script) => handlers::check(main, script, &mut findings),
+            Some(script) => handlers::check(main, script, first, &mut findings),
             None if !sources.contains_key(main) => findings.whole_file(main, "no such file among the rules"),
             None => {}
         }
@@ -73,7 +74,8 @@ pub(super) fn compile(
     }
     let worker = |main: &String| scripts.get(main).map(|script| (main.clone(), Worker::new(main, script)));
     let workers = mains.iter().filter_map(worker).filter(|(_, worker)| !worker.is_empty()).collect();
-    Ok((Release { engine, budget, clock, environment, workers }, findings))
+    let first = first.to_owned();
+    Ok((Release { engine, budget, clock, environment, workers, first }, findings))
 }
 
 /// What went wrong where no file is to blame.

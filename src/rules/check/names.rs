@@ -96,7 +96,7 @@ impl Roles {
         let handler =
             HANDLERS.iter().find(|(handler, named)| is_main && *handler == name && named.len() == params.len());
         if let Some((_, named)) = handler {
-            let roles = params.iter().zip(named).map(|(param, role)| ((*param).to_owned(), *role)).collect();
+            let roles = params.iter().zip(*named).map(|(param, role)| ((*param).to_owned(), *role)).collect();
             return Self { named: roles, certain: true, params: params_owned };
         }
         let named = ["message", "session", "ctx", "env"];
@@ -170,7 +170,7 @@ impl Look<'_, '_> {
         };
         let is_property = matches!(member, Member::Property(..));
         let members = self.known.members;
-        if members.has(role, name) || self.own.contains(name) || role == "rcpt" {
+        if members.has(role, name) || self.own.contains(name) || matches!(role, "rcpt" | "sender") {
             return;
         }
         if role == "env" && is_property {

@@ -185,20 +185,20 @@ const CONTEXT: Section = (
 );
 
 const SESSION: Section = (
-    "`session`: the parameter of `rcpt_to`, and `message.session`",
-    "The verdicts are for `rcpt_to` alone.",
+    "`session`: the parameter of the handlers before `email`, and `message.session`",
+    "The verdicts are for the handlers before `email`.",
     &[
         Member(&["session.ip"], "string", "the client's address"),
         Member(&["session.ptr", "session.helo"], "string or `()`", "its name, confirmed forward; what it calls itself"),
         Member(&["session.tls"], "map or `()`", "`#{ version, cipher }`"),
-        Member(&["session.sender"], "string", "the envelope's sender"),
+        Member(&["session.sender"], "string", "the envelope's sender, from `mail_from` on"),
         Member(&["session.notes"], "map", "what a handler sets here, the later ones read: `session.notes.seen = true`"),
         Member(
             &["session.reject(text)", "session.reject(code, enhanced, text)"],
             "",
-            "refuses this recipient, as `message.set_reject` does",
+            "refuses the client, its name, the sender or this recipient, as `message.set_reject` does; in `connect` with 554 or 521",
         ),
-        Member(&["session.defer(text)"], "", "`451 4.7.1 text`"),
-        Member(&["session.redirect(address)"], "", "takes it as this address of a configured domain"),
+        Member(&["session.defer(text)"], "", "`451 4.7.1 text`; in `connect` 421"),
+        Member(&["session.redirect(address)"], "", "`rcpt_to` alone: takes it as this address of a configured domain"),
     ],
 );
