@@ -177,6 +177,9 @@ pub struct Decision {
     /// What it asked for, in order, one line each: `forward to team@example.net (rules/main.rhai:33)`; then its KV writes:
     /// `put EMAILS "key" (rules/main.rhai:35:9)`.
     pub effects: Vec<String>,
+    /// Labels that the worker gave it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Of one run: operations used, microseconds taken, runs needed (more than one where KV was overtaken).
     pub operations: u64,
     pub micros: u64,
@@ -357,6 +360,7 @@ mod tests {
             verdict: "accept".into(),
             place: Some("rules/main.rhai:3:13".into()),
             effects: Vec::new(),
+            tags: Vec::new(),
             operations: 1,
             micros: 1,
             runs: 1,

@@ -121,6 +121,9 @@ fn decided(decision: &Decision) -> Vec<String> {
         format!("  ({} operations, {:.1} ms{runs})", decision.operations, milliseconds(decision.micros))
     };
     let mut lines = vec![format!("{}{}", told(style, "decided", &verdict), Painted(DIM, used))];
+    if !decision.tags.is_empty() {
+        lines.push(format!("  {} tagged {}", Painted(NOTE, "·"), plain(&decision.tags.join(", "))));
+    }
     lines.extend(decision.effects.iter().map(|effect| format!("  {} {}", Painted(NOTE, "·"), plain(effect))));
     lines
 }
@@ -165,6 +168,7 @@ mod tests {
             verdict: "accept".into(),
             place: Some("rules/main.rhai:33".into()),
             effects: vec!["forward to team@example.net (rules/main.rhai:33)".into()],
+            tags: vec!["invoice".into()],
             operations: 120,
             micros: 840,
             runs: 1,
@@ -173,7 +177,7 @@ mod tests {
         let text = anstream::adapter::strip_str(&lines.join("\n")).to_string();
         assert_eq!(
             text,
-            "decided   accept for support@example.com by worker rules/main.rhai at rules/main.rhai:33  (120 operations, 0.8 ms)\n  · forward to team@example.net (rules/main.rhai:33)"
+            "decided   accept for support@example.com by worker rules/main.rhai at rules/main.rhai:33  (120 operations, 0.8 ms)\n  · tagged invoice\n  · forward to team@example.net (rules/main.rhai:33)"
         );
     }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::changes::{self, Changes};
 use super::recipient::is_postmaster;
 use super::snapshot::Snapshot;
 use crate::clock::{self, Instant};
@@ -53,6 +54,8 @@ pub struct Judged {
     pub keep_until: Option<Timestamp>,
     pub mailbox: Option<String>,
     pub events: Vec<Event>,
+    /// What the worker changed of the message so far, for the forwards that follow.
+    changes: Changes,
 }
 
 /// One recipient.
@@ -159,6 +162,7 @@ impl Judged {
             keep_until: None,
             mailbox: None,
             events: Vec::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -191,6 +195,7 @@ impl Judged {
                 verdict: verdict.to_owned(),
                 place: at,
                 effects,
+                tags: Vec::new(),
                 operations: 0,
                 micros: 0,
                 runs: 1,
@@ -234,10 +239,11 @@ impl Judged {
         self.decided(case, &by, verdict, None, effects);
     }
 
-    fn by_worker(mut self, case: &Case, call: &EmailCall, outcome: Outcome, took: Duration, run: u32) -> Self {
-        let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(effect, at)).collect();
+    fn by_worker(mut self, case: &Case, call: &EmailCall, mut outcome: Outcome, took: Duration, run: u32) -> Self {
+        let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(case, effect, at)).collect();
         effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
         let operations = outcome.usage.operations;
+        let tags = std::mem::take(&mut outcome.tags);
         let (verdict, at) = self.take(case, outcome, call.now);
         self.push_decision(
             call.now,
@@ -247,6 +253,7 @@ impl Judged {
                 verdict: verdict.to_owned(),
                 place: at.map(|at| at.to_string()),
                 effects,
+                tags,
                 operations,
                 micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                 runs: run,
@@ -308,6 +315,7 @@ impl Judged {
                 self.keep_until = self.keep_until.max(until);
                 self.mailbox = mailbox.or(self.mailbox.take());
             }
+            Effect::Header { name, value } => self.changes.add(&case.message, name, value),
         }
     }
 
@@ -320,6 +328,7 @@ impl Judged {
         // Tells us, should it come back, that it has been here (see `loops`).
         let mut fields = vec![("Delivered-To".to_owned(), original.to_string())];
         fields.extend_from_slice(headers);
+        fields.extend(self.changes.added());
         let destination = case.snapshot.config.relay_queue(&recipient, via.as_deref());
         let task = Task::Relay(RelayTask {
             recipient,
@@ -328,6 +337,7 @@ impl Judged {
             orcpt: self.recipient.orcpt.clone(),
             via,
             headers: fields,
+            removed: self.changes.removed.clone(),
         });
         self.queue(case, task, destination);
     }
@@ -389,8 +399,12 @@ fn named(config: &Config, target: &str) -> String {
 }
 
 /// One line of the trace: what is done, to whom, and the line that asked for it.
-fn describe(effect: &Effect, at: &Place) -> String {
+fn describe(case: &Case, effect: &Effect, at: &Place) -> String {
     match effect {
+        Effect::Header { name, value } => {
+            let verb = if value.is_some() { "set" } else { "remove" };
+            format!("{verb} {name}{} ({at})", changes::broken(&case.message, name, value.is_some()))
+        }
         Effect::Forward { to: ForwardTo::Address(address), .. } => format!("forward to {address} ({at})"),
         Effect::Forward { to: ForwardTo::Destination(name), .. } => format!("forward by destination {name} ({at})"),
         Effect::Webhook { target: WebhookTarget::Binding(name), .. } => format!("webhook to {name} ({at})"),

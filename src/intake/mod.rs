@@ -5,6 +5,7 @@
 //! [`crate::store::Acceptance`], committed before the 250 is said (RFC 5321 §6.1).
 //! Must never: accept mail for a domain that isn't configured, do half of what a worker asked for.
 
+mod changes;
 mod combine;
 pub mod decide;
 pub mod foresee;

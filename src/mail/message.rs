@@ -8,6 +8,7 @@
 
 mod fields;
 mod mime;
+mod signatures;
 mod words;
 
 use std::ops::Range;
@@ -76,6 +77,35 @@ impl Message {
     #[must_use]
     pub fn decode(value: &[u8]) -> String {
         fields::text(value)
+    }
+
+    /// Where the fields of these names stand, each with its line end, in order; those that follow each other are one.
+    /// `None`: there are more fields than are looked at.
+    #[must_use]
+    pub fn places(&self, names: &[String]) -> Option<Vec<Range<usize>>> {
+        if self.fields().len() >= MAX_FIELDS {
+            return None;
+        }
+        let mut places: Vec<Range<usize>> = Vec::new();
+        for field in self.fields() {
+            if !names.iter().any(|name| name.eq_ignore_ascii_case(self.name(field))) {
+                continue;
+            }
+            let rest = self.raw.get(field.value.end..).unwrap_or_default();
+            let line_end = if rest.starts_with(b"\r\n") { 2 } else { usize::from(!rest.is_empty()) };
+            let end = field.value.end + line_end;
+            match places.last_mut().filter(|last| last.end == field.name.start) {
+                Some(last) => last.end = end,
+                None => places.push(field.name.start..end),
+            }
+        }
+        Some(places)
+    }
+
+    /// The domains whose DKIM signatures hold this field (RFC 6376 §3.5), each once; one that isn't there may be held, too.
+    #[must_use]
+    pub fn signers(&self, name: &str) -> Vec<String> {
+        signatures::signers(self.header_values("DKIM-Signature"), name)
     }
 
     /// The values of every field of that name, as received; names are compared without case.

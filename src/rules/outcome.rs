@@ -31,6 +31,8 @@ pub struct Outcome {
     pub writes: Vec<kv::Write>,
     /// The place of each write.
     pub writes_at: Vec<Place>,
+    /// Labels that the script gave it; none where it failed.
+    pub tags: Vec<String>,
     pub log: Vec<LogLine>,
     pub usage: Usage,
 }
@@ -63,9 +65,33 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "effect", rename_all = "snake_case")]
 pub enum Effect {
-    Forward { to: ForwardTo, headers: Vec<(String, String)> },
-    Webhook { target: WebhookTarget, method: String, headers: Vec<(String, String)>, body: String },
-    Store { mailbox: Option<String>, retention_secs: Option<u64> },
+    Forward {
+        to: ForwardTo,
+        headers: Vec<(String, String)>,
+    },
+    Webhook {
+        target: WebhookTarget,
+        method: String,
+        headers: Vec<(String, String)>,
+        body: String,
+    },
+    Store {
+        mailbox: Option<String>,
+        retention_secs: Option<u64>,
+    },
+    /// For what is forwarded after it; `None`: the field is taken out.
+    Header {
+        name: String,
+        value: Option<String>,
+    },
+}
+
+impl Effect {
+    /// Whether it says what becomes of the message.
+    #[must_use]
+    pub fn decides(&self) -> bool {
+        !matches!(self, Self::Header { .. })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -253,16 +253,21 @@ impl Ended {
 
 /// Failed before Defer before Reject; then the effects, then `drop()`, then nothing at all.
 fn outcome(result: Result<(), String>, state: State, usage: Usage) -> Outcome {
-    let State { reject, defer, drop, effects, kv, log, .. } = state;
+    let State { reject, defer, drop, effects, kv, log, mut tags, .. } = state;
+    if result.is_err() {
+        tags.clear();
+    }
     let (reads, writes, writes_at) = (kv.reads, kv.writes, kv.writes_at);
     let (verdict, effects, writes) = match (result, defer, reject) {
         (Err(error), ..) => (Verdict::Failed { error }, Vec::new(), Vec::new()),
         (Ok(()), Some((reply, at)), _) => (Verdict::Defer { reply, at }, Vec::new(), Vec::new()),
         (Ok(()), None, Some((reply, at))) => (Verdict::Reject { reply, at }, Vec::new(), writes),
-        (Ok(()), None, None) if !effects.is_empty() => (Verdict::Accept, effects, writes),
+        (Ok(()), None, None) if effects.iter().any(|(effect, _)| effect.decides()) => {
+            (Verdict::Accept, effects, writes)
+        }
         (Ok(()), None, None) => (drop.map_or(Verdict::Undecided, |at| Verdict::Drop { at }), effects, writes),
     };
-    Outcome { verdict, effects, reads, writes, writes_at, log, usage }
+    Outcome { verdict, effects, reads, writes, writes_at, tags, log, usage }
 }
 
 fn rcpt_outcome(result: Result<(), String>, state: State, usage: Usage, call: &RcptCall) -> RcptOutcome {

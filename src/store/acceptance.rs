@@ -101,6 +101,9 @@ pub struct RelayTask {
     /// Fields the worker added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+    /// Where in the octets as received fields stand that the worker removed or replaced: from, and up to. In order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<(usize, usize)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -181,7 +184,10 @@ impl Delivery {
             headers.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>()).sum::<usize>()
         };
         let task = match &self.task {
-            Task::Relay(task) => task.recipient.as_str().len() + task.original.as_str().len() + fields(&task.headers),
+            Task::Relay(task) => {
+                let removed = size_of_val(task.removed.as_slice());
+                task.recipient.as_str().len() + task.original.as_str().len() + fields(&task.headers) + removed
+            }
             Task::Webhook(task) => {
                 let body = if let WebhookBody::Json(text) = &task.body { text.len() } else { 0 };
                 task.url.len() + fields(&task.headers) + body

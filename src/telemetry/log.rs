@@ -197,6 +197,7 @@ fn decided(event: &Event, decision: &Decision) {
         verdict = decision.verdict.as_str(),
         place = decision.place.as_deref(),
         effects = decision.effects.len(),
+        tags = (!decision.tags.is_empty()).then(|| decision.tags.join(",")),
         micros = decision.micros,
         runs = decision.runs,
         "decided"

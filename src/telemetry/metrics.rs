@@ -418,6 +418,7 @@ mod tests {
             verdict: "store (the worker decided nothing)".to_owned(),
             place: None,
             effects: Vec::new(),
+            tags: Vec::new(),
             operations: 1,
             micros: 1,
             runs: 1,

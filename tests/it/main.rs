@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod changes;
 mod command_line;
 mod decide;
 mod deliver;

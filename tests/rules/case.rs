@@ -282,6 +282,7 @@ fn show(lines: &mut Vec<String>, outcome: &Outcome) {
         Verdict::Failed { error } => format!("failed {error}"),
     });
     lines.extend(outcome.effects.iter().map(shown_effect));
+    lines.extend(outcome.tags.iter().map(|tag| format!("tag {tag}")));
     lines.extend(outcome.reads.iter().take(MAX_READS_SHOWN).map(shown_read));
     if let Some(more @ 1..) = outcome.reads.len().checked_sub(MAX_READS_SHOWN) {
         lines.push(format!("and {more} more reads"));
@@ -340,6 +341,8 @@ fn shown_effect((effect, at): &(Effect, Place)) -> String {
             };
             format!("webhook {method} {target}{} {body}, {at}", fields(headers))
         }
+        Effect::Header { name, value: Some(value) } => format!("set {name}: {value}, {at}"),
+        Effect::Header { name, value: None } => format!("remove {name}, {at}"),
         Effect::Store { mailbox, retention_secs } => {
             format!("store mailbox={mailbox:?} retention={retention_secs:?}, {at}")
         }

@@ -151,6 +151,7 @@ pub fn relay(due: Timestamp) -> NewDelivery {
             orcpt: None,
             via: None,
             headers: Vec::new(),
+            removed: Vec::new(),
         }),
         destination: "mx:example.com".to_owned(),
         due,

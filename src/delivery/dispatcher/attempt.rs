@@ -202,7 +202,12 @@ impl Scene<'_> {
         let letter = Letter {
             envelope: body.envelope.clone(),
             recipients: tasks.iter().map(|task| rcpt(task)).collect(),
-            content: Content { added: added(&first.headers), head: body.head.clone(), raw: body.raw.clone() },
+            content: Content {
+                added: added(&first.headers),
+                head: body.head.clone(),
+                raw: body.raw.clone(),
+                removed: first.removed.clone(),
+            },
         };
         let relay = Relay { config: &self.config, dns: &parts.dns, tls, network: &parts.network };
         let reuse = kept.filter(|kept| kept.hop == hop).map(|kept| kept.connection);

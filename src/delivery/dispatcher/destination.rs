@@ -315,10 +315,12 @@ impl Pace {
     }
 }
 
-/// Whether one transaction can carry both: one message with the same fields before it.
+/// Whether one transaction can carry both: one message with the same fields added and removed.
 fn travel_together(one: &Delivery, other: &Delivery) -> bool {
     match (&one.task, &other.task) {
-        (Task::Relay(a), Task::Relay(b)) => one.key.message == other.key.message && a.headers == b.headers,
+        (Task::Relay(a), Task::Relay(b)) => {
+            one.key.message == other.key.message && a.headers == b.headers && a.removed == b.removed
+        }
         _ => false,
     }
 }
@@ -344,6 +346,7 @@ mod tests {
             orcpt: None,
             via: None,
             headers: Vec::new(),
+            removed: Vec::new(),
         };
         Delivery {
             key: DeliveryKey { message: MessageId::new(NOW, message), n },
@@ -392,14 +395,18 @@ mod tests {
 
     #[test]
     fn fields_that_differ_part_a_message() {
-        let destination = Destination::new("mx:example.net".into());
-        offer(&destination, 1, 0);
-        let mut other = delivery(1, 1);
-        if let Task::Relay(task) = &mut other.task {
-            task.headers.push(("X-Team".into(), "sales".into()));
+        let adds: fn(&mut RelayTask) = |task| task.headers.push(("X-Team".into(), "sales".into()));
+        let removes: fn(&mut RelayTask) = |task| task.removed.push((0, 12));
+        for differ in [adds, removes] {
+            let destination = Destination::new("mx:example.net".into());
+            offer(&destination, 1, 0);
+            let mut other = delivery(1, 1);
+            if let Task::Relay(task) = &mut other.task {
+                differ(task);
+            }
+            destination.offer(held(other), 2, PLENTY, NOW);
+            assert_eq!(destination.take().unwrap().len(), 1);
         }
-        destination.offer(held(other), 2, PLENTY, NOW);
-        assert_eq!(destination.take().unwrap().len(), 1);
     }
 
     #[test]

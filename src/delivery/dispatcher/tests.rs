@@ -144,6 +144,7 @@ async fn a_message_whose_segment_is_missing_is_a_fault_and_stays_queued() {
         orcpt: None,
         via: None,
         headers: Vec::new(),
+        removed: Vec::new(),
     };
     house.accept(Task::Relay(task)).await;
     house.store.close().await;

@@ -132,6 +132,7 @@ fn accepted(report: &Report<'_>) -> Acceptance {
         orcpt: None,
         via: None,
         headers: Vec::new(),
+        removed: Vec::new(),
     };
     let destination = report.config.relay_queue(report.sender, None);
     let reply = Reply::new(250, 0, 0, format!("Written here, a notice about {}", report.message));

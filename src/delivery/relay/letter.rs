@@ -4,6 +4,7 @@
 //! RFC 3461 (DSN parameters, xtext).
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use bytes::Bytes;
 use mail_builder::headers::Header as _;
@@ -37,6 +38,8 @@ pub struct Content {
     pub added: Vec<u8>,
     pub head: Bytes,
     pub raw: Raw,
+    /// Where in `raw` fields stand that the worker took out: from, and up to. In order.
+    pub removed: Vec<(usize, usize)>,
 }
 
 /// A worker's fields, as they stand before the message: ASCII as it is, all else in encoded words (RFC 2047).
@@ -60,7 +63,15 @@ pub fn added(fields: &[(String, String)]) -> Vec<u8> {
 impl Content {
     #[must_use]
     pub fn size(&self) -> usize {
-        self.added.len() + self.head.len() + self.raw.len()
+        self.added.len() + self.head.len() + self.kept().map(|piece| piece.len()).sum::<usize>()
+    }
+
+    /// What of `raw` goes out.
+    pub fn kept(&self) -> impl Iterator<Item = Range<usize>> {
+        let length = self.raw.len();
+        let starts = std::iter::once(0).chain(self.removed.iter().map(|(_, end)| *end));
+        let ends = self.removed.iter().map(|(start, _)| *start).chain(std::iter::once(length));
+        starts.zip(ends).map(move |(start, end)| start..end.min(length)).filter(|piece| !piece.is_empty())
     }
 
     fn is_ascii(&self) -> bool {
@@ -275,12 +286,32 @@ mod tests {
         assert!(out.ends_with("?=\r\n") && out.is_ascii(), "{out}");
     }
 
+    #[test]
+    fn what_was_taken_out_is_neither_sent_nor_counted() {
+        let raw = Bytes::from_static(b"A: 1\r\nB: 2\r\nC: 3\r\n\r\nx\r\n");
+        let kept = |removed: Vec<(usize, usize)>| {
+            let content = Content { added: Vec::new(), head: Bytes::new(), raw: raw.clone().into(), removed };
+            let text =
+                content.kept().map(|piece| String::from_utf8_lossy(&raw[piece]).into_owned()).collect::<String>();
+            assert_eq!(text.len(), content.size());
+            text
+        };
+        assert_eq!(kept(vec![]), "A: 1\r\nB: 2\r\nC: 3\r\n\r\nx\r\n");
+        assert_eq!(kept(vec![(0, 6), (12, 18)]), "B: 2\r\n\r\nx\r\n");
+        assert_eq!(kept(vec![(0, 18)]), "\r\nx\r\n");
+        assert_eq!(kept(vec![(0, raw.len())]), "");
+    }
+
     fn letter(sender: &str, recipient: &str) -> Letter {
         let envelope = Envelope { sender: Address::parse(sender).ok(), ..Envelope::default() };
         let address = Address::parse(recipient).unwrap();
         let recipients = vec![Rcpt { address, notify: Notify::default(), orcpt: None }];
-        let content =
-            Content { added: Vec::new(), head: Bytes::new(), raw: Bytes::from_static(b"A: b\r\n\r\nc\r\n").into() };
+        let content = Content {
+            added: Vec::new(),
+            head: Bytes::new(),
+            raw: Bytes::from_static(b"A: b\r\n\r\nc\r\n").into(),
+            removed: vec![],
+        };
         Letter { envelope, recipients, content }
     }
 

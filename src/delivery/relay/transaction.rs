@@ -2,6 +2,7 @@
 //!
 //! Pipelined where offered (RFC 2920): envelope and DATA in one write. Standards: RFC 5321 §3.3, §4.2; RFC 2033 (LMTP).
 
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -212,9 +213,11 @@ impl Exchange<'_> {
         let mut writing = Writing { connection, limit, stuffing: Stuffing::default(), gathered };
         writing.piece(&content.added).await?;
         writing.piece(&content.head).await?;
-        match &content.raw {
-            Raw::Here(octets) => writing.piece(octets).await?,
-            Raw::Stored(stored) => writing.stored(stored).await?,
+        for kept in content.kept() {
+            match &content.raw {
+                Raw::Here(octets) => writing.piece(octets.get(kept).unwrap_or_default()).await?,
+                Raw::Stored(stored) => writing.stored(stored, kept).await?,
+            }
         }
         writing.end().await
     }
@@ -297,16 +300,16 @@ impl Writing<'_> {
     }
 
     /// What can't be read ends the connection without a dot: half a message must never look like one (RFC 5321 §4.1.1.4).
-    async fn stored(&mut self, stored: &Stored) -> Result<(), Failure> {
-        let (mut at, mut spare) = (0, Vec::new());
-        let mut reading = Some(read(stored, at, std::mem::take(&mut spare)));
+    async fn stored(&mut self, stored: &Stored, piece: Range<usize>) -> Result<(), Failure> {
+        let (mut at, mut spare) = (piece.start, Vec::new());
+        let mut reading = Some(read(stored, at..piece.end, std::mem::take(&mut spare)));
         while let Some(block) = reading.take() {
             let block = block.await.map_err(|error| unread(&error.to_string()))?;
             let block = block.map_err(|error| unread(&error.to_string()))?;
             let block = block.map_err(|error| unread(&stored.unreadable(&error).to_string()))?;
             at += block.len();
-            if at < stored.len() {
-                reading = Some(read(stored, at, std::mem::take(&mut spare)));
+            if at < piece.end {
+                reading = Some(read(stored, at..piece.end, std::mem::take(&mut spare)));
             }
             self.piece(&block).await?;
             spare = block;
@@ -324,12 +327,16 @@ fn unread(why: &str) -> Failure {
     Failure::later(Side::Ours, "4.3.0", format!("the message can't be read: {why}"))
 }
 
-/// The next octets from the `at`th on, into `block`.
-fn read(stored: &Stored, at: usize, mut block: Vec<u8>) -> JoinHandle<Result<std::io::Result<Vec<u8>>, Unfinished>> {
+/// The first octets of `piece`, into `block`.
+fn read(
+    stored: &Stored,
+    piece: Range<usize>,
+    mut block: Vec<u8>,
+) -> JoinHandle<Result<std::io::Result<Vec<u8>>, Unfinished>> {
     let stored = stored.clone();
     tokio::spawn(aside::run(move || {
-        block.resize(BLOCK.min(stored.len().saturating_sub(at)), 0);
-        stored.read_at(at, &mut block)?;
+        block.resize(BLOCK.min(piece.len()), 0);
+        stored.read_at(piece.start, &mut block)?;
         Ok(block)
     }))
 }
@@ -344,9 +351,10 @@ mod tests {
     use crate::delivery::relay::letter::{Content, Rcpt};
     use crate::mail::{Address, Envelope, Notify};
 
-    fn letter(raw: Raw) -> Letter {
+    fn letter(raw: Raw, removed: Vec<(usize, usize)>) -> Letter {
         let address = Address::parse("b@example.net").unwrap();
-        let content = Content { added: b"X-A: 1\r\n".to_vec(), head: Bytes::from_static(b"Received: x\r\n"), raw };
+        let head = Bytes::from_static(b"Received: x\r\n");
+        let content = Content { added: b"X-A: 1\r\n".to_vec(), head, raw, removed };
         let recipients = vec![Rcpt { address, notify: Notify::default(), orcpt: None }];
         Letter { envelope: Envelope::default(), recipients, content }
     }
@@ -369,10 +377,14 @@ mod tests {
     }
 
     async fn sent(raw: Raw) -> (Sent, Vec<u8>) {
+        sent_without(raw, Vec::new()).await
+    }
+
+    async fn sent_without(raw: Raw, removed: Vec<(usize, usize)>) -> (Sent, Vec<u8>) {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let peer = tokio::spawn(takes_all(theirs));
         let mut connection = Connection::new(Box::new(ours), "peer".to_owned());
-        let sent = send(&mut connection, &letter(raw), &Config::default().relay.timeouts).await;
+        let sent = send(&mut connection, &letter(raw, removed), &Config::default().relay.timeouts).await;
         drop(connection);
         (sent, peer.await.unwrap())
     }
@@ -387,6 +399,16 @@ mod tests {
         let (stored, content) = sent(Raw::in_file(&octets, 0)).await;
         assert!(here.results[0].is_ok() && stored.results[0].is_ok() && stored.broken.is_none());
         assert!(content == expected && expected.len() > octets.len());
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_out_stays_out_wherever_it_lies() {
+        let octets: Vec<u8> = b".a\r\nbc\r\n".iter().copied().cycle().take(3 * BLOCK).collect();
+        let removed = vec![(0, 4), (BLOCK, BLOCK + 8), (2 * BLOCK + 4, 3 * BLOCK)];
+        let (_, expected) = sent_without(Bytes::from(octets.clone()).into(), removed.clone()).await;
+        let (sent, content) = sent_without(Raw::in_file(&octets, 0), removed).await;
+        assert!(sent.broken.is_none() && content == expected);
+        assert!(content.starts_with(b"X-A: 1\r\nReceived: x\r\nbc\r\n..a\r\n") && content.len() < 3 * BLOCK);
     }
 
     #[tokio::test]

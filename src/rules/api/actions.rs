@@ -121,9 +121,21 @@ fn field(name: &str, value: &Dynamic) -> Result<(String, String), String> {
     if !prefixed {
         return Err(format!("the header field {name:?} is protected: only X- fields can be added"));
     }
-    if name.len() > MAX_NAME || !name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':') {
+    field_name(name)?;
+    Ok((name.to_owned(), field_value(name, value)?))
+}
+
+/// Whether a header field can be called that (RFC 5322 §3.6.8).
+pub(super) fn field_name(name: &str) -> Result<(), String> {
+    let well_formed = name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':');
+    if name.is_empty() || name.len() > MAX_NAME || !well_formed {
         return Err(format!("{name:?} is no name of a header field"));
     }
+    Ok(())
+}
+
+/// What a header field may hold, on one line.
+pub(super) fn field_value(name: &str, value: &Dynamic) -> Result<String, String> {
     let text = match value.as_immutable_string_ref() {
         Ok(text) => text.to_string(),
         Err(_) if value.is_int() || value.is_float() || value.is_bool() => value.to_string(),
@@ -135,7 +147,7 @@ fn field(name: &str, value: &Dynamic) -> Result<(String, String), String> {
     if text.len() > MAX_VALUE {
         return Err(format!("the header field {name} is at most {MAX_VALUE} octets, this has {}", text.len()));
     }
-    Ok((name.to_owned(), text))
+    Ok(text)
 }
 
 fn store(context: NativeCallContext, message: &mut MessageView, options: Map) -> ScriptResult<()> {

@@ -10,6 +10,7 @@ pub mod address;
 pub mod answer;
 pub mod attachment;
 pub mod bounds;
+pub mod changes;
 pub mod context;
 pub mod env;
 pub mod headers;
@@ -20,6 +21,7 @@ pub mod octets;
 pub mod options;
 pub mod run;
 pub mod session;
+pub mod tags;
 pub mod value;
 
 /// Registers everything with the engine.
@@ -27,6 +29,7 @@ pub fn register(engine: &mut rhai::Engine) {
     actions::register(engine);
     address::register(engine);
     attachment::register(engine);
+    changes::register(engine);
     context::register(engine);
     env::register(engine);
     headers::register(engine);
@@ -35,4 +38,5 @@ pub fn register(engine: &mut rhai::Engine) {
     message::register(engine);
     octets::register(engine);
     session::register(engine);
+    tags::register(engine);
 }

@@ -72,6 +72,10 @@ pub struct State {
     pub kv: Staging,
     pub log: Vec<LogLine>,
     pub notes: Map,
+    /// Labels, each once.
+    pub tags: Vec<String>,
+    /// How many places of the message fields are taken out of.
+    pub places: usize,
 }
 
 /// What a run is started with.

@@ -24,9 +24,6 @@ const LATER: &[(&str, &[&str])] = &[
         &[
             "reply",
             "quarantine",
-            "tag",
-            "set_header",
-            "remove_header",
             "to_payload",
             "auth",
             "spam",

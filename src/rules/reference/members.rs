@@ -130,6 +130,13 @@ const DECISIONS: Section = (
             "refuses it for good: `550 5.7.1 text`, or as in `(554, \"5.7.26\", text)`",
         ),
         Member(&["message.defer(text)"], "", "`451 4.7.1 text`: the sender tries again"),
+        Member(
+            &["message.set_header(name, value)", "message.remove_header(name)"],
+            "",
+            "for the forwards after it: every field of that name makes way for this one, or is left out. `Received`, \
+             signatures, `Content-` fields and the like are protected; the trace says whose DKIM signature it breaks",
+        ),
+        Member(&["message.tag(name)"], "", "a label in the trace, to 50 characters, at most 20 of them"),
         Member(&["message.drop()"], "", "accepts it, and does nothing more than was asked for beside"),
         Member(
             &["message.store()", "message.store(options)"],

@@ -87,7 +87,7 @@ fn lines(input: &[u8], how: How) -> Vec<u8> {
 
 /// What was taken comes out of another server as it is, by way of our client.
 fn sent_on(text: &Bytes) {
-    let content = Content { added: Vec::new(), head: Bytes::new(), raw: text.clone() };
+    let content = Content { added: Vec::new(), head: Bytes::new(), raw: text.clone(), removed: Vec::new() };
     let wire: Vec<u8> = Stuffed::new(&content).collect::<Vec<_>>().concat();
     let how = How { chunks: false, repair: false, limit: u64::MAX, seed: 0 };
     let (used, taken) = decode(&wire, how, |_| usize::MAX);

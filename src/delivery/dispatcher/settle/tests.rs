@@ -42,6 +42,7 @@ fn task(notify: Notify) -> RelayTask {
         orcpt: None,
         via: None,
         headers: Vec::new(),
+        removed: Vec::new(),
     }
 }
 
