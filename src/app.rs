@@ -471,6 +471,7 @@ fn decided(judged: intake::decide::Judged) -> Decided {
     match &judged.fate {
         Fate::Accept => Decided::Done {
             deliveries: judged.deliveries,
+            quarantined: judged.outcome == store::MessageOutcome::Quarantined,
             keep: Some(Keep { until: judged.keep_until, mailbox: judged.mailbox })
                 .filter(|keep| *keep != Keep::default()),
             kv_reads: judged.reads,
@@ -480,6 +481,7 @@ fn decided(judged: intake::decide::Judged) -> Decided {
         // The sender has read 250 long since: a notice is the only way left to tell it.
         Fate::Reject(reply) => Decided::Done {
             deliveries: vec![intake::notice(&judged.recipient, reply, clock::now())],
+            quarantined: false,
             keep: None,
             kv_reads: judged.reads,
             kv_writes: judged.writes,

@@ -170,7 +170,7 @@ pub struct Decision {
     pub recipient: Address,
     /// `worker rules/main.rhai`, `route 3 (billing@example.com)`, `postmaster`.
     pub by: String,
-    /// accept, reject, defer, drop, store, fail; what explains it may follow a blank ([`Decision::word`]).
+    /// accept, reject, defer, drop, store, quarantine, fail; what explains it may follow a blank ([`Decision::word`]).
     pub verdict: String,
     /// The line whose action settled it: `rules/main.rhai:21:9`.
     pub place: Option<String>,

@@ -6,13 +6,14 @@ use crate::kv;
 use crate::store::QueueFilter;
 
 /// What `tail --outcome` takes.
-pub const OUTCOMES: [&str; 8] =
-    ["accepted", "rejected", "deferred", "dropped", "stored", "failed", "delivered", "later"];
+pub const OUTCOMES: [&str; 9] =
+    ["accepted", "rejected", "deferred", "dropped", "stored", "quarantined", "failed", "delivered", "later"];
 
 pub const STATUS: &str = "/v1/status";
 pub const TAIL: &str = "/v1/tail";
 pub const QUEUE_RETRY: &str = "/v1/queue/retry";
 pub const QUEUE_DROP: &str = "/v1/queue/drop";
+pub const RELEASE: &str = "/v1/messages/release";
 pub const KV: &str = "/v1/kv";
 pub const BACKUP: &str = "/v1/backup";
 

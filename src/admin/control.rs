@@ -18,7 +18,7 @@ use super::api::{self, ApiError, BackupTo, Changed, KvWrites, Listening, QueueCh
 use super::tail::Follow;
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
-use crate::store::{QueueFilter, Store, StoreError};
+use crate::store::{Discharge, QueueFilter, Store, StoreError};
 
 /// What the routes work on.
 #[derive(Debug, Clone)]
@@ -34,6 +34,7 @@ pub fn router(control: Control) -> Router {
         .route(api::TAIL, get(tail))
         .route(api::QUEUE_RETRY, post(queue_retry))
         .route(api::QUEUE_DROP, post(queue_drop))
+        .route(api::RELEASE, post(release))
         .route(api::KV, post(kv_write))
         .route(api::BACKUP, post(backup))
         .fallback(nothing_there)
@@ -127,6 +128,13 @@ async fn queue_drop(
     let detail = describe(&filter);
     let deliveries = control.store.queue_drop(filter, clock::now()).await?;
     control.tell("queue drop", format!("{deliveries} deliveries {detail}"));
+    Ok(Json(Changed { deliveries }))
+}
+
+async fn release(State(control): State<Control>, Asked(release): Asked<Discharge>) -> Result<Json<Changed>, Refused> {
+    let id = release.id;
+    let deliveries = control.store.release(release).await?;
+    control.tell("release", format!("message {id}: {deliveries} deliveries"));
     Ok(Json(Changed { deliveries }))
 }
 

@@ -85,6 +85,7 @@ fn outcomes(kind: &Kind) -> Vec<&'static str> {
             "defer" => vec!["deferred"],
             "drop" => vec!["dropped"],
             "store" => vec!["stored"],
+            "quarantine" => vec!["quarantined"],
             "fail" => vec!["failed"],
             _ => vec!["accepted"],
         },

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::event::Bus;
 use crate::kv;
-use crate::store::{QueueFilter, Reader, Store};
+use crate::store::{Discharge, QueueFilter, Reader, Store};
 
 /// Who makes a change.
 pub enum Writer {
@@ -50,6 +50,13 @@ impl Writer {
         match self {
             Self::Server(server) => server.change(api::QUEUE_DROP, QueueChange { filter, all }).await,
             Self::Own(store) => Ok(store.queue_drop(filter, clock::now()).await?),
+        }
+    }
+
+    pub async fn release(&self, release: Discharge) -> Result<u64, Failure> {
+        match self {
+            Self::Server(server) => Ok(server.post::<_, Changed>(api::RELEASE, &release).await?.deliveries),
+            Self::Own(store) => Ok(store.release(release).await?),
         }
     }
 

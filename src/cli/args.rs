@@ -275,6 +275,21 @@ Examples:
     },
     /// The message's bytes as they were received
     Raw { id: MessageId },
+    /// Let a message out of its quarantine
+    #[command(after_help = "\
+Each recipient for whom the worker put it there gets it by `[relay]`, or by `--to` somebody else does. Each goes out once;
+the worker isn't asked again.
+
+Examples:
+  mailworker messages release 01JDEXAMPLE00000000000000A --to team@example.net")]
+    Release {
+        id: MessageId,
+        /// An address or a `[[destination]]`, in place of the recipients
+        #[arg(long, value_name = "ADDRESS|NAME")]
+        to: Vec<String>,
+        #[command(flatten)]
+        machine: Machine,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -288,7 +303,7 @@ pub struct MessageList {
     /// Part of the subject
     #[arg(long, value_name = "TEXT")]
     pub subject: Option<String>,
-    /// accepted, stored, dropped, rejected, deferred or authored (our own notices)
+    /// accepted, stored, dropped, rejected, deferred, quarantined or authored (our own notices)
     #[arg(long, value_parser = outcome)]
     pub outcome: Option<MessageOutcome>,
     /// Received within this time: `2h`, `3days`
@@ -355,7 +370,7 @@ pub struct Limit {
 
 fn outcome(text: &str) -> Result<MessageOutcome, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
-        .map_err(|_| "expected accepted, stored, dropped, rejected, deferred or authored".to_owned())
+        .map_err(|_| "expected accepted, stored, dropped, rejected, deferred, quarantined or authored".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

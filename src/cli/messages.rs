@@ -1,13 +1,16 @@
 //! `messages`: what came in and what became of it, read beside the running server.
 
-use super::access;
-use super::args::{Common, MessageList, Messages};
+use super::access::{self, Writer};
+use super::args::{Common, Machine, MessageList, Messages};
 use super::pages::pages;
 use super::print::{self, BAD, BOLD, DIM, GOOD, NOTE, Painted, WAIT, plain, short};
 use super::{Done, Failure, configured, queue, show};
 use crate::clock;
-use crate::mail::Address;
-use crate::store::{MessageDetail, MessageFilter, MessageOutcome, MessageSummary, Reader};
+use crate::config::Config;
+use crate::event::Kind;
+use crate::intake::forward;
+use crate::mail::{Address, MessageId, Recipient};
+use crate::store::{Discharge, MessageDetail, MessageFilter, MessageOutcome, MessageSummary, Reader};
 
 pub fn run(common: &Common, verb: Messages) -> Done {
     let config = configured::load(common)?.config;
@@ -19,7 +22,47 @@ pub fn run(common: &Common, verb: Messages) -> Done {
             if machine.json { print::json(&detail) } else { one(&detail) }
         }
         Messages::Raw { id } => print::raw(&reader.body(id)?.raw),
+        Messages::Release { id, to, machine } => {
+            let release = released(&config, &reader, id, &to)?;
+            drop(reader);
+            super::runtime()?.block_on(release_by(&config, release, machine))
+        }
     }
+}
+
+async fn release_by(config: &Config, release: Discharge, machine: Machine) -> Done {
+    let writer = Writer::open(config).await?;
+    let number = writer.release(release).await;
+    writer.close().await;
+    let deliveries = number?;
+    if machine.json {
+        return print::json(&crate::admin::api::Changed { deliveries });
+    }
+    print::line(format_args!("released: {} queued", print::count(deliveries, "delivery")))
+}
+
+/// Whom it goes to: those for whom it was put into quarantine, or by `to` others in their place.
+fn released(config: &Config, reader: &Reader, id: MessageId, to: &[String]) -> Result<Discharge, Failure> {
+    let detail = reader.message(id)?;
+    if detail.summary.outcome != MessageOutcome::Quarantined {
+        let text = format!("message {id} isn't in quarantine: it is {}", name(detail.summary.outcome));
+        return Err(Failure::Failed(text));
+    }
+    let held = |recipient: &&Recipient| {
+        detail.trace.iter().any(|event| match &event.kind {
+            Kind::Decided(decision) => decision.word() == "quarantine" && decision.recipient == recipient.address,
+            _ => false,
+        })
+    };
+    let envelope = reader.body(id)?.envelope;
+    let mut recipients: Vec<&Recipient> = Vec::new();
+    for recipient in envelope.recipients.iter().filter(held) {
+        if !recipients.iter().any(|known| known.address.same_mailbox(&recipient.address)) {
+            recipients.push(recipient);
+        }
+    }
+    let deliveries = forward::released(config, &recipients, to, clock::now()).map_err(Failure::Failed)?;
+    Ok(Discharge { id, deliveries })
 }
 
 fn filter(options: &MessageList) -> MessageFilter {
@@ -90,13 +133,14 @@ fn name(outcome: MessageOutcome) -> &'static str {
         MessageOutcome::Rejected => "rejected",
         MessageOutcome::Deferred => "deferred",
         MessageOutcome::Authored => "authored",
+        MessageOutcome::Quarantined => "quarantined",
     }
 }
 
 fn style(outcome: MessageOutcome) -> anstyle::Style {
     match outcome {
         MessageOutcome::Accepted | MessageOutcome::Stored => GOOD,
-        MessageOutcome::Dropped | MessageOutcome::Deferred => WAIT,
+        MessageOutcome::Dropped | MessageOutcome::Deferred | MessageOutcome::Quarantined => WAIT,
         MessageOutcome::Rejected => BAD,
         MessageOutcome::Authored => NOTE,
     }

@@ -69,6 +69,8 @@ pub enum Decided {
     /// Commit this; the recipient is dealt with (a rejection is a `Task::Notice` among the deliveries).
     Done {
         deliveries: Vec<NewDelivery>,
+        /// What the message is by it, beside being sent.
+        quarantined: bool,
         /// How it asks the message to be kept.
         keep: Option<Keep>,
         kv_reads: Vec<kv::Read>,

@@ -85,7 +85,7 @@ fn outcome(judged: &[Judged], accepted: bool, deferred: bool) -> MessageOutcome 
         return if deferred { MessageOutcome::Deferred } else { MessageOutcome::Rejected };
     }
     let has = |wanted| judged.iter().any(|one| one.fate == Fate::Accept && one.outcome == wanted);
-    [MessageOutcome::Accepted, MessageOutcome::Stored]
+    [MessageOutcome::Quarantined, MessageOutcome::Accepted, MessageOutcome::Stored]
         .into_iter()
         .find(|wanted| has(*wanted))
         .unwrap_or(MessageOutcome::Dropped)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::changes::{self, Changes};
+use super::forward;
 use super::recipient::is_postmaster;
 use super::snapshot::Snapshot;
 use crate::clock::{self, Instant};
@@ -15,7 +16,7 @@ use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
 use crate::rules::outcome::{Effect, ForwardTo, LogLine, Place, WebhookTarget};
 use crate::rules::{EmailCall, KvView, Outcome, SessionFacts, Verdict};
-use crate::store::{MessageOutcome, NewDelivery, RelayTask, Task, WebhookBody, WebhookTask};
+use crate::store::{MessageOutcome, NewDelivery, Task, WebhookBody, WebhookTask};
 
 /// Octets of a key that a line of the trace shows.
 const MAX_KEY_SHOWN: usize = 80;
@@ -46,7 +47,7 @@ pub struct Judged {
     pub fate: Fate,
     /// An earlier recipient of the same message is the same mailbox.
     pub is_repeated: bool,
-    /// Accepted, Stored or Dropped; of meaning for `Fate::Accept`.
+    /// Accepted, Stored, Dropped or Quarantined; of meaning for `Fate::Accept`.
     pub outcome: MessageOutcome,
     pub deliveries: Vec<NewDelivery>,
     pub reads: Vec<kv::Read>,
@@ -213,7 +214,7 @@ impl Judged {
         let (verdict, effects) = match &route.action {
             RouteAction::Forward { to } => {
                 for target in to {
-                    self.forward(case, &forward_target(config, target), &[]);
+                    self.forward(case, &forward::target(config, target), &[]);
                 }
                 ("accept", to.iter().map(|to| format!("forward to {to}")).collect())
             }
@@ -244,13 +245,17 @@ impl Judged {
         effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
         let operations = outcome.usage.operations;
         let tags = std::mem::take(&mut outcome.tags);
+        let why = match &outcome.verdict {
+            Verdict::Quarantine { reason, .. } => format!(" ({reason})"),
+            _ => String::new(),
+        };
         let (verdict, at) = self.take(case, outcome, call.now);
         self.push_decision(
             call.now,
             Decision {
                 recipient: self.recipient.address.clone(),
                 by: format!("worker {}", call.main),
-                verdict: verdict.to_owned(),
+                verdict: format!("{verdict}{why}"),
                 place: at.map(|at| at.to_string()),
                 effects,
                 tags,
@@ -286,6 +291,14 @@ impl Judged {
                 self.outcome = MessageOutcome::Dropped;
                 ("drop", Some(at))
             }
+            Verdict::Quarantine { at, .. } => {
+                self.writes = outcome.writes;
+                for (effect, _) in outcome.effects {
+                    self.stage(case, effect);
+                }
+                self.outcome = MessageOutcome::Quarantined;
+                ("quarantine", Some(at))
+            }
             Verdict::Reject { reply, at } => {
                 self.writes = outcome.writes;
                 self.fate = Fate::Reject(reply);
@@ -320,26 +333,10 @@ impl Judged {
     }
 
     fn forward(&mut self, case: &Case, to: &ForwardTo, headers: &[(String, String)]) {
-        let original = &self.recipient.address;
-        let (recipient, via) = match to {
-            ForwardTo::Address(address) => (address.clone(), None),
-            ForwardTo::Destination(name) => (original.clone(), Some(name.clone())),
-        };
-        // Tells us, should it come back, that it has been here (see `loops`).
-        let mut fields = vec![("Delivered-To".to_owned(), original.to_string())];
-        fields.extend_from_slice(headers);
-        fields.extend(self.changes.added());
-        let destination = case.snapshot.config.relay_queue(&recipient, via.as_deref());
-        let task = Task::Relay(RelayTask {
-            recipient,
-            original: original.clone(),
-            notify: self.recipient.notify,
-            orcpt: self.recipient.orcpt.clone(),
-            via,
-            headers: fields,
-            removed: self.changes.removed.clone(),
-        });
-        self.queue(case, task, destination);
+        let config = &case.snapshot.config;
+        let delivery = forward::delivery(config, &self.recipient, to, headers, &self.changes, case.received_at);
+        self.outcome = MessageOutcome::Accepted;
+        self.deliveries.push(delivery);
     }
 
     fn webhook(
@@ -372,13 +369,6 @@ impl Judged {
     fn queue(&mut self, case: &Case, task: Task, destination: String) {
         self.outcome = MessageOutcome::Accepted;
         self.deliveries.push(NewDelivery { task, destination, due: case.received_at });
-    }
-}
-
-fn forward_target(config: &Config, target: &str) -> ForwardTo {
-    match Address::parse(target) {
-        Ok(address) if config.destination(target).is_none() => ForwardTo::Address(address),
-        _ => ForwardTo::Destination(target.to_owned()),
     }
 }
 

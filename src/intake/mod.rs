@@ -9,6 +9,7 @@ mod changes;
 mod combine;
 pub mod decide;
 pub mod foresee;
+pub mod forward;
 pub mod headers;
 mod in_place;
 mod judge;

@@ -23,7 +23,7 @@ impl std::fmt::Display for Place {
 #[derive(Debug, Clone)]
 pub struct Outcome {
     pub verdict: Verdict,
-    /// In the order asked for; empty for Reject, Defer and Failed.
+    /// In the order asked for; empty for Reject, Defer and Failed, and of a Quarantine what says how it is kept.
     pub effects: Vec<(Effect, Place)>,
     /// To be checked when the outcome commits.
     pub reads: Vec<kv::Read>,
@@ -45,6 +45,11 @@ pub enum Verdict {
     Undecided,
     /// `drop()`, on purpose.
     Drop {
+        at: Place,
+    },
+    /// Kept, and sent nowhere until an admin lets it out.
+    Quarantine {
+        reason: String,
         at: Place,
     },
     Reject {

@@ -18,7 +18,7 @@ use super::api::{address, value};
 use super::check;
 use super::engine::{Budget, Metered, metered};
 use super::failure::describe;
-use super::outcome::Usage;
+use super::outcome::{Effect, Usage};
 use super::stack::with_room;
 use super::worker::{ARGUMENTS, Entry, Worker};
 use super::{
@@ -251,21 +251,25 @@ impl Ended {
     }
 }
 
-/// Failed before Defer before Reject; then the effects, then `drop()`, then nothing at all.
+/// Failed before Defer before Reject before Quarantine; then the effects, then `drop()`, then nothing at all.
 fn outcome(result: Result<(), String>, state: State, usage: Usage) -> Outcome {
-    let State { reject, defer, drop, effects, kv, log, mut tags, .. } = state;
+    let State { reject, defer, quarantine, drop, mut effects, kv, log, mut tags, .. } = state;
     if result.is_err() {
         tags.clear();
     }
     let (reads, writes, writes_at) = (kv.reads, kv.writes, kv.writes_at);
-    let (verdict, effects, writes) = match (result, defer, reject) {
+    if quarantine.is_some() {
+        effects.retain(|(effect, _)| matches!(effect, Effect::Store { .. }));
+    }
+    let (verdict, effects, writes) = match (result, defer, reject, quarantine) {
         (Err(error), ..) => (Verdict::Failed { error }, Vec::new(), Vec::new()),
-        (Ok(()), Some((reply, at)), _) => (Verdict::Defer { reply, at }, Vec::new(), Vec::new()),
-        (Ok(()), None, Some((reply, at))) => (Verdict::Reject { reply, at }, Vec::new(), writes),
-        (Ok(()), None, None) if effects.iter().any(|(effect, _)| effect.decides()) => {
+        (Ok(()), Some((reply, at)), ..) => (Verdict::Defer { reply, at }, Vec::new(), Vec::new()),
+        (Ok(()), None, Some((reply, at)), _) => (Verdict::Reject { reply, at }, Vec::new(), writes),
+        (Ok(()), None, None, Some((reason, at))) => (Verdict::Quarantine { reason, at }, effects, writes),
+        (Ok(()), None, None, None) if effects.iter().any(|(effect, _)| effect.decides()) => {
             (Verdict::Accept, effects, writes)
         }
-        (Ok(()), None, None) => (drop.map_or(Verdict::Undecided, |at| Verdict::Drop { at }), effects, writes),
+        (Ok(()), None, None, None) => (drop.map_or(Verdict::Undecided, |at| Verdict::Drop { at }), effects, writes),
     };
     Outcome { verdict, effects, reads, writes, writes_at, tags, log, usage }
 }

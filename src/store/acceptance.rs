@@ -54,6 +54,8 @@ pub enum MessageOutcome {
     Deferred,
     /// What we author: a notice.
     Authored,
+    /// Kept, and delivered nowhere until an admin releases it.
+    Quarantined,
 }
 
 /// What `accept` came to.
@@ -220,6 +222,14 @@ pub struct Body {
     pub client: Option<Client>,
     pub head: Bytes,
     pub raw: Raw,
+}
+
+/// A message's way out of its quarantine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Discharge {
+    pub id: MessageId,
+    pub deliveries: Vec<NewDelivery>,
 }
 
 /// How a claimed delivery ended this time.

@@ -8,9 +8,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::claims::Position;
 use super::spool::Plan;
 use super::{
-    Acceptance, Delivery, DeliveryKey, Keep, MessageOutcome, NewDelivery, Raw, Settled, Settlement, StoreError, keys,
+    Acceptance, Delivery, DeliveryKey, Discharge, Keep, MessageOutcome, NewDelivery, Raw, Settled, Settlement,
+    StoreError, keys,
 };
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::mail::{MessageId, Timestamp};
 
 pub(super) const INSERT_MESSAGE: &str = "INSERT INTO messages (id, sender, recipients, envelope, client, subject, \
@@ -36,7 +37,10 @@ pub(super) const MORE_DELIVERIES: &str =
     "UPDATE messages SET deliveries = deliveries + ?2 WHERE id = ?1 RETURNING deliveries";
 pub(super) const KEEP: &str = "UPDATE messages SET keep_until = max(coalesce(keep_until, ?2), coalesce(?2, keep_until)), \
      mailbox = coalesce(mailbox, ?3) WHERE id = ?1";
-pub(super) const OUTCOME: &str = "UPDATE messages SET outcome = ?2 WHERE id = ?1";
+/// A quarantine ends by an admin's hand alone.
+pub(super) const OUTCOME: &str = "UPDATE messages SET outcome = ?2 WHERE id = ?1 AND outcome <> 6";
+pub(super) const RELEASE: &str =
+    "UPDATE messages SET outcome = 0 WHERE id = ?1 AND outcome = 6 RETURNING segment IS NOT NULL";
 
 /// Longest text kept of an error, in octets.
 const MAX_ERROR: usize = 4096;
@@ -178,6 +182,50 @@ fn queue(
     Ok(())
 }
 
+/// Queues further deliveries of a message that is there.
+fn queue_more(
+    writing: &mut Writing<'_>,
+    message: MessageId,
+    deliveries: &[NewDelivery],
+    effects: &mut Effects,
+) -> Result<(), Refusal> {
+    if deliveries.is_empty() {
+        return Ok(());
+    }
+    let more = i64::try_from(deliveries.len()).unwrap_or(i64::MAX);
+    let all: Option<i64> = writing
+        .connection
+        .prepare_cached(MORE_DELIVERIES)?
+        .query_row(params![message.to_bytes(), more], |row| row.get(0))
+        .optional()?;
+    let all = all.ok_or_else(|| StoreError::NotFound(format!("no message {message}")))?;
+    let first = u32::try_from(all - more).map_err(|_| StoreError::Failed("too many deliveries".to_owned()))?;
+    queue(writing, (message, first), deliveries, effects)
+}
+
+/// An admin lets a message out of its quarantine, by these deliveries.
+pub(super) fn release(writing: &mut Writing<'_>, release: &Discharge) -> Result<Effects, Refusal> {
+    let id = release.id;
+    let there: Option<bool> =
+        writing.connection.prepare_cached(RELEASE)?.query_row([id.to_bytes()], |row| row.get(0)).optional()?;
+    match there {
+        Some(true) => {}
+        Some(false) => {
+            let text = format!("the octets of message {id} are no longer kept: it can't be sent on");
+            return Err(StoreError::NotFound(text).into());
+        }
+        None => return Err(StoreError::NotFound(format!("no message {id} is in quarantine")).into()),
+    }
+    let targets: Vec<String> = release.deliveries.iter().map(|delivery| delivery.task.target()).collect();
+    let kind = Kind::Admin { verb: "release".to_owned(), detail: format!("to {}", targets.join(", ")) };
+    trace(writing.connection, id, &[Event::new(writing.now, kind).of(id)])?;
+    let mut effects = Effects::default();
+    queue_more(writing, id, &release.deliveries, &mut effects)?;
+    // Nobody has it in memory: they are found as they fall due.
+    effects.cold.extend(effects.ready.drain(..).map(|delivery| Position::new(delivery.due, delivery.key)));
+    Ok(effects)
+}
+
 /// One settlement. `author`'s effects are the second ones.
 pub(super) fn settle(
     writing: &mut Writing<'_>,
@@ -194,17 +242,7 @@ pub(super) fn settle(
         return Ok((effects, None));
     }
     keys::write(writing.connection, writing.versions, &settlement.kv_writes, writing.now)?;
-    if !settlement.then.is_empty() {
-        let more = i64::try_from(settlement.then.len()).unwrap_or(i64::MAX);
-        let all: Option<i64> = writing
-            .connection
-            .prepare_cached(MORE_DELIVERIES)?
-            .query_row(params![message.to_bytes(), more], |row| row.get(0))
-            .optional()?;
-        let all = all.ok_or_else(|| StoreError::NotFound(format!("no message {message}")))?;
-        let first = u32::try_from(all - more).map_err(|_| StoreError::Failed("too many deliveries".to_owned()))?;
-        queue(writing, (message, first), &settlement.then, &mut effects)?;
-    }
+    queue_more(writing, message, &settlement.then, &mut effects)?;
     if let Some(outcome) = settlement.outcome {
         writing.connection.prepare_cached(OUTCOME)?.execute(params![message.to_bytes(), outcome.number()])?;
     }
@@ -276,6 +314,7 @@ impl MessageOutcome {
             Self::Rejected => 3,
             Self::Deferred => 4,
             Self::Authored => 5,
+            Self::Quarantined => 6,
         }
     }
 
@@ -286,6 +325,7 @@ impl MessageOutcome {
             3 => Self::Rejected,
             4 => Self::Deferred,
             5 => Self::Authored,
+            6 => Self::Quarantined,
             _ => Self::Accepted,
         }
     }
@@ -293,6 +333,6 @@ impl MessageOutcome {
     /// The sender was told 250.
     #[must_use]
     pub fn promised(self) -> bool {
-        matches!(self, Self::Accepted | Self::Stored | Self::Dropped)
+        matches!(self, Self::Accepted | Self::Stored | Self::Dropped | Self::Quarantined)
     }
 }

@@ -40,8 +40,8 @@ mod wall;
 mod writer;
 
 pub use acceptance::{
-    Acceptance, Accepted, Body, DecideTask, Delivery, DeliveryKey, Keep, MessageOutcome, NewDelivery, NoticeTask,
-    RelayTask, Settled, Settlement, Task, WebhookBody, WebhookTask,
+    Acceptance, Accepted, Body, DecideTask, Delivery, DeliveryKey, Discharge, Keep, MessageOutcome, NewDelivery,
+    NoticeTask, RelayTask, Settled, Settlement, Task, WebhookBody, WebhookTask,
 };
 
 pub use claims::Warm;
@@ -319,6 +319,17 @@ impl Store {
     /// `Failed`, `Closed`.
     pub async fn queue_drop(&self, filter: QueueFilter, now: Timestamp) -> Result<u64, StoreError> {
         self.act(queue::Verb::Discard, filter, now).await
+    }
+
+    /// Lets a message out of its quarantine. How many deliveries were queued for it.
+    ///
+    /// # Errors
+    /// `NotFound` where it isn't in one or its octets are gone; `Failed`, `Closed`.
+    pub async fn release(&self, release: Discharge) -> Result<u64, StoreError> {
+        match self.commit(Work::Discharge(release)).await? {
+            Done::Batch(count, _) => Ok(count),
+            Done::Accepted(_) => Ok(0),
+        }
     }
 
     /// Whether there is room for more mail on the disk (checked by a timer, not at each call).

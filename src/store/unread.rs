@@ -139,4 +139,4 @@ const TAKE_CLOSED: &str = "DELETE FROM counters WHERE name = 'closed' RETURNING 
 const FINGERPRINT: &str = "SELECT fingerprint FROM messages WHERE id = ?1";
 const NEWEST: &str = "SELECT max(id) FROM messages";
 const PROMISED: &str =
-    "SELECT id, fingerprint FROM messages WHERE id >= ?1 AND outcome IN (0, 1, 2) ORDER BY id DESC LIMIT ?2";
+    "SELECT id, fingerprint FROM messages WHERE id >= ?1 AND outcome IN (0, 1, 2, 6) ORDER BY id DESC LIMIT ?2";

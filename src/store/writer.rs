@@ -28,8 +28,8 @@ use super::spool::{Numbers, Spool};
 use super::tally::Tally;
 use super::unread::Unread;
 use super::{
-    Acceptance, Accepted, Body, DeliveryKey, Options, QueueFilter, Settlement, StoreError, directory, keys, log,
-    migrate, orphans, queue,
+    Acceptance, Accepted, Body, DeliveryKey, Discharge, Options, QueueFilter, Settlement, StoreError, directory, keys,
+    log, migrate, orphans, queue,
 };
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
@@ -58,6 +58,7 @@ pub(super) enum Work {
         writes: Vec<crate::kv::Write>,
         now: Timestamp,
     },
+    Discharge(Discharge),
     /// An admin's hand on a batch of the queue, past `after`.
     Queue {
         verb: queue::Verb,
@@ -516,6 +517,10 @@ impl Work {
             Self::Keys { writes, now } => {
                 keys::write(writing.connection, writing.versions, writes, *now)?;
                 Ok((Done::Batch(writes.len() as u64, None), Vec::new()))
+            }
+            Self::Discharge(release) => {
+                let effects = apply::release(writing, release)?;
+                Ok((Done::Batch(release.deliveries.len() as u64, None), vec![effects]))
             }
             Self::Queue { verb, filter, after, now } => {
                 let batch = queue::act(writing.connection, *verb, filter, *after, *now)?;

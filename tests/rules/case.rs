@@ -277,6 +277,7 @@ fn show(lines: &mut Vec<String>, outcome: &Outcome) {
         Verdict::Accept => "accept".to_owned(),
         Verdict::Undecided => "undecided".to_owned(),
         Verdict::Drop { at } => format!("drop, {at}"),
+        Verdict::Quarantine { reason, at } => format!("quarantine ({reason}), {at}"),
         Verdict::Reject { reply, at } => format!("reject {}, {at}", shown_reply(reply)),
         Verdict::Defer { reply, at } => format!("defer {}, {at}", shown_reply(reply)),
         Verdict::Failed { error } => format!("failed {error}"),

@@ -2,7 +2,9 @@
 
 use mailworker::kv::{Read, Value, Write};
 use mailworker::mail::MessageId;
-use mailworker::store::{Accepted, DeliveryKey, Keep, MessageOutcome, Settled, Settlement, Store, StoreError};
+use mailworker::store::{
+    Accepted, DeliveryKey, Discharge, Keep, MessageOutcome, Settled, Settlement, Store, StoreError,
+};
 
 use crate::harness::*;
 
@@ -160,4 +162,31 @@ async fn a_second_run_keeps_the_message_for_longer_and_names_its_mailbox() {
         store.settle(vec![done]).await.unwrap();
     }
     assert_eq!(kept(), (Some(long.as_millis()), Some("archive".to_owned())));
+}
+
+/// What else becomes of a message, its quarantine is an admin's to end, and once.
+#[tokio::test]
+async fn a_quarantine_ends_by_a_discharge_alone() {
+    let home = Home::new();
+    let store = home.open();
+    let key = {
+        let mut held = message("x");
+        held.outcome = MessageOutcome::Quarantined;
+        accept(&store, held).await;
+        store.claim(now(), 1).await.unwrap()[0].key
+    };
+    let sent = Settlement { outcome: Some(MessageOutcome::Accepted), ..settlement(key, Settled::Done) };
+    store.settle(vec![sent]).await.unwrap();
+    let outcome = async || store.message(key.message).await.unwrap().summary.outcome;
+    assert_eq!(outcome().await, MessageOutcome::Quarantined);
+
+    let discharge = Discharge { id: key.message, deliveries: vec![relay(now()), relay(now())] };
+    assert_eq!(store.release(discharge.clone()).await.unwrap(), 2);
+    assert_eq!(outcome().await, MessageOutcome::Accepted);
+    let claimed: Vec<u32> = store.claim(now(), 10).await.unwrap().iter().map(|delivery| delivery.key.n).collect();
+    assert_eq!(claimed, [1, 2]);
+    assert!(matches!(store.release(discharge.clone()).await, Err(StoreError::NotFound(_))));
+    let nobody = Discharge { id: mailworker::clock::message_id(now()), ..discharge };
+    assert!(matches!(store.release(nobody).await, Err(StoreError::NotFound(_))));
+    assert!(store.claim(now(), 10).await.unwrap().is_empty());
 }

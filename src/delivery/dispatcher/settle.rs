@@ -182,12 +182,16 @@ impl Judge<'_> {
     /// The worker's second run.
     pub(super) fn decided(&self, delivery: &Delivery, task: &DecideTask, decided: Decided) -> Settlement {
         match decided {
-            Decided::Done { deliveries, keep, kv_reads, kv_writes, mut events } => {
+            Decided::Done { deliveries, quarantined, keep, kv_reads, kv_writes, mut events } => {
                 let sends = deliveries.iter().any(|new| matches!(new.task, Task::Relay(_) | Task::Webhook(_)));
                 let mut done = self.done(delivery, Account { answer: "decided".to_owned(), ..Account::default() });
                 own(&mut events, delivery);
                 done.events.splice(0..0, events);
-                done.outcome = sends.then_some(MessageOutcome::Accepted);
+                done.outcome = if quarantined {
+                    Some(MessageOutcome::Quarantined)
+                } else {
+                    sends.then_some(MessageOutcome::Accepted)
+                };
                 Settlement { then: deliveries, keep, kv_reads, kv_writes, ..done }
             }
             Decided::Later { error, mut events } => {

@@ -20,6 +20,8 @@ use crate::rules::outcome::{Effect, ForwardTo};
 const MAX_FIELDS: usize = 50;
 const MAX_NAME: usize = 76;
 const MAX_VALUE: usize = 900;
+/// Characters of what a quarantine is for.
+const MAX_REASON: usize = 200;
 /// Octets of a mailbox's name, and the longest retention: ten years.
 const MAX_MAILBOX: usize = 100;
 const MAX_RETENTION_DAYS: u64 = 3653;
@@ -49,10 +51,23 @@ pub(super) fn register(engine: &mut Engine) {
         let at = message.run().place(&context);
         message.run().state().drop = Some(at);
     });
+    engine.register_fn("quarantine", quarantine);
     engine.register_fn("store", |context: NativeCallContext, message: &mut MessageView| {
         store(context, message, Map::new())
     });
     engine.register_fn("store", store);
+}
+
+/// The last reason given stands.
+fn quarantine(context: NativeCallContext, message: &mut MessageView, reason: ImmutableString) -> ScriptResult<()> {
+    let length = reason.chars().count();
+    if reason.trim().is_empty() || length > MAX_REASON || reason.chars().any(char::is_control) {
+        let text = format!("quarantine: the reason is one line of 1 to {MAX_REASON} characters, this has {length}");
+        return Err(refuse(&context, text));
+    }
+    let at = message.run().place(&context);
+    message.run().state().quarantine = Some((reason.to_string(), at));
+    Ok(())
 }
 
 /// The last rejection asked for stands.

@@ -29,7 +29,6 @@ pub const UNOFFERED: &[(&str, &[usize])] = &[
     ("spam", &[]),
     ("can_be_forwarded", &[]),
     ("reply_text", &[]),
-    ("quarantine", &[0, 1]),
     ("reply", &[1]),
     ("to_payload", &[0, 1]),
 ];

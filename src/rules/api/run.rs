@@ -67,6 +67,8 @@ pub struct State {
     pub reject: Option<(Reply, Place)>,
     pub defer: Option<(Reply, Place)>,
     pub drop: Option<Place>,
+    /// The reason.
+    pub quarantine: Option<(String, Place)>,
     pub redirect: Option<(Address, Place)>,
     pub effects: Vec<(Effect, Place)>,
     pub kv: Staging,

@@ -23,7 +23,6 @@ const LATER: &[(&str, &[&str])] = &[
         "message",
         &[
             "reply",
-            "quarantine",
             "to_payload",
             "auth",
             "spam",

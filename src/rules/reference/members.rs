@@ -136,6 +136,12 @@ const DECISIONS: Section = (
             "for the forwards after it: every field of that name makes way for this one, or is left out. `Received`, \
              signatures, `Content-` fields and the like are protected; the trace says whose DKIM signature it breaks",
         ),
+        Member(
+            &["message.quarantine(reason)"],
+            "",
+            "accepts it and sends nothing until `mailworker messages release ID`, for as long as `store` or the retention keeps \
+             it; KV writes stand",
+        ),
         Member(&["message.tag(name)"], "", "a label in the trace, to 50 characters, at most 20 of them"),
         Member(&["message.drop()"], "", "accepts it, and does nothing more than was asked for beside"),
         Member(

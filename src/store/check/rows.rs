@@ -15,7 +15,7 @@ pub(in crate::store) const MESSAGES: &str = "SELECT id, sender, recipients, enve
      typeof(id) = 'blob' AND length(id) = 16 AND typeof(recipients) = 'text' AND typeof(envelope) = 'text' \
      AND typeof(sender) IN ('text', 'null') AND typeof(client) IN ('text', 'null') \
      AND typeof(subject) IN ('text', 'null') AND typeof(header_from) IN ('text', 'null') \
-     AND typeof(mailbox) IN ('text', 'null') AND typeof(outcome) = 'integer' AND outcome BETWEEN 0 AND 5 \
+     AND typeof(mailbox) IN ('text', 'null') AND typeof(outcome) = 'integer' AND outcome BETWEEN 0 AND 6 \
      AND typeof(fingerprint) = 'blob' AND length(fingerprint) = 16 AND typeof(keep_until) IN ('integer', 'null') \
      AND typeof(deliveries) = 'integer' AND deliveries >= 0 AND typeof(segment) IN ('integer', 'null') \
      AND typeof(start) = 'integer' AND typeof(head_size) = 'integer' AND typeof(size) = 'integer' \
@@ -48,7 +48,7 @@ const RIGHT_TYPES: &str = "UPDATE messages SET sender = iif(typeof(sender) IN ('
      subject = iif(typeof(subject) IN ('text', 'null'), subject, NULL), \
      header_from = iif(typeof(header_from) IN ('text', 'null'), header_from, NULL), \
      mailbox = iif(typeof(mailbox) IN ('text', 'null'), mailbox, NULL), \
-     outcome = iif(typeof(outcome) = 'integer' AND outcome BETWEEN 0 AND 5, outcome, 0), \
+     outcome = iif(typeof(outcome) = 'integer' AND outcome BETWEEN 0 AND 6, outcome, 0), \
      fingerprint = iif(typeof(fingerprint) = 'blob' AND length(fingerprint) = 16, fingerprint, id), \
      keep_until = iif(typeof(keep_until) IN ('integer', 'null'), keep_until, NULL), \
      deliveries = iif(typeof(deliveries) = 'integer' AND deliveries >= 0, deliveries, 0), \

@@ -95,6 +95,10 @@ fuzz_target!(|input: &[u8]| {
         }
         Verdict::Accept => assert!(!outcome.effects.is_empty(), "{outcome:?}"),
         Verdict::Undecided | Verdict::Drop { .. } => {}
+        Verdict::Quarantine { .. } => {
+            let kept = |effect: &Effect| matches!(effect, Effect::Store { .. });
+            assert!(outcome.effects.iter().all(|(effect, _)| kept(effect)), "{outcome:?}");
+        }
     }
     for (effect, _) in &outcome.effects {
         if let Effect::Forward { headers, .. } | Effect::Webhook { headers, .. } = effect {

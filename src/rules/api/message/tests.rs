@@ -235,7 +235,6 @@ fn what_this_version_has_not_says_so() {
         "message.spam.score",
         "message.can_be_forwarded",
         "message.reply_text",
-        "message.quarantine(\"why\")",
         "message.reply(#{})",
         "message.to_payload(\"standard\")",
     ] {

@@ -1,0 +1,2 @@
+-- messages.outcome may be 6 from here on: quarantined. Nothing else changes; a program that doesn't know the value would
+-- take such a message for one that was sent on, and so must not open the store.
