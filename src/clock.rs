@@ -6,15 +6,21 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ring::rand::{SecureRandom as _, SystemRandom};
 pub use tokio::time::Instant;
 
 use crate::mail::{MessageId, Timestamp};
+use crate::rules::Seed;
 
 thread_local! {
     /// What the wall clock said at a moment, from which it is reckoned on; `None`: the system's clock is asked.
     static HELD: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
+    /// Seeds that were given out while the clock is held.
+    static SEEDS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Now, by the wall clock.
@@ -31,6 +37,7 @@ pub fn now() -> Timestamp {
 #[must_use]
 pub fn hold(now: Timestamp) -> Held {
     HELD.set(Some((now, Instant::now())));
+    SEEDS.set(0);
     Held(PhantomData)
 }
 
@@ -56,6 +63,24 @@ pub fn message_id(now: Timestamp) -> MessageId {
     MessageId::new(now, fastrand::u128(..))
 }
 
+/// What a worker's run draws its ids from: unknown to everybody else, and another one for each call.
+#[must_use]
+pub fn seed() -> Seed {
+    static SECRET: OnceLock<[u8; 32]> = OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    if is_held() {
+        return Seed::new([0; 32], SEEDS.replace(SEEDS.get() + 1));
+    }
+    let secret = SECRET.get_or_init(|| {
+        let mut secret = [0; 32];
+        if SystemRandom::new().fill(&mut secret).is_err() {
+            fastrand::fill(&mut secret);
+        }
+        secret
+    });
+    Seed::new(*secret, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// The monotonic clock that bounds a worker's run.
 #[must_use]
 pub fn run_clock() -> crate::rules::RunClock {
@@ -79,5 +104,18 @@ mod tests {
         drop(held);
         assert!(!is_held());
         assert_ne!(now(), start.plus(Duration::from_hours(30)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn seeds_differ_and_only_those_of_a_held_clock_can_be_told_beforehand() {
+        let draw = || [seed().draw(1), seed().draw(1)];
+        let held = hold(Timestamp::default());
+        let told = draw();
+        drop(held);
+        let held = hold(Timestamp::default());
+        assert_eq!(draw(), told);
+        drop(held);
+        let [first, second] = draw();
+        assert!(first != second && told[0] != told[1] && !told.contains(&first) && !told.contains(&second));
     }
 }

@@ -68,3 +68,14 @@ fn names_of_cases_are_sentences_and_come_once() {
         }
     }
 }
+
+#[test]
+fn every_example_of_a_function_is_true() {
+    let mut count = 0;
+    for example in mailworker::rules::reference::examples() {
+        count += 1;
+        let cases = case::read(&format!("== one\n--- email\nprint({example});\n--- outcome\n"));
+        assert_eq!(cases[0].run(), ["undecided", "log rules/main.rhai:2:1: true"], "{example}");
+    }
+    assert!(count > 30, "{count} examples");
+}

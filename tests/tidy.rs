@@ -417,6 +417,7 @@ fn assert_generated(file: &str, text: &str) {
 #[test]
 fn the_reference_of_rules_is_what_the_code_says() {
     assert_generated("rules/README.md", &mailworker::rules::reference::text());
+    assert_generated("rules/functions.md", &mailworker::rules::reference::functions());
 }
 
 #[test]

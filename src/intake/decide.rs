@@ -15,7 +15,7 @@ use crate::event::{Decision, Event, Kind, shown_url};
 use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
 use crate::rules::outcome::{Effect, ForwardTo, LogLine, Place, WebhookTarget};
-use crate::rules::{EmailCall, KvView, Outcome, SessionFacts, Verdict};
+use crate::rules::{EmailCall, KvView, Outcome, Seed, SessionFacts, Verdict};
 use crate::store::{MessageOutcome, NewDelivery, Task, WebhookBody, WebhookTask};
 
 /// Octets of a key that a line of the trace shows.
@@ -29,6 +29,8 @@ pub struct Case {
     pub envelope: Envelope,
     pub facts: Arc<SessionFacts>,
     pub message: Arc<Message>,
+    /// What its workers draw ids from.
+    pub seed: Seed,
 }
 
 /// What becomes of one recipient.
@@ -131,6 +133,7 @@ impl Asked {
             session: Arc::clone(&case.facts),
             message: Arc::clone(&case.message),
             now: clock::now(),
+            seed: case.seed,
         };
         Self::Worker { judged, call }
     }

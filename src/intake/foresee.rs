@@ -15,7 +15,7 @@ use super::{Notes, Snapshot, headers};
 use crate::clock;
 use crate::event::Event;
 use crate::mail::{Address, Client, Envelope, Message, Recipient, Reply};
-use crate::rules::{KvView, RcptCall, SessionFacts, Stage, StageVerdict};
+use crate::rules::{KvView, RcptCall, Seed, SessionFacts, Stage, StageVerdict};
 use crate::smtp::Answer;
 
 /// The mail that is asked about.
@@ -95,8 +95,7 @@ impl Foresight {
         if !snapshot.release.asks(stage) {
             return None;
         }
-        let notes = std::mem::take(&mut facts.notes);
-        let call = stage_call(snapshot, stage, facts.client.clone(), facts.sender.clone(), notes);
+        let call = stage_call(snapshot, stage, facts.clone(), Seed::default());
         let outcome = snapshot.release.stage(&call, kv);
         facts.notes = outcome.notes;
         self.events.extend(log_events(call.now, None, outcome.log));
@@ -113,7 +112,8 @@ impl Foresight {
             Standing::Answered(answer) => answer,
             Standing::Asks { domain, main } => {
                 let (session, recipient) = (facts.clone(), probe.recipient.clone());
-                let call = RcptCall { main, session, recipient, subaddress: domain.subaddress.clone(), now };
+                let (subaddress, seed) = (domain.subaddress.clone(), Seed::default());
+                let call = RcptCall { main, session, recipient, subaddress, now, seed };
                 let outcome = snapshot.release.rcpt_to(&call, kv);
                 facts.notes = outcome.notes;
                 self.events.extend(log_events(now, Some(&probe.recipient), outcome.log));
@@ -144,6 +144,7 @@ impl Foresight {
             envelope,
             facts: Arc::new(facts),
             message: Arc::new(Message::new(probe.raw)),
+            seed: Seed::default(),
         };
         self.refused = headers::refusal(&case);
         if self.refused.is_none() {

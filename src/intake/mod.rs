@@ -202,6 +202,7 @@ impl Intake {
                         notes: visit.notes.clone(),
                     }),
                     envelope,
+                    seed: clock::seed(),
                 };
                 self.settle(visit, &Arc::new(case), incoming, prdr).await
             }
@@ -296,6 +297,7 @@ impl Intake {
             message: Arc::new(Message::new(raw)),
             facts: Arc::new(SessionFacts { client, sender: body.envelope.sender.clone(), notes }),
             envelope: body.envelope.clone(),
+            seed: clock::seed(),
         };
         let kv = self.store.kv();
         let task = aside::run(move || {

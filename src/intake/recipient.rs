@@ -40,6 +40,7 @@ impl Intake {
             recipient: address.clone(),
             subaddress: domain.subaddress.clone(),
             now: clock::now(),
+            seed: clock::seed(),
         };
         let notes = call.session.notes.clone();
         let script = Script { name: "rcpt_to", within: Release::rcpt_to_within, whole: Release::rcpt_to };

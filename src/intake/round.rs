@@ -143,6 +143,7 @@ mod tests {
             envelope,
             facts: Arc::new(SessionFacts { client, sender: None, notes: BTreeMap::new() }),
             message: Arc::new(Message::new(bytes::Bytes::from_static(b"Subject: x\r\n\r\nhi\r\n"))),
+            seed: crate::rules::Seed::default(),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::aside;
 use crate::clock::{self, Instant};
 use crate::event::{Event, Kind};
 use crate::mail::{Address, Client, Envelope, Reply};
-use crate::rules::{KvView, Release, SessionFacts, Stage, StageCall, StageVerdict};
+use crate::rules::{KvView, Release, Seed, SessionFacts, Stage, StageCall, StageVerdict};
 use crate::smtp::Answer;
 
 impl Intake {
@@ -74,7 +74,8 @@ impl Intake {
         if !visit.snapshot.release.asks(stage) {
             return Ok(notes);
         }
-        let call = stage_call(&visit.snapshot, stage, client.clone(), sender.cloned(), notes);
+        let session = SessionFacts { client: client.clone(), sender: sender.cloned(), notes };
+        let call = stage_call(&visit.snapshot, stage, session, clock::seed());
         let script = Script { name: stage.handler(), within: Release::stage_within, whole: Release::stage };
         let outcome = self.run(visit, client.ip, call, script).await.map_err(|reply| at_stage(stage, reply))?;
         let now = clock::now();
@@ -131,16 +132,10 @@ pub(super) struct Script<C, T> {
     pub whole: fn(&Release, &C, &KvView) -> T,
 }
 
-pub(super) fn stage_call(
-    snapshot: &Snapshot,
-    stage: Stage,
-    client: Client,
-    sender: Option<Address>,
-    notes: Notes,
-) -> StageCall {
+pub(super) fn stage_call(snapshot: &Snapshot, stage: Stage, session: SessionFacts, seed: Seed) -> StageCall {
     // No recipient says whose mail it is: the first domain's separator.
     let subaddress = snapshot.config.domains.first().map(|domain| domain.subaddress.clone()).unwrap_or_default();
-    StageCall { stage, session: SessionFacts { client, sender, notes }, subaddress, now: clock::now() }
+    StageCall { stage, session, subaddress, now: clock::now(), seed }
 }
 
 /// What is said to the client; `None`: it may go on.

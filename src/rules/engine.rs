@@ -25,6 +25,8 @@ const MAX_FUNCTIONS: usize = 1000;
 pub(super) const MAX_EXPRESSION: usize = 48;
 /// Operations between two looks at the clock.
 const LOOK: u64 = 128;
+/// Octets that a function looks at for what counts as one operation.
+const STRETCH: usize = 64;
 /// Variables named between two looks at the sizes of all.
 const SIZES: u32 = 64;
 
@@ -125,6 +127,8 @@ pub(super) fn constants() -> Scope<'static> {
 #[derive(Default)]
 struct Meter {
     operations: Cell<u64>,
+    /// The operation at which the clock is looked at next.
+    next_look: Cell<u64>,
     named: Cell<u32>,
     /// How many it may use; `None`: there is no run.
     most: Cell<Option<u64>>,
@@ -149,14 +153,15 @@ impl Meter {
 
     /// Called for every operation; what it returns ends the run.
     fn tick(&self, limit: Duration) -> Option<Dynamic> {
-        let operations = self.operations.get() + 1;
+        let operations = self.operations.get().saturating_add(1);
         self.operations.set(operations);
         if let Some(most) = self.most.get().filter(|most| operations > *most) {
             return Some(self.exceed(format!("more than {most} operations")));
         }
-        if !operations.is_multiple_of(LOOK) {
+        if operations < self.next_look.get() {
             return None;
         }
+        self.next_look.set(operations.saturating_add(LOOK));
         let clock = self.clock.borrow();
         if clock.as_ref().is_none_or(|clock| clock.read() <= self.until.get()) {
             return None;
@@ -172,6 +177,16 @@ impl Meter {
 
 thread_local! {
     static METER: Meter = Meter::default();
+}
+
+/// Counts what one call of a function does at a stretch, `octets` looked at, as the operations it stands for. What that
+/// exceeds is found by the operation that comes next.
+pub(super) fn charge(octets: usize) {
+    METER.with(|meter| {
+        let stretches = u64::try_from(octets / STRETCH).unwrap_or(u64::MAX);
+        let operations = meter.operations.get().saturating_add(stretches);
+        meter.operations.set(meter.most.get().map_or(operations, |most| operations.min(most)));
+    });
 }
 
 /// What a metered run came to.
@@ -196,6 +211,7 @@ pub(super) fn metered<T>(
     METER.with(|meter| {
         let allowed = patience.unwrap_or(budget.wall_clock);
         meter.operations.set(0);
+        meter.next_look.set(LOOK);
         meter.named.set(0);
         meter.until.set(clock.map_or(Duration::ZERO, |clock| clock.read().saturating_add(allowed)));
         meter.brief.set(patience.is_some());

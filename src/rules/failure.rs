@@ -9,6 +9,7 @@ use super::api::run::{Fatal, place_at};
 use super::api::value::article;
 use super::engine::Budget;
 use super::outcome::Place;
+use super::reference::takes;
 
 /// Octets of what is said of one error.
 const MAX_TEXT: usize = 1000;
@@ -46,7 +47,7 @@ fn text(error: &EvalAltResult, budget: &Budget) -> String {
         EvalAltResult::ErrorDataTooLarge(what, _) => too_large(what, budget),
         EvalAltResult::ErrorRuntime(value, _) if value.is_unit() => "thrown without a word".to_owned(),
         EvalAltResult::ErrorRuntime(value, _) => value.to_string(),
-        EvalAltResult::ErrorFunctionNotFound(signature, _) => format!("no function {}", readable(signature)),
+        EvalAltResult::ErrorFunctionNotFound(signature, _) => not_found(signature),
         EvalAltResult::ErrorVariableNotFound(name, _) => format!("no variable {name}"),
         EvalAltResult::ErrorModuleNotFound(name, _) => format!("no module {name}"),
         EvalAltResult::ErrorMismatchDataType(expected, found, _)
@@ -67,6 +68,17 @@ fn too_large(what: &str, budget: &Budget) -> String {
     } else {
         format!("an array or blob of more than {} elements, its arrays included", budget.array_size)
     }
+}
+
+/// A function by that name there may be, with other parameters.
+fn not_found(signature: &str) -> String {
+    let signature = readable(signature);
+    let Some((takes, given)) = signature.split_once(" (").and_then(|(name, given)| Some((takes(name)?, given))) else {
+        return format!("no function {signature}");
+    };
+    let given = given.strip_suffix(')').unwrap_or(given).replace("i64", "integer").replace("f64", "float");
+    let help = if given.contains("()") { "; where () can come, as of headers.get, write value ?? \"\"" } else { "" };
+    format!("{takes}, not ({given}){help}")
 }
 
 /// `foo (message, &str | ImmutableString | String)` as its author would write it.

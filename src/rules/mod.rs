@@ -12,6 +12,7 @@ mod modules;
 pub mod outcome;
 pub mod reference;
 pub mod release;
+pub mod seed;
 mod stack;
 mod worker;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub use outcome::{Effect, Outcome, Verdict};
 pub use release::Release;
+pub use seed::Seed;
 pub use stack::THREAD as THREAD_STACK;
 
 use crate::kv;
@@ -83,6 +85,8 @@ pub struct EmailCall {
     pub message: Arc<Message>,
     /// `now` for TTLs and KV reads.
     pub now: Timestamp,
+    /// What ids are drawn from.
+    pub seed: Seed,
 }
 
 /// One call of `rcpt_to`.
@@ -93,6 +97,8 @@ pub struct RcptCall {
     pub recipient: Address,
     pub subaddress: String,
     pub now: Timestamp,
+    /// What ids are drawn from.
+    pub seed: Seed,
 }
 
 /// Where a session stands before it names a recipient: each has a handler of the first worker.
@@ -128,6 +134,7 @@ pub struct StageCall {
     /// The separator of the sender's subaddress; empty: none.
     pub subaddress: String,
     pub now: Timestamp,
+    pub seed: Seed,
 }
 
 /// What such a handler decided, and the notes as it left them.

@@ -1,15 +1,17 @@
-//! The reference of the worker API, `rules/README.md`: written from tables that stand beside the engine's own lists.
+//! The reference of the worker API, `rules/README.md` and `rules/functions.md`: written from tables that stand beside the engine's own lists.
 //!
 //! The tables hold what a person needs and an engine doesn't know (what a parameter is called, what a member is for);
 //! a test compares them with what is registered, both ways, so that neither can be without the other. Sizes come from
 //! the default [`Budget`]. `tests/tidy.rs` compares the file with [`text`] and compiles every example in it.
 
+mod functions;
 mod members;
 
 use std::fmt::Write as _;
 
 use super::api::message::UNOFFERED;
 use super::engine::Budget;
+use functions::Function;
 use members::{Member, SECTIONS};
 
 /// The whole page, in Markdown.
@@ -32,6 +34,54 @@ pub fn text() -> String {
     page.push_str(include_str!("reference/foot.md").trim_start());
     budget(&mut page);
     page
+}
+
+/// The page of the functions that belong to nothing.
+#[must_use]
+pub fn functions() -> String {
+    let mut page = include_str!("reference/functions.md").to_owned();
+    for (heading, first, rows) in functions::SECTIONS {
+        let _ = write!(page, "\n## {heading}\n{first}\n\n");
+        page.push_str("| function | gives | what it is | example |\n| --- | --- | --- | --- |\n");
+        for Function(signatures, gives, meaning, example) in *rows {
+            let signatures: Vec<String> = signatures.iter().map(|signature| format!("`{signature}`")).collect();
+            let ticks = if example.contains('`') { "`` " } else { "`" };
+            let end: String = ticks.chars().rev().collect();
+            let _ = writeln!(page, "| {} | {gives} | {meaning} | {ticks}{example}{end} |", signatures.join(", "));
+        }
+    }
+    page
+}
+
+/// What the page shows of each function, as expressions that are true.
+pub fn examples() -> impl Iterator<Item = &'static str> {
+    rows().map(|Function(.., example)| *example)
+}
+
+fn rows() -> impl Iterator<Item = &'static Function> + Clone {
+    functions::SECTIONS.iter().flat_map(|section| section.2)
+}
+
+/// Names of functions, for whoever misspells one.
+pub(super) fn function_names() -> impl Iterator<Item = &'static str> + Clone {
+    rows().filter_map(|Function(signatures, ..)| signatures.first()?.split('(').next())
+}
+
+/// How a function is called: `(text: string, pattern: string)`, each way it can be. Empty where there is none.
+pub(super) fn ways(name: &str) -> impl Iterator<Item = &'static str> + Clone {
+    let signatures = functions::named(name).map_or(&[][..], |Function(signatures, ..)| signatures);
+    signatures.iter().filter_map(|signature| signature.get(signature.find('(')?..))
+}
+
+/// How many arguments one of [`ways`] has.
+pub(super) fn arguments(way: &str) -> usize {
+    if way == "()" { 0 } else { way.split(", ").count() }
+}
+
+/// All of [`ways`], in words.
+pub(super) fn takes(name: &str) -> Option<String> {
+    let ways: Vec<&str> = ways(name).collect();
+    (!ways.is_empty()).then(|| format!("{name} takes {}", ways.join(" or ")))
 }
 
 fn budget(page: &mut String) {

@@ -360,9 +360,7 @@ fn a_message_that_is_still_being_decided_is_not_taken_twice() {
     impatient.command("DATA").expect(354);
     impatient.raw(&smtp::stuffed(&message));
     drop(impatient);
-    server.wait_until("it is being decided", || {
-        (server.metric("mailworker_in_flight_bytes", &[]) > 0.0).then_some(())
-    });
+    server.wait_until("it is being decided", || (server.metric("mailworker_in_flight_bytes", &[]) > 0.0).then_some(()));
     let reply = server.send("ann@example.org", &["support@example.com"], &message);
     reply.expect_status(451, "4.3.0");
     server.wait_event(mark, "accepted", |_| true);

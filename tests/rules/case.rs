@@ -11,8 +11,8 @@ use mailworker::mail::{Address, Client, Message, MessageId, Timestamp, Tls};
 use mailworker::rules::engine::Budget;
 use mailworker::rules::outcome::{ForwardTo, LogLine, Place, WebhookTarget};
 use mailworker::rules::{
-    Bindings, Effect, EmailCall, KvView, Outcome, RcptCall, RcptOutcome, RcptVerdict, Release, RunClock, SessionFacts,
-    Stage, StageCall, StageOutcome, StageVerdict, Verdict,
+    Bindings, Effect, EmailCall, KvView, Outcome, RcptCall, RcptOutcome, RcptVerdict, Release, RunClock, Seed,
+    SessionFacts, Stage, StageCall, StageOutcome, StageVerdict, Verdict,
 };
 
 /// 2026-11-24T09:15:02.123Z
@@ -232,7 +232,8 @@ impl Case {
         let subaddress = self.one("subaddress").unwrap_or("+").to_owned();
         let now = Timestamp::from_millis(NOW);
         if self.one("handler") == Some("rcpt_to") || self.sections.contains_key("rcpt_to") {
-            let call = RcptCall { main: MAIN.to_owned(), session: self.facts(), recipient, subaddress, now };
+            let (main, session, seed) = (MAIN.to_owned(), self.facts(), Seed::default());
+            let call = RcptCall { main, session, recipient, subaddress, now, seed };
             show_rcpt(&mut lines, &release.rcpt_to(&call, &kv));
             return lines;
         }
@@ -246,7 +247,10 @@ impl Case {
             if stage == Stage::Connect {
                 session.client.helo = None;
             }
-            show_stage(&mut lines, &release.stage(&StageCall { stage, session, subaddress, now }, &kv));
+            show_stage(
+                &mut lines,
+                &release.stage(&StageCall { stage, session, subaddress, now, seed: Seed::default() }, &kv),
+            );
             return lines;
         }
         let raw = self.sections.get("message").map_or(MESSAGE.to_owned(), |text| text.replace('\n', "\r\n"));
@@ -259,6 +263,7 @@ impl Case {
             session: Arc::new(self.facts()),
             message: Arc::new(Message::new(raw.into())),
             now,
+            seed: Seed::default(),
         };
         show(&mut lines, &release.email(&call, &kv));
         lines

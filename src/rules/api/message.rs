@@ -99,7 +99,7 @@ fn with_bare_ends(text: Option<String>) -> String {
 }
 
 /// The addresses of a field as `#{ name, address }`.
-fn mailboxes(message: &Message, field: &str, bounds: Bounds) -> Array {
+pub(super) fn mailboxes(message: &Message, field: &str, bounds: Bounds) -> Array {
     let size = |found: &Mailbox| [&found.name, &found.address].into_iter().flatten().map(String::len).sum::<usize>();
     let found = message.addresses(field).into_iter().take(MAX_MAILBOXES);
     let map = |found: Mailbox| {

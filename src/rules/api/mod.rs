@@ -13,6 +13,7 @@ pub mod bounds;
 pub mod changes;
 pub mod context;
 pub mod env;
+pub mod functions;
 pub mod headers;
 pub mod kv;
 pub mod log;
@@ -32,6 +33,7 @@ pub fn register(engine: &mut rhai::Engine) {
     changes::register(engine);
     context::register(engine);
     env::register(engine);
+    functions::register(engine);
     headers::register(engine);
     kv::register(engine);
     log::register(engine);

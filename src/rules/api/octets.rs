@@ -90,13 +90,14 @@ fn to_base64(context: &NativeCallContext, octets: &[u8]) -> ScriptResult<Immutab
 /// SHA-256 in hexadecimal.
 #[must_use]
 pub fn sha256(octets: &[u8]) -> ImmutableString {
-    use std::fmt::Write as _;
-    let digest = ring::digest::digest(&ring::digest::SHA256, octets);
-    let mut text = String::with_capacity(64);
-    for octet in digest.as_ref() {
-        let _ = write!(text, "{octet:02x}");
-    }
-    text.into()
+    hexadecimal(ring::digest::digest(&ring::digest::SHA256, octets).as_ref())
+}
+
+/// Two digits an octet, in lower case.
+#[must_use]
+pub fn hexadecimal(octets: &[u8]) -> ImmutableString {
+    let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' + half - 10 });
+    octets.iter().flat_map(|octet| [digit(octet >> 4), digit(octet & 15)]).collect::<String>().into()
 }
 
 fn length(octets: &mut Octets) -> INT {

@@ -16,7 +16,7 @@ use super::kv::Staging;
 use super::value;
 use crate::mail::{Address, Reply, Timestamp};
 use crate::rules::outcome::{Effect, LogLine, Place};
-use crate::rules::{KvView, Stage};
+use crate::rules::{KvView, Seed, Stage};
 
 /// Lines that one run may log, and octets of each.
 const MAX_LINES: usize = 100;
@@ -53,6 +53,7 @@ pub struct Run {
     /// The recipient's domain's separator; empty: no subaddresses.
     pub subaddress: String,
     pub now: Timestamp,
+    pub seed: Seed,
     pub environment: Arc<Environment>,
     pub kv: KvView,
     state: Mutex<State>,
@@ -78,6 +79,8 @@ pub struct State {
     pub tags: Vec<String>,
     /// How many places of the message fields are taken out of.
     pub places: usize,
+    /// How many ids were drawn.
+    pub drawn: u64,
 }
 
 /// What a run is started with.
@@ -86,6 +89,7 @@ pub struct Start<'a> {
     pub handler: Handler,
     pub subaddress: &'a str,
     pub now: Timestamp,
+    pub seed: Seed,
     pub environment: &'a Arc<Environment>,
     pub kv: &'a KvView,
     pub notes: &'a BTreeMap<String, Json>,
@@ -106,6 +110,7 @@ impl Run {
             handler: start.handler,
             subaddress: start.subaddress.to_owned(),
             now: start.now,
+            seed: start.seed,
             environment: Arc::clone(start.environment),
             kv: Arc::clone(start.kv),
             state: Mutex::new(State { notes, ..State::default() }),
@@ -175,6 +180,13 @@ impl Run {
             text.get(..cut).unwrap_or_default().to_owned()
         };
         state.log.push(LogLine { at, text });
+    }
+
+    /// The next of what this run draws from its seed.
+    pub fn draw(&self) -> [u8; 32] {
+        let mut state = self.state();
+        state.drawn += 1;
+        self.seed.draw(state.drawn)
     }
 
     /// Replaces `session.notes`.

@@ -12,7 +12,7 @@ use super::octets::Octets;
 use crate::kv;
 
 /// Arrays and maps inside each other.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// Octets of `raw` or of a content that a line of the log may hold; it is cut further there.
 const MAX_SHOWN: usize = 8 * 1024;
 

@@ -15,6 +15,8 @@ use super::imports::Graph;
 use super::members::Members;
 use crate::diagnostic::{Severity, suggest};
 use crate::rules::api::env::{Environment, did_you_mean};
+use crate::rules::api::functions::wrong_with_pattern;
+use crate::rules::reference;
 use crate::rules::worker::{HANDLERS, body};
 
 /// Members of the contract that this version doesn't offer.
@@ -46,6 +48,22 @@ const REFUSED: &[(&str, &str)] = &[
     ("sleep", "a run decides at once"),
     ("timestamp", "the time is ctx.now(), in milliseconds"),
     ("eval", "a worker's source is all there is"),
+];
+/// What others call a function of ours.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("base64_encode", "to_base64"),
+    ("base64_decode", "from_base64"),
+    ("btoa", "to_base64"),
+    ("atob", "from_base64"),
+    ("hex_encode", "to_hex"),
+    ("hex_decode", "from_hex"),
+    ("parse_json", "json_parse"),
+    ("encodeURIComponent", "url_encode"),
+    ("decodeURIComponent", "url_decode"),
+    ("randomUUID", "random_id"),
+    ("uuid", "random_id"),
+    ("strftime", "format_date"),
+    ("public_suffix", "org_domain"),
 ];
 /// Functions that are part of the language and registered nowhere.
 const LANGUAGE: &[&str] = &["Fn", "call", "curry", "is_shared", "is_def_var", "is_def_fn", "type_of", "print", "debug"];
@@ -150,6 +168,7 @@ impl Look<'_, '_> {
                     self.member(role, &member);
                 }
             }
+            Some(ASTNode::Expr(Expr::MethodCall(call, at))) => self.function(call, *at, true),
             Some(ASTNode::Expr(Expr::FnCall(call, at)) | ASTNode::Stmt(Stmt::FnCall(call, at))) => self.call(call, *at),
             _ => {}
         }
@@ -209,10 +228,42 @@ impl Look<'_, '_> {
             || self.locals.contains(name)
             || self.roles.params.contains(name);
         if call.is_operator_call() || !is_name || known {
+            self.function(call, at, false);
             return;
         }
-        let help = suggest(name, self.own.iter().copied()).map(|near| format!("did you mean {near}?"));
+        let elsewhere = ELSEWHERE.iter().find(|(called, _)| *called == name).map(|(_, ours)| *ours);
+        let near = suggest(name, self.own.iter().copied()).or(elsewhere);
+        let near = near.or_else(|| suggest(name, reference::function_names()));
+        let help = near.map(|near| format!("did you mean {near}?"));
         self.findings.error(self.file, at, name.len(), format!("no function {name}"), help);
+    }
+
+    /// A function of the reference: how many arguments it has, and what is wrong with a pattern that is written out. `of`:
+    /// it is called on its first one.
+    fn function(&mut self, call: &FnCallExpr, at: Position, of: bool) {
+        let name = call.name.as_str();
+        let ways = reference::ways(name);
+        if self.own.contains(name) || ways.clone().next().is_none() {
+            return;
+        }
+        // What is called on something may be the something's own.
+        if !of && !ways.clone().any(|way| reference::arguments(way) == call.args.len()) {
+            let takes = reference::takes(name).unwrap_or_default();
+            let message = match call.args.len() {
+                0 => format!("{takes}, and none is given"),
+                1 => format!("{takes}, and one is given"),
+                given => format!("{takes}, and {given} are given"),
+            };
+            self.findings.error(self.file, at, name.len(), message, None);
+            return;
+        }
+        let is_pattern = |way: &str| way.contains("pattern: string") && name.starts_with("regex_");
+        let pattern = call.args.get(usize::from(!of)).filter(|_| ways.clone().any(is_pattern));
+        if let Some(Expr::StringConstant(pattern, at)) = pattern
+            && let Some(why) = wrong_with_pattern(pattern)
+        {
+            self.findings.error(self.file, *at, pattern.chars().count() + 2, why, None);
+        }
     }
 
     /// `alias::name(…)`: looked up in the file that the alias stands for.

@@ -10,7 +10,7 @@ use super::MessageView;
 use crate::kv;
 use crate::mail::{Address, Client, Message, MessageId, Timestamp};
 use crate::rules::api::run::{self, Handler, Run, Start};
-use crate::rules::{EmailCall, KvView, SessionFacts};
+use crate::rules::{EmailCall, KvView, Seed, SessionFacts};
 
 const LETTER: &str = "From: =?utf-8?q?J=C3=BCrgen?= <J@Example.NET>\nTo: a@example.com, B <b@example.com>\n\
     Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n aus K\nReceived: one\nRECEIVED: two\nDate: Tue, 24 Nov 2026 10:00:00 +0000\n\
@@ -37,6 +37,7 @@ fn run_of(call: &EmailCall) -> Arc<Run> {
         handler: Handler::Email,
         subaddress: &call.subaddress,
         now: call.now,
+        seed: call.seed,
         environment: &Arc::default(),
         kv: &kv,
         notes: &BTreeMap::new(),
@@ -63,6 +64,7 @@ fn call(recipient: &str, sender: &str, message: Arc<Message>) -> EmailCall {
         session: Arc::new(SessionFacts { client, sender: Address::parse(sender).ok(), notes: BTreeMap::new() }),
         message,
         now: Timestamp::from_millis(1_000),
+        seed: Seed::default(),
     }
 }
 
