@@ -17,8 +17,9 @@ use crate::mail::{MessageId, Timestamp};
 use crate::rules::Seed;
 
 thread_local! {
-    /// What the wall clock said at a moment, from which it is reckoned on; `None`: the system's clock is asked.
-    static HELD: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
+    /// What the wall clock said at a moment, from which it is reckoned on, or what it says without a moment; `None`: the
+    /// system's clock is asked.
+    static HELD: Cell<Option<(Timestamp, Option<Instant>)>> = const { Cell::new(None) };
     /// Seeds that were given out while the clock is held.
     static SEEDS: Cell<u64> = const { Cell::new(0) };
 }
@@ -27,7 +28,7 @@ thread_local! {
 #[must_use]
 pub fn now() -> Timestamp {
     if let Some((then, moment)) = HELD.get() {
-        return then.plus(moment.elapsed());
+        return moment.map_or(then, |moment| then.plus(moment.elapsed()));
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -36,7 +37,15 @@ pub fn now() -> Timestamp {
 /// From here on this thread's wall clock says `now` and goes with the monotonic one, until the guard is dropped.
 #[must_use]
 pub fn hold(now: Timestamp) -> Held {
-    HELD.set(Some((now, Instant::now())));
+    HELD.set(Some((now, Some(Instant::now()))));
+    SEEDS.set(0);
+    Held(PhantomData)
+}
+
+/// From here on this thread's wall clock says `now` and stands still, until the guard is dropped.
+#[must_use]
+pub fn stop(now: Timestamp) -> Held {
+    HELD.set(Some((now, None)));
     SEEDS.set(0);
     Held(PhantomData)
 }
@@ -117,5 +126,13 @@ mod tests {
         drop(held);
         let [first, second] = draw();
         assert!(first != second && told[0] != told[1] && !told.contains(&first) && !told.contains(&second));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_stopped_stands_still() {
+        let start = Timestamp::from_millis(1_800_000_000_000);
+        let _stopped = stop(start);
+        tokio::time::advance(Duration::from_hours(30)).await;
+        assert_eq!(now(), start);
     }
 }

@@ -107,7 +107,16 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
 /// # Errors
 /// As [`build`].
 pub fn snapshot(options: &load::Options) -> Result<Snapshot, Vec<Diagnostic>> {
-    let config = Config::load(options)?.config;
+    snapshot_with(options, |_| ())
+}
+
+/// The same with a change to the configuration, which is made before the rules are bound to it.
+///
+/// # Errors
+/// As [`build`].
+pub fn snapshot_with(options: &load::Options, change: impl FnOnce(&mut Config)) -> Result<Snapshot, Vec<Diagnostic>> {
+    let mut config = Config::load(options)?.config;
+    change(&mut config);
     let mains = config.rules_mains();
     let (sources, _folders) = read_rules(&config.base_dir, &mains)?;
     let (release, _warnings) = Release::compile(&sources, &mains, bindings(&config))?;

@@ -20,6 +20,7 @@ Examples:
   mailworker dev --demo            send sample mail through the built-in rules and see what becomes of it
   mailworker init mail && cd mail  write a configuration and rules to start from
   mailworker check                 compile configuration and rules; point at what is wrong
+  mailworker test                  run the tests of the rules
   mailworker dev                   try them: SMTP on 127.0.0.1:2525, nothing leaves this machine
   mailworker serve                 receive mail
   mailworker messages list         what came in, and what became of it
@@ -72,6 +73,8 @@ pub enum Command {
     Check(Check),
     /// Where mail for an address would go, and why: nothing is sent, kept or written
     Explain(Explain),
+    /// Run the tests of rules: what is decided on a message is held against what is expected
+    Test(Test),
     /// Hand a message to a running server over SMTP and print its answers
     Send(Send),
     /// What came in, and what became of it
@@ -220,6 +223,41 @@ pub struct Explain {
     pub message: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each [[test]] has a name, a message (a file beside it, or raw), the envelope's to, and what it
+expects; it may have from, now, session, vars and kv. The rules decide as for real mail, by the
+configuration's variables, namespaces and routes, without network, server or store. A test that
+fails is shown as a comparison: - expected, + decided, and the line that decided it.
+What can be expected: connect, helo, mail_from, rcpt, error, reject, defer, drop, quarantine, header,
+forward, webhook, store, tag, kv, deleted, log.
+
+  [[test]]
+  name = \"support mail opens a ticket\"
+  message = \"fixtures/support.eml\"
+  to = \"support@example.com\"
+  expect.forward = [\"team@example.net\"]
+  expect.webhook = [{ target = \"TICKETS\", payload.type = \"email_received\" }]
+
+Examples:
+  mailworker test
+  mailworker test rules/tests/support.toml --filter ticket
+  mailworker test --junit report.xml")]
+pub struct Test {
+    /// Files of tests, or folders with them; otherwise tests/*.toml beside each `main` of the configuration
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// Only tests whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Rewrite what failing tests expect to what was decided; comments and order stay
+    #[arg(long)]
+    pub update: bool,
+    /// Write the results here as build servers read them (`JUnit` XML), too
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub junit: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

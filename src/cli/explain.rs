@@ -1,5 +1,6 @@
 //! `explain ADDRESS`: where mail for an address would go, and why. Nothing is sent, kept or written.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -12,7 +13,7 @@ use crate::event::Event;
 use crate::intake::decide::{Fate, Judged};
 use crate::intake::foresee::{Foresight, Probe, foresee};
 use crate::kv::{self, Write};
-use crate::mail::{Address, Reply, Timestamp};
+use crate::mail::{Address, Client, Reply, Timestamp};
 use crate::reload;
 use crate::rules::{KvView, Stage};
 use crate::store::Task;
@@ -33,13 +34,16 @@ pub fn run(common: &Common, options: &Explain) -> Done {
     } else {
         Arc::new(NoStore)
     };
-    let probe = Probe {
-        recipient: options.address.clone(),
-        sender,
+    let client = Client {
         ip: options.ip,
-        helo: options.helo.clone(),
-        raw: raw.into(),
+        port: 0,
+        listener: SocketAddr::new(options.ip, 0).to_string(),
+        helo: Some(options.helo.clone()),
+        esmtp: true,
+        tls: None,
+        ptr: None,
     };
+    let probe = Probe { recipient: options.address.clone(), sender, client, raw: raw.into() };
     let seen = foresee(&snapshot, probe, &kv);
     if options.machine.json { print::json(&as_json(options, &seen)) } else { tell(options, &seen) }
 }

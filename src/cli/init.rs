@@ -22,6 +22,15 @@ pub const RULES: [(&str, &str); 2] = [
     ("rules/lib/spam.rhai", include_str!("../../rules/lib/spam.rhai")),
 ];
 
+/// Tests of those rules, and the messages that they are made with.
+const TESTS: [(&str, &str); 5] = [
+    ("rules/tests/routing.toml", include_str!("../../rules/tests/routing.toml")),
+    ("rules/tests/spam.toml", include_str!("../../rules/tests/spam.toml")),
+    ("rules/tests/fixtures/support.eml", include_str!("../../rules/tests/fixtures/support.eml")),
+    ("rules/tests/fixtures/sales.eml", include_str!("../../rules/tests/fixtures/sales.eml")),
+    ("rules/tests/fixtures/spam.eml", include_str!("../../rules/tests/fixtures/spam.eml")),
+];
+
 /// Signs webhooks; the configuration names it. Its owner alone reads it.
 const KEY: &str = "webhook.key";
 
@@ -36,6 +45,7 @@ pub fn run(options: &Init) -> Done {
     let schema = serde_json::to_string_pretty(&crate::config::schema()).map_err(Failure::failed)? + "\n";
     let mut files = vec![("mailworker.toml", CONFIG), ("mailworker.schema.json", schema.as_str())];
     files.extend(RULES);
+    files.extend(TESTS);
     if options.dir.exists() && !options.dir.is_dir() {
         return Err(Failure::Failed(format!("{} is no folder", options.dir.display())));
     }
@@ -52,7 +62,7 @@ pub fn run(options: &Init) -> Done {
     }
     let change = if options.dir == Path::new(".") { String::new() } else { format!("cd {}; ", options.dir.display()) };
     print::line(format_args!(
-        "\nNext: {change}mailworker check; mailworker dev\nThen name your domains in mailworker.toml.\n\n{HAND_OVER}"
+        "\nNext: {change}mailworker check; mailworker test; mailworker dev\nThen name your domains in mailworker.toml.\n\n{HAND_OVER}"
     ))
 }
 

@@ -26,6 +26,7 @@ pub mod serve;
 pub mod show;
 pub mod store;
 pub mod tail;
+pub mod test;
 
 use std::process::ExitCode;
 
@@ -112,6 +113,7 @@ fn run(arguments: Arguments) -> Done {
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
         Command::Explain(options) => explain::run(common, &options),
+        Command::Test(options) => test::run(common, &options),
         Command::Send(options) => runtime()?.block_on(send::run(common, &options)),
         Command::Messages(verb) => messages::run(common, verb),
         Command::Log(verb) => log::run(common, verb),

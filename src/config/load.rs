@@ -211,7 +211,7 @@ fn build(text: &str, name: &str, base: &Path, machine: &Machine<'_>) -> Result<L
 }
 
 /// In the order of the file; each once.
-fn in_order(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub(super) fn in_order(mut found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     found.sort_by(|a, b| (a.line == 0, a.line, a.column, &a.message).cmp(&(b.line == 0, b.line, b.column, &b.message)));
     found.dedup();
     found

@@ -6,6 +6,7 @@
 mod check;
 mod decode;
 mod defaults;
+pub mod document;
 mod leaf;
 pub mod load;
 pub mod lookup;

@@ -73,6 +73,19 @@ pub fn decide(case: &Case, recipient: &Recipient, kv: &KvView, run: u32) -> Judg
     }
 }
 
+/// One recipient, and with it what its worker came to, where one decides.
+pub fn decide_telling(case: &Case, recipient: &Recipient, kv: &KvView) -> (Judged, Option<Outcome>) {
+    match Asked::of(case, recipient) {
+        Asked::Nobody(judged) => (judged, None),
+        Asked::Worker { judged, call } => {
+            let started = Instant::now();
+            let outcome = case.snapshot.release.email(&call, kv);
+            let told = outcome.clone();
+            (judged.by_worker(case, &call, outcome, started.elapsed(), 1), Some(told))
+        }
+    }
+}
+
 /// One recipient, where its worker comes to an end within `patience`; else nothing has happened.
 pub fn decide_within(patience: Duration, case: &Case, recipient: &Recipient, kv: &KvView, run: u32) -> Option<Judged> {
     match Asked::of(case, recipient) {

@@ -3,7 +3,6 @@
 //! The same judgement as for real mail (`stages`, `recipient`, `decide`), by a snapshot and keys that are only read. Blocks, for a
 //! worker runs.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,7 +14,8 @@ use super::{Notes, Snapshot, headers};
 use crate::clock;
 use crate::event::Event;
 use crate::mail::{Address, Client, Envelope, Message, Recipient, Reply};
-use crate::rules::{KvView, RcptCall, Seed, SessionFacts, Stage, StageVerdict};
+use crate::rules::outcome::Place;
+use crate::rules::{KvView, Outcome, RcptCall, RcptVerdict, Seed, SessionFacts, Stage, StageVerdict};
 use crate::smtp::Answer;
 
 /// The mail that is asked about.
@@ -24,9 +24,8 @@ pub struct Probe {
     pub recipient: Address,
     /// `None`: the null sender.
     pub sender: Option<Address>,
-    pub ip: IpAddr,
-    /// What the client calls itself.
-    pub helo: String,
+    /// With what it calls itself.
+    pub client: Client,
     pub raw: Bytes,
 }
 
@@ -37,12 +36,16 @@ pub struct Foresight {
     pub earlier: Option<(Stage, Reply)>,
     /// Of RCPT; `None` where it wouldn't come to that.
     pub answer: Option<Reply>,
+    /// The line of a handler that settled either.
+    pub answered_at: Option<Place>,
     /// Where RCPT was led on to.
     pub redirected: Option<Address>,
     /// What the handlers before `email` had to say.
     pub events: Vec<Event>,
     /// Of the message; `None` where it wouldn't come to that.
     pub judged: Option<Judged>,
+    /// What the worker's `email` came to, where it was asked.
+    pub outcome: Option<Outcome>,
     /// The message is refused whoever it is for: it loops.
     pub refused: Option<Reply>,
 }
@@ -50,9 +53,18 @@ pub struct Foresight {
 /// Judges `probe` by `snapshot`; keys come from `kv`.
 #[must_use]
 pub fn foresee(snapshot: &Arc<Snapshot>, probe: Probe, kv: &KvView) -> Foresight {
-    let mut foresight =
-        Foresight { earlier: None, answer: None, redirected: None, events: Vec::new(), judged: None, refused: None };
-    let mut facts = SessionFacts { client: client(&probe), sender: None, notes: Notes::new() };
+    let mut foresight = Foresight {
+        earlier: None,
+        answer: None,
+        answered_at: None,
+        redirected: None,
+        events: Vec::new(),
+        judged: None,
+        outcome: None,
+        refused: None,
+    };
+    let client = Client { helo: None, ..probe.client.clone() };
+    let mut facts = SessionFacts { client, sender: None, notes: Notes::new() };
     for stage in Stage::ALL {
         if let Some(reply) = foresight.stage(snapshot, stage, &probe, &mut facts, kv) {
             foresight.earlier = Some((stage, reply));
@@ -63,18 +75,6 @@ pub fn foresee(snapshot: &Arc<Snapshot>, probe: Probe, kv: &KvView) -> Foresight
         foresight.message(snapshot, probe, facts, kv);
     }
     foresight
-}
-
-fn client(probe: &Probe) -> Client {
-    Client {
-        ip: probe.ip,
-        port: 0,
-        listener: SocketAddr::new(probe.ip, 0).to_string(),
-        helo: None,
-        esmtp: true,
-        tls: None,
-        ptr: None,
-    }
 }
 
 impl Foresight {
@@ -89,7 +89,7 @@ impl Foresight {
     ) -> Option<Reply> {
         match stage {
             Stage::Connect => {}
-            Stage::Helo => facts.client.helo = Some(probe.helo.clone()),
+            Stage::Helo => facts.client.helo.clone_from(&probe.client.helo),
             Stage::MailFrom => facts.sender.clone_from(&probe.sender),
         }
         if !snapshot.release.asks(stage) {
@@ -101,6 +101,9 @@ impl Foresight {
         self.events.extend(log_events(call.now, None, outcome.log));
         if let StageVerdict::Failed { error } = &outcome.verdict {
             self.events.push(script_failed(call.now, None, stage.handler(), error.clone()));
+        }
+        if let StageVerdict::Reject { at, .. } | StageVerdict::Defer { at, .. } = &outcome.verdict {
+            self.answered_at = Some(at.clone());
         }
         stage_reply(stage, &outcome.verdict)
     }
@@ -116,6 +119,7 @@ impl Foresight {
                 let call = RcptCall { main, session, recipient, subaddress, now, seed };
                 let outcome = snapshot.release.rcpt_to(&call, kv);
                 facts.notes = outcome.notes;
+                self.answered_at = place(&outcome.verdict);
                 self.events.extend(log_events(now, Some(&probe.recipient), outcome.log));
                 answer_of(&snapshot.config, outcome.verdict).unwrap_or_else(|error| {
                     self.events.push(script_failed(now, Some(&probe.recipient), "rcpt_to", error));
@@ -148,7 +152,17 @@ impl Foresight {
         };
         self.refused = headers::refusal(&case);
         if self.refused.is_none() {
-            self.judged = Some(decide::decide(&case, &recipient, kv, 1));
+            let (judged, outcome) = decide::decide_telling(&case, &recipient, kv);
+            (self.judged, self.outcome) = (Some(judged), outcome);
         }
+    }
+}
+
+fn place(verdict: &RcptVerdict) -> Option<Place> {
+    match verdict {
+        RcptVerdict::Reject { at, .. } | RcptVerdict::Defer { at, .. } | RcptVerdict::Redirect { at, .. } => {
+            Some(at.clone())
+        }
+        RcptVerdict::Accept | RcptVerdict::Failed { .. } => None,
     }
 }

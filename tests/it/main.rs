@@ -23,6 +23,7 @@ mod receive;
 mod refuse;
 mod relay;
 mod reload;
+mod rule_tests;
 mod stop;
 mod store;
 mod tls;

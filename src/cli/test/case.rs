@@ -1,0 +1,367 @@
+//! The cases of a file of tests, or every finding with its place.
+//!
+//! What a name means is checked against the configuration here (namespaces, variables, webhooks, destinations), so that a
+//! slip is told as one and not as a decision that came out otherwise.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::decision::by_name;
+use super::file::{Encryption, Expect, File, Ip, Moment, Namespaces, Recipients, Sender, Session, Test};
+use super::keys::{self, Name};
+use super::kind::{self, Items, Kind};
+use crate::cli::dialogue::with_crlf;
+use crate::config::Config;
+use crate::config::document::{self, At, Document, NodeId, Parsed};
+use crate::diagnostic::{Diagnostic, Severity, suggest};
+use crate::kv::Entry;
+use crate::mail::{Address, Client, Message, Timestamp};
+
+/// A file larger than this is none of tests.
+const LARGEST: u64 = 4 << 20;
+/// Tests of one file.
+const MOST: usize = 10_000;
+/// When a test happens that doesn't say: 2026-01-01T00:00:00Z, so that it comes to the same on every day.
+const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+
+/// One test.
+#[derive(Debug)]
+pub struct Case {
+    pub name: String,
+    /// Where it begins, and the how many-th of its file it is.
+    pub line: usize,
+    pub index: usize,
+    pub raw: Bytes,
+    pub from: Option<Address>,
+    pub to: Vec<Address>,
+    pub client: Client,
+    pub now: Timestamp,
+    pub keys: BTreeMap<Name, Entry>,
+    /// What `[vars]` is overridden by.
+    pub vars: BTreeMap<String, Value>,
+    /// What is named of the decision; what isn't may be as it is.
+    pub expected: BTreeMap<Kind, Vec<Value>>,
+}
+
+/// Reads the text of a file, which findings call `name`.
+///
+/// # Errors
+/// Why it can't be read.
+pub fn text(path: &Path, name: &str) -> Result<String, Vec<Diagnostic>> {
+    let octets = bounded(path, LARGEST).map_err(|why| vec![unplaced(name, format!("can't be read: {why}"))])?;
+    String::from_utf8(octets).map_err(|_| vec![unplaced(name, "this is no UTF-8 text".to_owned())])
+}
+
+/// The tests of a text; messages are read from beside it, in `folder`.
+///
+/// # Errors
+/// Every finding.
+pub fn cases(text: &str, name: &str, folder: &Path, config: &Config) -> Result<Vec<Case>, Vec<Diagnostic>> {
+    let (file, document): (File, _) = document::read(name, text)?;
+    if file.test.is_empty() {
+        return Err(vec![unplaced(name, "there is no [[test]] in it".to_owned())]);
+    }
+    if file.test.len() > MOST {
+        return Err(vec![unplaced(name, format!("more than {MOST} tests: part the file"))]);
+    }
+    let mut reader = Reader { folder, config, document: &document, findings: Vec::new(), names: HashMap::new() };
+    let cases: Vec<Case> = file.test.into_iter().enumerate().map(|(index, test)| reader.case(index, test)).collect();
+    if reader.findings.is_empty() { Ok(cases) } else { Err(reader.findings) }
+}
+
+/// A file's octets, if they are no more than `most`.
+fn bounded(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("this is no file".to_owned());
+    }
+    if metadata.len() > most {
+        return Err(format!("{} bytes are more than {most}", metadata.len()));
+    }
+    std::fs::read(path).map_err(|error| error.to_string())
+}
+
+fn unplaced(file: &str, message: String) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        file: file.to_owned(),
+        line: 0,
+        column: 0,
+        width: 1,
+        message,
+        help: None,
+        source_line: None,
+    }
+}
+
+/// What `name` was probably meant to be, or what there is.
+fn near<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone, what: &str) -> String {
+    if let Some(near) = suggest(name, known.clone()) {
+        return format!("did you mean `{near}`?");
+    }
+    let known: Vec<&str> = known.into_iter().collect();
+    if known.is_empty() { format!("the configuration has no {what}") } else { format!("it has {}", known.join(", ")) }
+}
+
+/// Goes through a file's tests and collects what is wrong.
+struct Reader<'a> {
+    folder: &'a Path,
+    config: &'a Config,
+    document: &'a Document<'a>,
+    findings: Vec<Diagnostic>,
+    names: HashMap<String, usize>,
+}
+
+impl Reader<'_> {
+    fn find(&mut self, node: NodeId, message: &str, help: Option<String>) {
+        self.findings.push(self.document.at(node, message, help));
+    }
+
+    /// `why`: what is wrong, and on a second line what to do.
+    fn find_lines(&mut self, node: NodeId, why: &str) {
+        match why.split_once('\n') {
+            Some((message, help)) => self.find(node, message, Some(help.to_owned())),
+            None => self.find(node, why, None),
+        }
+    }
+
+    fn case(&mut self, index: usize, At { value: test, node }: At<Test>) -> Case {
+        let line = self.document.line(node);
+        let name = self.name(node, line, test.name);
+        let raw = self.raw(node, test.message, test.raw);
+        let to = match test.to {
+            Some(At { value: Recipients(to), node }) if to.is_empty() || to.len() > self.config.limits.recipients => {
+                self.find(node, &format!("a message has 1 to {} recipients", self.config.limits.recipients), None);
+                to
+            }
+            Some(At { value: Recipients(to), .. }) => to,
+            None => {
+                let help = "the envelope's recipient: to = \"support@example.com\"".to_owned();
+                self.find(node, "`to` is missing", Some(help));
+                Vec::new()
+            }
+        };
+        let now = test.now.map_or(NOW, |Parsed(Moment(now))| now);
+        let from = match test.from {
+            Some(Parsed(Sender(from))) => from,
+            None => Message::new(raw.clone()).header_from().and_then(|from| Address::parse(&from).ok()),
+        };
+        let keys = self.keys(test.kv, now);
+        let vars = self.vars(test.vars);
+        let expected = if let Some(At { value, node }) = test.expect {
+            self.expected(node, value)
+        } else {
+            let help = "such as: expect.forward = [\"team@example.net\"]".to_owned();
+            self.find(node, "a test expects something", Some(help));
+            BTreeMap::new()
+        };
+        Case { name, line, index, raw, from, to, client: client(test.session), now, keys, vars, expected }
+    }
+
+    fn name(&mut self, node: NodeId, line: usize, name: Option<At<String>>) -> String {
+        let Some(At { value: name, node }) = name.filter(|name| !name.value.trim().is_empty()) else {
+            self.find(
+                node,
+                "`name` is missing",
+                Some("what the rules do: name = \"support mail opens a ticket\"".into()),
+            );
+            return String::new();
+        };
+        if let Some(first) = self.names.insert(name.clone(), line) {
+            self.find(node, &format!("the test of line {first} has this name, too"), None);
+        }
+        name
+    }
+
+    /// The message as it would come in.
+    fn raw(&mut self, node: NodeId, file: Option<At<Parsed<PathBuf>>>, raw: Option<At<String>>) -> Bytes {
+        let most = self.config.limits.message_size;
+        let (octets, node) = match (file, raw) {
+            (Some(At { value: Parsed(path), node }), None) => match bounded(&self.folder.join(&path), most) {
+                Ok(octets) => (octets, node),
+                Err(why) => {
+                    self.find(node, &format!("{} can't be read: {why}", path.display()), None);
+                    return Bytes::new();
+                }
+            },
+            (None, Some(At { value, node })) => (value.into_bytes(), node),
+            (Some(_), Some(At { node, .. })) => {
+                self.find(node, "a test has `message` or `raw`, not both", None);
+                return Bytes::new();
+            }
+            (None, None) => {
+                let help = "message = \"fixtures/support.eml\" beside this file, or raw = \"\"\"…\"\"\"".to_owned();
+                self.find(node, "`message` is missing", Some(help));
+                return Bytes::new();
+            }
+        };
+        let octets = with_crlf(&octets);
+        if octets.len() as u64 > most {
+            self.find(node, &format!("a message of more than {most} octets is refused before any rule sees it"), None);
+        }
+        octets.into()
+    }
+
+    fn is_namespace(&mut self, name: &str, node: NodeId) -> bool {
+        let known = &self.config.kv_namespaces;
+        let is_one = known.iter().any(|known| known == name);
+        if !is_one {
+            let help = near(name, known.iter().map(String::as_str), "[[kv_namespaces]]");
+            let message = format!("no KV namespace `{}` is bound", name.escape_debug());
+            self.findings.push(self.document.at_key(node, &message, Some(help)));
+        }
+        is_one
+    }
+
+    fn keys(&mut self, namespaces: Namespaces, now: Timestamp) -> BTreeMap<Name, Entry> {
+        let mut entries = BTreeMap::new();
+        for (namespace, At { value, node }) in namespaces {
+            if !self.is_namespace(&namespace, node) {
+                continue;
+            }
+            for (key, At { value, node }) in value {
+                match keys::entry(&value, now) {
+                    Ok(entry) => {
+                        entries.insert((namespace.clone(), key), entry);
+                    }
+                    Err(why) => self.find_lines(node, &why),
+                }
+            }
+        }
+        entries
+    }
+
+    /// A variable that isn't there would override nothing.
+    fn vars(&mut self, vars: BTreeMap<String, At<Value>>) -> BTreeMap<String, Value> {
+        for (name, At { node, .. }) in &vars {
+            if !self.config.vars.contains_key(name) {
+                let help = near(name, self.config.vars.keys().map(String::as_str), "[vars]");
+                let message = format!("[vars] has no `{}` to override", name.escape_debug());
+                self.findings.push(self.document.at_key(*node, &message, Some(help)));
+            }
+        }
+        vars.into_iter().map(|(name, At { value, .. })| (name, value)).collect()
+    }
+
+    fn expected(&mut self, node: NodeId, expect: Expect) -> BTreeMap<Kind, Vec<Value>> {
+        if let Some(forward) = &expect.forward {
+            self.targets(forward, "to", Self::is_next_hop);
+        }
+        if let Some(webhook) = &expect.webhook {
+            self.targets(webhook, "target", Self::is_endpoint);
+        }
+        let named = [
+            (Kind::Connect, expect.connect.map(values)),
+            (Kind::Helo, expect.helo.map(values)),
+            (Kind::MailFrom, expect.mail_from.map(values)),
+            (Kind::Rcpt, expect.rcpt.map(values)),
+            (Kind::Error, expect.error.map(values)),
+            (Kind::Reject, expect.reject.map(values)),
+            (Kind::Defer, expect.defer.map(values)),
+            (Kind::Drop, expect.drop.map(values)),
+            (Kind::Quarantine, expect.quarantine.map(values)),
+            (Kind::Header, expect.header.map(values)),
+            (Kind::Forward, expect.forward.map(|forward| values(forward.value))),
+            (Kind::Webhook, expect.webhook.map(|webhook| self.webhooks(webhook.value))),
+            (Kind::Store, expect.store.map(values)),
+            (Kind::Tag, expect.tag.map(values)),
+            (Kind::Kv, expect.kv.map(|kv| self.written(kv))),
+            (Kind::Deleted, expect.deleted.map(|deleted| self.deleted(deleted))),
+            (Kind::Log, expect.log.map(values)),
+        ];
+        let expected: BTreeMap<_, _> = named.into_iter().filter_map(|(kind, items)| Some((kind, items?))).collect();
+        if expected.is_empty() {
+            let kinds: Vec<&str> = Kind::ALL.into_iter().map(Kind::key).collect();
+            self.find(node, "a test expects something", Some(format!("the keys here are {}", kinds.join(", "))));
+        }
+        expected
+    }
+
+    /// Checks the names in one field of all items.
+    fn targets<T>(&mut self, items: &At<Items<T>>, field: &str, check: fn(&Self, &str) -> Result<(), String>) {
+        for (node, item) in &items.value.items {
+            let Some(name) = item.get(field).and_then(Value::as_str) else { continue };
+            if let Err(why) = check(self, name) {
+                self.find_lines(node.unwrap_or(items.node), &why);
+            }
+        }
+    }
+
+    fn webhooks(&self, items: Items<kind::Webhook>) -> Vec<Value> {
+        let mut items = values(items);
+        for item in &mut items {
+            by_name(self.config, item);
+        }
+        items
+    }
+
+    fn is_next_hop(&self, name: &str) -> Result<(), String> {
+        if self.config.destination(name).is_some() || Address::parse(name).is_ok() {
+            return Ok(());
+        }
+        let known = self.config.destinations.iter().map(|destination| destination.name.as_str());
+        let help = near(name, known, "[[destination]]");
+        Err(format!("`{}` is neither an address nor a destination\n{help}", name.escape_debug()))
+    }
+
+    fn is_endpoint(&self, name: &str) -> Result<(), String> {
+        if self.config.webhook(name).is_some() || url::Url::parse(name).is_ok() {
+            return Ok(());
+        }
+        let known = self.config.webhooks.iter().map(|webhook| webhook.binding.as_str());
+        let help = near(name, known, "[[webhook]]");
+        Err(format!("`{}` is neither a webhook nor a URL\n{help}", name.escape_debug()))
+    }
+
+    fn written(&mut self, namespaces: Namespaces) -> Vec<Value> {
+        let mut items = Vec::new();
+        for (namespace, At { value, node }) in namespaces {
+            if !self.is_namespace(&namespace, node) {
+                continue;
+            }
+            for (key, At { value, node }) in value {
+                match keys::said(&value) {
+                    Ok(mut item) => {
+                        item.insert("namespace".to_owned(), json!(namespace));
+                        item.insert("key".to_owned(), json!(key));
+                        items.push(Value::Object(item));
+                    }
+                    Err(why) => self.find_lines(node, &why),
+                }
+            }
+        }
+        items
+    }
+
+    fn deleted(&mut self, namespaces: BTreeMap<String, At<Vec<String>>>) -> Vec<Value> {
+        let mut items = Vec::new();
+        for (namespace, At { value, node }) in namespaces {
+            if self.is_namespace(&namespace, node) {
+                items.extend(value.into_iter().map(|key| json!({ "namespace": namespace, "key": key })));
+            }
+        }
+        items
+    }
+}
+
+fn values<T>(items: Items<T>) -> Vec<Value> {
+    items.items.into_iter().map(|(_, item)| item).collect()
+}
+
+/// A stranger's server, where the test doesn't say otherwise.
+fn client(session: Option<Session>) -> Client {
+    let Session { ip, helo, ptr, tls } = session.unwrap_or_default();
+    Client {
+        ip: ip.map_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), |Parsed(Ip(ip))| ip),
+        port: 40_000,
+        listener: "127.0.0.1:25".to_owned(),
+        helo: Some(helo.unwrap_or_else(|| "mail.example.org".to_owned())),
+        esmtp: true,
+        tls: tls.and_then(|Encryption(tls)| tls),
+        ptr,
+    }
+}

@@ -1,0 +1,312 @@
+//! Runs a case through the rules as mail would go, and says what they decided, item by item, each with its line.
+//!
+//! Nothing is done: the intake's own judgement without effects, by a clock that stands still and ids that are the same
+//! each time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::case::Case;
+use super::keys::{self, Keys, Name};
+use super::kind::Kind;
+use crate::clock;
+use crate::config::Config;
+use crate::event::{Event, Kind as Happened};
+use crate::intake::Snapshot;
+use crate::intake::decide::{Fate, Judged};
+use crate::intake::foresee::{Foresight, Probe, foresee};
+use crate::kv::Write;
+use crate::mail::{Reply, Timestamp};
+use crate::rules::outcome::{Effect, ForwardTo, Place, WebhookTarget};
+use crate::rules::{KvView, Outcome, Stage, Verdict};
+use crate::store::{MessageOutcome, Task, WebhookBody};
+
+/// What ids are drawn from.
+const SEED: u64 = 7;
+
+/// One item of a decision, and what settled it: a line of a rule, a route.
+#[derive(Debug, Clone)]
+pub struct Made {
+    pub item: Value,
+    pub at: Option<String>,
+}
+
+impl Made {
+    /// Of RCPT's answer: that it isn't the plain «ok».
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        self.item.get("code") != Some(&Value::from(250)) || self.item.get("redirect").is_some()
+    }
+}
+
+/// All that was decided on one case.
+#[derive(Debug, Default)]
+pub struct Decision {
+    kinds: BTreeMap<Kind, Vec<Made>>,
+}
+
+impl Decision {
+    /// The items of a kind.
+    #[must_use]
+    pub fn of(&self, kind: Kind) -> &[Made] {
+        self.kinds.get(&kind).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn add(&mut self, kind: Kind, item: Value, at: Option<String>) {
+        self.kinds.entry(kind).or_default().push(Made { item, at });
+    }
+}
+
+/// Decides on a case, for one recipient after the other; each sees what was written for those before it.
+#[must_use]
+pub fn decide(case: &Case, snapshot: &Arc<Snapshot>) -> Decision {
+    let _stopped = clock::stop(case.now);
+    let keys = Arc::new(Keys::new(case.keys.clone()));
+    let mut maker = Maker {
+        config: &snapshot.config,
+        keys: &keys,
+        now: case.now,
+        written: BTreeMap::new(),
+        made: Decision::default(),
+    };
+    for recipient in &case.to {
+        fastrand::seed(SEED);
+        let (sender, client) = (case.from.clone(), case.client.clone());
+        let probe = Probe { recipient: recipient.clone(), sender, client, raw: case.raw.clone() };
+        let kv: KvView = Arc::clone(&keys) as KvView;
+        let is_first = maker.made.kinds.is_empty();
+        if !maker.take(&foresee(snapshot, probe, &kv), is_first) {
+            break;
+        }
+    }
+    maker.settle()
+}
+
+struct Maker<'a> {
+    config: &'a Config,
+    keys: &'a Keys,
+    now: Timestamp,
+    /// Every key that was written, and the line that did it last.
+    written: BTreeMap<Name, Option<String>>,
+    made: Decision,
+}
+
+impl Maker<'_> {
+    /// Whether the session goes on. What it did before its first recipient is told but once.
+    fn take(&mut self, seen: &Foresight, is_first: bool) -> bool {
+        self.tell(seen.events.iter().filter(|event| is_first || !is_of_session(event)));
+        let at = seen.answered_at.as_ref().map(Place::to_string);
+        if let Some((stage, reply)) = &seen.earlier {
+            let kind = match stage {
+                Stage::Connect => Kind::Connect,
+                Stage::Helo => Kind::Helo,
+                Stage::MailFrom => Kind::MailFrom,
+            };
+            self.made.add(kind, Value::Object(words(reply)), at);
+            return false;
+        }
+        let mut answer = seen.answer.as_ref().map(words).unwrap_or_default();
+        if let Some(to) = &seen.redirected {
+            answer.insert("redirect".to_owned(), json!(to));
+        }
+        self.made.add(Kind::Rcpt, Value::Object(answer), at);
+        self.message(seen);
+        true
+    }
+
+    fn message(&mut self, seen: &Foresight) {
+        if let Some(reply) = &seen.refused {
+            self.made.add(Kind::Reject, Value::Object(words(reply)), None);
+        }
+        let Some(judged) = &seen.judged else { return };
+        self.tell(&judged.events);
+        self.fate(judged, seen.outcome.as_ref());
+        match &seen.outcome {
+            Some(outcome) => self.effects(outcome),
+            None => self.route(judged),
+        }
+        let places = seen.outcome.as_ref().map(|outcome| outcome.writes_at.as_slice()).unwrap_or_default();
+        for (at, write) in judged.writes.iter().enumerate() {
+            self.write(write, places.get(at));
+        }
+    }
+
+    /// What scripts logged, and how they failed.
+    fn tell<'e>(&mut self, events: impl IntoIterator<Item = &'e Event>) {
+        for event in events {
+            match &event.kind {
+                Happened::ScriptLog { file, line, text, .. } => {
+                    self.made.add(Kind::Log, json!({ "text": text }), Some(format!("{file}:{line}")));
+                }
+                Happened::ScriptFailed { error, .. } => self.made.add(Kind::Error, json!({ "text": error }), None),
+                _ => {}
+            }
+        }
+    }
+
+    fn fate(&mut self, judged: &Judged, outcome: Option<&Outcome>) {
+        let verdict = outcome.map(|outcome| &outcome.verdict);
+        let at = match verdict {
+            Some(
+                Verdict::Reject { at, .. }
+                | Verdict::Defer { at, .. }
+                | Verdict::Drop { at }
+                | Verdict::Quarantine { at, .. },
+            ) => Some(at.to_string()),
+            _ => decided_by(judged),
+        };
+        match (&judged.fate, verdict) {
+            // It is told as the error that it is.
+            (Fate::Defer(_), Some(Verdict::Failed { .. })) => {}
+            (Fate::Defer(reply), _) => self.made.add(Kind::Defer, Value::Object(words(reply)), at),
+            (Fate::Reject(reply), _) => self.made.add(Kind::Reject, Value::Object(words(reply)), at),
+            (Fate::Accept, Some(Verdict::Undecided)) => {
+                self.made.add(Kind::Store, json!({}), Some("the worker decided nothing".to_owned()));
+            }
+            (Fate::Accept, Some(Verdict::Quarantine { reason, .. })) => {
+                self.made.add(Kind::Quarantine, json!({ "reason": reason }), at);
+            }
+            (Fate::Accept, _) if judged.outcome == MessageOutcome::Dropped => self.made.add(Kind::Drop, json!({}), at),
+            (Fate::Accept, _) => {}
+        }
+    }
+
+    /// What a worker asked for.
+    fn effects(&mut self, outcome: &Outcome) {
+        for tag in &outcome.tags {
+            self.made.add(Kind::Tag, json!({ "name": tag }), None);
+        }
+        for (effect, at) in &outcome.effects {
+            let at = Some(at.to_string());
+            match effect {
+                Effect::Forward { to, headers } => {
+                    let to = match to {
+                        ForwardTo::Address(address) => json!(address),
+                        ForwardTo::Destination(name) => json!(name),
+                    };
+                    self.made.add(Kind::Forward, with_headers(json!({ "to": to }), headers), at);
+                }
+                Effect::Webhook { target, method, headers, body } => {
+                    let target = match target {
+                        WebhookTarget::Binding(name) => name,
+                        WebhookTarget::Url(url) => url,
+                    };
+                    let payload = serde_json::from_str(body).unwrap_or_else(|_| json!(body));
+                    let item = json!({ "target": target, "method": method, "payload": payload });
+                    self.made.add(Kind::Webhook, with_headers(item, headers), at);
+                }
+                Effect::Header { name, value } => {
+                    let item = match value {
+                        Some(value) => json!({ "name": name, "value": value }),
+                        None => json!({ "name": name, "removed": true }),
+                    };
+                    self.made.add(Kind::Header, item, at);
+                }
+                Effect::Store { mailbox, retention_secs } => {
+                    let mut item = Map::new();
+                    item.extend(mailbox.iter().map(|mailbox| ("mailbox".to_owned(), json!(mailbox))));
+                    item.extend(retention_secs.iter().map(|seconds| ("retention".to_owned(), json!(seconds))));
+                    self.made.add(Kind::Store, Value::Object(item), at);
+                }
+            }
+        }
+    }
+
+    /// What the configuration says of a recipient that no worker is asked about.
+    fn route(&mut self, judged: &Judged) {
+        let at = decided_by(judged);
+        for delivery in &judged.deliveries {
+            match &delivery.task {
+                Task::Relay(relay) => {
+                    let to = relay.via.clone().unwrap_or_else(|| relay.recipient.to_string());
+                    self.made.add(Kind::Forward, json!({ "to": to }), at.clone());
+                }
+                Task::Webhook(webhook) => {
+                    let target = webhook.binding.as_ref().unwrap_or(&webhook.url);
+                    let mut item = json!({ "target": target, "method": webhook.method });
+                    if let (WebhookBody::Json(body), Some(item)) = (&webhook.body, item.as_object_mut()) {
+                        item.insert("payload".to_owned(), json!(body));
+                    }
+                    self.made.add(Kind::Webhook, item, at.clone());
+                }
+                Task::Notice(_) | Task::Decide(_) => {}
+            }
+        }
+        if judged.fate == Fate::Accept && judged.outcome == MessageOutcome::Stored {
+            self.made.add(Kind::Store, json!({}), at);
+        }
+    }
+
+    fn write(&mut self, write: &Write, at: Option<&Place>) {
+        let (Write::Put { namespace, key, .. }
+        | Write::Delete { namespace, key }
+        | Write::Increment { namespace, key, .. }) = write;
+        let at = at.map(Place::to_string);
+        match self.keys.apply(write, self.now) {
+            Ok(()) => {
+                self.written.insert((namespace.clone(), key.clone()), at);
+            }
+            // The commit would fail by it, and with it the message.
+            Err(why) => {
+                let text = at.as_ref().map_or_else(|| why.clone(), |at| format!("{at}: {why}"));
+                self.made.add(Kind::Error, json!({ "text": text }), None);
+            }
+        }
+    }
+
+    /// The keys as they are in the end; webhooks by their names where they have one.
+    fn settle(mut self) -> Decision {
+        for (name, at) in std::mem::take(&mut self.written) {
+            let (kind, mut item) = match self.keys.entry(&name, self.now) {
+                Some(entry) => (Kind::Kv, keys::shown(&entry, self.now)),
+                None => (Kind::Deleted, Map::new()),
+            };
+            item.insert("namespace".to_owned(), json!(name.0));
+            item.insert("key".to_owned(), json!(name.1));
+            self.made.add(kind, Value::Object(item), at);
+        }
+        for made in self.made.kinds.entry(Kind::Webhook).or_default() {
+            by_name(self.config, &mut made.item);
+        }
+        self.made
+    }
+}
+
+/// Whether it tells of a handler that runs before there is a recipient.
+fn is_of_session(event: &Event) -> bool {
+    matches!(event.kind, Happened::ScriptLog { recipient: None, .. } | Happened::ScriptFailed { recipient: None, .. })
+}
+
+/// Says a webhook's name instead of its URL, where the configuration has one for it: so both forms are the same.
+pub fn by_name(config: &Config, webhook: &mut Value) {
+    let url = webhook.get("target").and_then(Value::as_str).and_then(|target| url::Url::parse(target).ok());
+    if let (Some(known), Some(item)) = (url.and_then(|url| config.webhook_at(&url)), webhook.as_object_mut()) {
+        item.insert("target".to_owned(), json!(known.binding));
+    }
+}
+
+/// Who decided, where it is the configuration.
+fn decided_by(judged: &Judged) -> Option<String> {
+    judged.events.iter().find_map(|event| match &event.kind {
+        Happened::Decided(decision) => Some(decision.by.clone()),
+        _ => None,
+    })
+}
+
+fn words(reply: &Reply) -> Map<String, Value> {
+    let mut words = Map::new();
+    words.insert("code".to_owned(), json!(reply.code));
+    words.extend(reply.enhanced().map(|enhanced| ("enhanced".to_owned(), json!(enhanced))));
+    words.insert("text".to_owned(), json!(reply.text));
+    words
+}
+
+fn with_headers(mut item: Value, headers: &[(String, String)]) -> Value {
+    let fields: Map<String, Value> = headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    if let (false, Some(item)) = (fields.is_empty(), item.as_object_mut()) {
+        item.insert("headers".to_owned(), Value::Object(fields));
+    }
+    item
+}
