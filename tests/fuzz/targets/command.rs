@@ -21,7 +21,12 @@ fn mail_again(envelope: Envelope) {
     let letter = Letter {
         envelope,
         recipients: Vec::new(),
-        content: Content { added: Vec::new(), head: Bytes::new(), raw: Bytes::from_static(b"x\r\n"), removed: Vec::new() },
+        content: Content {
+            added: Vec::new(),
+            head: Bytes::new(),
+            raw: Bytes::from_static(b"x\r\n").into(),
+            removed: Vec::new(),
+        },
     };
     let mut line = Vec::new();
     letter.mail(&ALL, letter.envelope.smtputf8, &mut line);

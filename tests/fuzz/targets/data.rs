@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use mailworker::delivery::relay::letter::{Content, Stuffed};
+use mailworker::delivery::relay::letter::Stuffing;
 use mailworker::smtp::data::{Body, Fault};
 
 /// The first octet of the input.
@@ -87,8 +87,9 @@ fn lines(input: &[u8], how: How) -> Vec<u8> {
 
 /// What was taken comes out of another server as it is, by way of our client.
 fn sent_on(text: &Bytes) {
-    let content = Content { added: Vec::new(), head: Bytes::new(), raw: text.clone(), removed: Vec::new() };
-    let wire: Vec<u8> = Stuffed::new(&content).collect::<Vec<_>>().concat();
+    let mut stuffing = Stuffing::default();
+    let mut wire = stuffing.runs(text).collect::<Vec<_>>().concat();
+    wire.extend_from_slice(stuffing.end());
     let how = How { chunks: false, repair: false, limit: u64::MAX, seed: 0 };
     let (used, taken) = decode(&wire, how, |_| usize::MAX);
     let ended = if text.is_empty() || text.ends_with(b"\r\n") { text.to_vec() } else { [text, &b"\r\n"[..]].concat() };
