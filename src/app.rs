@@ -303,13 +303,11 @@ fn unencrypted(address: SocketAddr, tls: TlsMode, offered: TlsMode) -> Option<Di
     let is_reachable = !address.ip().to_canonical().is_loopback();
     (is_reachable && tls != offered).then(|| Diagnostic {
         severity: Severity::Warning,
-        file: String::new(),
-        line: 0,
-        column: 0,
-        width: 1,
-        message: format!("mail comes in unencrypted at {address}: STARTTLS isn't offered without a certificate"),
         help: Some("add [tls] with `certificate` and `key`, or say `tls = \"off\"` for this [[listener]]".to_owned()),
-        source_line: None,
+        ..Diagnostic::unplaced(
+            "",
+            format!("mail comes in unencrypted at {address}: STARTTLS isn't offered without a certificate"),
+        )
     })
 }
 

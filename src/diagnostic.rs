@@ -30,6 +30,21 @@ pub enum Severity {
 }
 
 impl Diagnostic {
+    /// An error about all of a file, or about nothing that has a place.
+    #[must_use]
+    pub fn unplaced(file: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            file: file.into(),
+            line: 0,
+            column: 0,
+            width: 1,
+            message: message.into(),
+            help: None,
+            source_line: None,
+        }
+    }
+
     /// `mailworker.toml:14:9`; the file alone where the finding has no place in it.
     #[must_use]
     pub fn place(&self) -> String {

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 
 use crate::clock;
 use crate::config::{Config, load};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
 use crate::event::{Bus, Event, Kind};
 use crate::intake::{Current, Snapshot};
 use crate::listener::TlsState;
@@ -89,7 +89,7 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
     let tls = TlsState::load(&config).map_err(|error| {
         vec![match loaded.tls {
             Some(place) => Diagnostic { message: error, ..place },
-            None => finding("[tls]", error),
+            None => Diagnostic::unplaced("[tls]", error),
         }]
     })?;
     let mut watched = loaded.watched;
@@ -180,7 +180,7 @@ fn read_rules(base: &Path, mains: &[String]) -> Result<Sources, Vec<Diagnostic>>
         if !found.sources.contains_key(main) {
             findings.push(Diagnostic {
                 help: Some("name a worker by `main`, or write this one; `mailworker init` makes an example".into()),
-                ..finding(main, format!("no such file below {}", base.display()))
+                ..Diagnostic::unplaced(main, format!("no such file below {}", base.display()))
             });
         }
     }
@@ -189,10 +189,11 @@ fn read_rules(base: &Path, mains: &[String]) -> Result<Sources, Vec<Diagnostic>>
 }
 
 fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Result<(), Box<Diagnostic>> {
-    let trouble =
-        |path: &str, error: &dyn std::fmt::Display| Box::new(finding(path, format!("can't be read: {error}")));
+    let trouble = |path: &str, error: &dyn std::fmt::Display| {
+        Box::new(Diagnostic::unplaced(path, format!("can't be read: {error}")))
+    };
     if depth > MAX_DEPTH {
-        return Err(Box::new(finding(name, format!("folders are nested deeper than {MAX_DEPTH}"))));
+        return Err(Box::new(Diagnostic::unplaced(name, format!("folders are nested deeper than {MAX_DEPTH}"))));
     }
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     for entry in entries {
@@ -211,26 +212,13 @@ fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Re
         } else if is_read {
             if metadata.len() > MAX_FILE || found.sources.len() >= MAX_FILES {
                 let limits = format!("more than {MAX_FILES} files or {MAX_FILE} bytes in one");
-                return Err(Box::new(finding(&path, limits)));
+                return Err(Box::new(Diagnostic::unplaced(&path, limits)));
             }
             let text = std::fs::read_to_string(entry.path()).map_err(|error| trouble(&path, &error))?;
             found.sources.insert(path, text);
         }
     }
     Ok(())
-}
-
-fn finding(file: &str, message: String) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Error,
-        file: file.to_owned(),
-        line: 0,
-        column: 0,
-        width: 1,
-        message,
-        help: None,
-        source_line: None,
-    }
 }
 
 /// Told of each reload that succeeded, with what was built.
@@ -337,7 +325,7 @@ async fn reload(watched: &Watched, started: &Config) -> Option<Places> {
             return Some(places);
         }
         Ok(Err(findings)) => findings,
-        Err(panic) => vec![finding("", panic.to_string())],
+        Err(panic) => vec![Diagnostic::unplaced("", panic.to_string())],
     };
     // A rule that doesn't compile mustn't keep a renewed certificate out.
     if let Ok(renewed) = TlsState::load(&watched.current.load().config) {

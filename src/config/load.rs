@@ -14,7 +14,7 @@ pub use super::secret::Reading;
 use super::secret::Surroundings;
 use super::tree::{Kind, Node, Origin, Sight, Source, Tree};
 use super::variable::PREFIX;
-use crate::diagnostic::{Diagnostic, Severity, suggest};
+use crate::diagnostic::{Diagnostic, suggest};
 
 /// What the command line and the process' environment say.
 #[derive(Debug, Clone, Default)]
@@ -120,16 +120,7 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 fn in_all(file: &str, message: &str, help: String) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Error,
-        file: file.to_owned(),
-        line: 0,
-        column: 0,
-        width: 1,
-        message: message.to_owned(),
-        help: Some(help),
-        source_line: None,
-    }
+    Diagnostic { help: Some(help), ..Diagnostic::unplaced(file, message) }
 }
 
 /// This machine.

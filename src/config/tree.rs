@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
 
 /// Which value of the tree.
 pub type NodeId = u32;
@@ -307,16 +307,7 @@ impl Source<'_> {
     /// A finding at a place.
     #[must_use]
     pub fn at(&self, origin: &Origin, message: &str, help: Option<String>) -> Diagnostic {
-        let mut diagnostic = Diagnostic {
-            severity: Severity::Error,
-            file: self.name.to_owned(),
-            line: 0,
-            column: 0,
-            width: 1,
-            message: message.to_owned(),
-            help,
-            source_line: None,
-        };
+        let mut diagnostic = Diagnostic { help, ..Diagnostic::unplaced(self.name, message) };
         match origin {
             Origin::Variable(name) => diagnostic.file = format!("environment variable {name}"),
             Origin::File { span, .. } => self.point(&mut diagnostic, span),

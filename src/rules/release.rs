@@ -58,7 +58,7 @@ impl Release {
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let budget = bindings.budget.clone().unwrap_or_default();
         let compiled = with_room(&budget, || check::compile(sources, mains, bindings));
-        compiled.unwrap_or_else(|why| Err(vec![check::unplaced(why)]))
+        compiled.unwrap_or_else(|why| Err(vec![Diagnostic::unplaced("rules", why)]))
     }
 
     /// Whether the first worker has a handler for this stage of a session.

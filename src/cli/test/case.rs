@@ -17,7 +17,7 @@ use super::kind::{self, Items, Kind};
 use crate::cli::dialogue::with_crlf;
 use crate::config::Config;
 use crate::config::document::{self, At, Document, NodeId, Parsed};
-use crate::diagnostic::{Diagnostic, Severity, suggest};
+use crate::diagnostic::{Diagnostic, suggest};
 use crate::kv::Entry;
 use crate::mail::{Address, Client, Message, Timestamp};
 
@@ -52,8 +52,9 @@ pub struct Case {
 /// # Errors
 /// Why it can't be read.
 pub fn text(path: &Path, name: &str) -> Result<String, Vec<Diagnostic>> {
-    let octets = bounded(path, LARGEST).map_err(|why| vec![unplaced(name, format!("can't be read: {why}"))])?;
-    String::from_utf8(octets).map_err(|_| vec![unplaced(name, "this is no UTF-8 text".to_owned())])
+    let octets =
+        bounded(path, LARGEST).map_err(|why| vec![Diagnostic::unplaced(name, format!("can't be read: {why}"))])?;
+    String::from_utf8(octets).map_err(|_| vec![Diagnostic::unplaced(name, "this is no UTF-8 text".to_owned())])
 }
 
 /// The tests of a text; messages are read from beside it, in `folder`.
@@ -63,10 +64,10 @@ pub fn text(path: &Path, name: &str) -> Result<String, Vec<Diagnostic>> {
 pub fn cases(text: &str, name: &str, folder: &Path, config: &Config) -> Result<Vec<Case>, Vec<Diagnostic>> {
     let (file, document): (File, _) = document::read(name, text)?;
     if file.test.is_empty() {
-        return Err(vec![unplaced(name, "there is no [[test]] in it".to_owned())]);
+        return Err(vec![Diagnostic::unplaced(name, "there is no [[test]] in it".to_owned())]);
     }
     if file.test.len() > MOST {
-        return Err(vec![unplaced(name, format!("more than {MOST} tests: part the file"))]);
+        return Err(vec![Diagnostic::unplaced(name, format!("more than {MOST} tests: part the file"))]);
     }
     let mut reader = Reader { folder, config, document: &document, findings: Vec::new(), names: HashMap::new() };
     let cases: Vec<Case> = file.test.into_iter().enumerate().map(|(index, test)| reader.case(index, test)).collect();
@@ -83,19 +84,6 @@ fn bounded(path: &Path, most: u64) -> Result<Vec<u8>, String> {
         return Err(format!("{} bytes are more than {most}", metadata.len()));
     }
     std::fs::read(path).map_err(|error| error.to_string())
-}
-
-fn unplaced(file: &str, message: String) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Error,
-        file: file.to_owned(),
-        line: 0,
-        column: 0,
-        width: 1,
-        message,
-        help: None,
-        source_line: None,
-    }
 }
 
 /// What `name` was probably meant to be, or what there is.

@@ -112,9 +112,8 @@ impl Destination {
     /// Takes a delivery in, if it can be served before long. `lanes`: as many as may serve it at once.
     pub(super) fn offer(&self, held: Held, lanes: usize, free: Free, now: Timestamp) -> Offered {
         let mut state = self.state();
-        if held.warm.is_none() {
-            state.overflow = state.overflow.saturating_sub(1);
-        }
+        // It is one of those that were sent back, and no longer ahead of itself.
+        let came_back = u32::from(held.warm.is_none() && state.overflow > 0);
         if let Some(resting) = &state.resting {
             if now < resting.until {
                 return Offered::Rests(held, resting.clone());
@@ -122,14 +121,15 @@ impl Destination {
             state.resting = None;
         }
         if state.is_full(held.weight(), free) {
-            let ahead = state.waiting.len() + state.overflow as usize;
+            let ahead = state.waiting.len() + (state.overflow - came_back) as usize;
             let wait = state.pace.time_for(ahead, now);
             if wait <= SOON {
                 return Offered::FullForNow(held);
             }
-            state.overflow = state.overflow.saturating_add(1);
+            state.overflow = (state.overflow - came_back).saturating_add(1);
             return Offered::NotBefore(held, now.plus(wait));
         }
+        state.overflow -= came_back;
         state.allowed = lanes.max(1);
         state.push(held, free);
         if state.idle > 0 {

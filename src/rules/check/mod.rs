@@ -79,19 +79,6 @@ pub(super) fn compile(
 }
 
 /// What went wrong where no file is to blame.
-pub(super) fn unplaced(message: &str) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Error,
-        file: "rules".to_owned(),
-        line: 0,
-        column: 0,
-        width: 1,
-        message: message.to_owned(),
-        help: None,
-        source_line: None,
-    }
-}
-
 /// Sixteen hexadecimal digits that change with any source.
 fn version(sources: &BTreeMap<String, String>) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
