@@ -153,7 +153,8 @@ impl Judge<'_> {
     }
 
     /// Of a sender who comes again since it hasn't read the answer nothing is taken twice (RFC 1047): where the first
-    /// session had ended, an hour hasn't passed and the server has run on.
+    /// session had ended, an hour hasn't passed and the server has run on. Once told that it is there already, it is known no
+    /// longer: of a third copy, whose octets the network held back until its sender had long gone, nothing tells a new mail.
     fn resends(&self, found: &mut Vec<String>) {
         for group in 0..self.ledger.open_ends.len() {
             let mails: Vec<&Mail> = self.plan.mails.iter().filter(|mail| mail.group == group).collect();
@@ -175,7 +176,8 @@ impl Judge<'_> {
                     let served = from <= first && until.is_none_or(|until| second <= until);
                     served && Some(*number) == session && *at + UNDER_WAY < second
                 });
-                if ended && second < first + 3_600_000 {
+                let told = self.ledger.resent.iter().any(|(id, at)| *id == pair[0].summary.id && *at <= second);
+                if ended && !told && second < first + 3_600_000 {
                     found.push(format!(
                         "a resend: group {group} was taken as {} and again as {}",
                         pair[0].summary.id, pair[1].summary.id

@@ -32,6 +32,8 @@ pub struct Ledger {
     pub attempts: u64,
     /// Sessions that ended without QUIT: in which time of the server's serving, which, and when.
     pub dropped: Vec<(usize, u64, u64)>,
+    /// Messages that were told to be there already, and when.
+    pub resent: Vec<(MessageId, u64)>,
 }
 
 /// Where one mail stands with its sender.
@@ -137,6 +139,9 @@ impl Ledger {
             (Kind::Dropped { .. }, _) => {
                 let at = u64::try_from(event.at.since(BEGINNING).as_millis()).unwrap();
                 self.dropped.push((self.up.len(), event.session.unwrap(), at));
+            }
+            (Kind::Resent { original }, _) => {
+                self.resent.push((*original, u64::try_from(event.at.since(BEGINNING).as_millis()).unwrap()));
             }
             (Kind::Fault { what, detail }, _) => {
                 self.violation(format!("a fault of the server's own: {what}: {detail}"));

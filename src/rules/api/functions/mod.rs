@@ -1,7 +1,7 @@
 //! Functions that belong to nothing a script is handed: patterns, encodings, JSON, dates, addresses, templates.
 //!
 //! Pure: what comes in decides what comes out. `f(text, x)` and `text.f(x)` are the same call. What they do at a stretch
-//! counts as operations ([`charge`]), and what they give is held to the budget's sizes. Rows of
+//! counts as operations (`engine::charge`), and what they give is held to the budget's sizes. Rows of
 //! `reference/functions.rs` say what each takes, and stand for it in errors.
 
 mod dates;
