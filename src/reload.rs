@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 
 use crate::clock;
 use crate::config::{Config, load};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::event::{Bus, Event, Kind};
 use crate::intake::{Current, Snapshot};
 use crate::listener::TlsState;
@@ -80,12 +80,13 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
         adjust(&mut config);
     }
     let mains = config.rules_mains();
-    let (sources, folders) = match source {
+    let Found { sources, links: folders, warnings: of_links } = match source {
         Source::Files(_) => read_rules(&config.base_dir, &mains)?,
-        Source::Embedded { rules, .. } => (embedded(rules), Vec::new()),
+        Source::Embedded { rules, .. } => Found { sources: embedded(rules), ..Found::default() },
     };
     let (release, mut warnings) = Release::compile(&sources, &mains, bindings(&config))?;
-    warnings.splice(0..0, loaded.warnings);
+    warnings.splice(0..0, loaded.warnings.into_iter().chain(of_links));
+    warnings.extend(unanswered(&config, &release));
     let tls = TlsState::load(&config).map_err(|error| {
         vec![match loaded.tls {
             Some(place) => Diagnostic { message: error, ..place },
@@ -118,7 +119,7 @@ pub fn snapshot_with(options: &load::Options, change: impl FnOnce(&mut Config)) 
     let mut config = Config::load(options)?.config;
     change(&mut config);
     let mains = config.rules_mains();
-    let (sources, _folders) = read_rules(&config.base_dir, &mains)?;
+    let Found { sources, .. } = read_rules(&config.base_dir, &mains)?;
     let (release, _warnings) = Release::compile(&sources, &mains, bindings(&config))?;
     Ok(Snapshot { config: Arc::new(config), release: Arc::new(release) })
 }
@@ -150,18 +151,28 @@ pub fn bindings(config: &Config) -> Bindings {
     }
 }
 
-type Sources = (BTreeMap<String, String>, Vec<PathBuf>);
+/// Workers that mail goes to, and that have no answer to it.
+fn unanswered(config: &Config, release: &Release) -> Vec<Diagnostic> {
+    let silent = config.mail_mains().into_iter().filter(|(main, _)| !release.has(main, "email"));
+    let warning = |(main, whose): (String, String)| Diagnostic {
+        severity: Severity::Warning,
+        help: Some("add fn email(message, env, ctx) { … }; until then senders are told to try again later".to_owned()),
+        ..Diagnostic::unplaced(main, format!("the worker has no handler `email`, and mail for {whose} goes to it"))
+    };
+    silent.map(warning).collect()
+}
 
 /// What was found below the folders of the mains.
 #[derive(Default)]
 struct Found {
     sources: BTreeMap<String, String>,
-    /// Links among them lead to places that are to be watched, too.
+    /// What is to be watched: the folders, and links among what is in them, which lead elsewhere.
     links: Vec<PathBuf>,
+    warnings: Vec<Diagnostic>,
 }
 
 /// Every `.rhai` below the folders of the mains, by the path the configuration would name it by; and what to watch.
-fn read_rules(base: &Path, mains: &[String]) -> Result<Sources, Vec<Diagnostic>> {
+fn read_rules(base: &Path, mains: &[String]) -> Result<Found, Vec<Diagnostic>> {
     let mut found = Found::default();
     let mut folders = Vec::new();
     let mut findings = Vec::new();
@@ -185,7 +196,8 @@ fn read_rules(base: &Path, mains: &[String]) -> Result<Sources, Vec<Diagnostic>>
         }
     }
     folders.append(&mut found.links);
-    if findings.is_empty() { Ok((found.sources, folders)) } else { Err(findings) }
+    found.links = folders;
+    if findings.is_empty() { Ok(found) } else { Err(findings) }
 }
 
 fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Result<(), Box<Diagnostic>> {
@@ -202,7 +214,14 @@ fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Re
         // Hidden ones are editors' own: locks that are links to nowhere, copies half written.
         let Some(file_name) = file_name.to_str().filter(|name| !name.starts_with('.')) else { continue };
         let path = if name.is_empty() { file_name.to_owned() } else { format!("{name}/{file_name}") };
-        let metadata = std::fs::metadata(entry.path()).map_err(|error| trouble(&path, &error))?;
+        let metadata = match std::fs::metadata(entry.path()) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                leads_nowhere(&entry, path, found);
+                continue;
+            }
+            Err(error) => return Err(trouble(&path, &error)),
+        };
         let is_read = metadata.is_dir() || entry.path().extension().is_some_and(|extension| extension == "rhai");
         if is_read && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
             found.links.push(entry.path());
@@ -219,6 +238,15 @@ fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Re
         }
     }
     Ok(())
+}
+
+/// Who imports it is told that there is no such module; nobody else misses it.
+fn leads_nowhere(entry: &std::fs::DirEntry, path: String, found: &mut Found) {
+    // Gone since the folder was read.
+    let Ok(target) = std::fs::read_link(entry.path()) else { return };
+    found.links.push(entry.path());
+    let message = format!("this link leads nowhere: {} isn't there", target.display());
+    found.warnings.push(Diagnostic { severity: Severity::Warning, ..Diagnostic::unplaced(path, message) });
 }
 
 /// Told of each reload that succeeded, with what was built.
@@ -345,7 +373,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("main.rhai"), "fn email(m, e, c) {}").unwrap();
         std::os::unix::fs::symlink("ann@host.4711", dir.path().join(".#main.rhai")).unwrap();
-        let (sources, _) = read_rules(dir.path(), &["main.rhai".to_owned()]).unwrap();
+        let Found { sources, .. } = read_rules(dir.path(), &["main.rhai".to_owned()]).unwrap();
         assert_eq!(sources.keys().collect::<Vec<_>>(), ["main.rhai"]);
     }
 }

@@ -222,6 +222,34 @@ fn check_tells_programs_too() {
 }
 
 #[test]
+fn check_tells_of_a_worker_that_answers_no_mail() {
+    let dir = configured();
+    std::fs::write(dir.path().join("rules/main.rhai"), "fn connect(session, env) { }\n").unwrap();
+    let silent = run(dir.path(), &["check"]);
+    exits(&silent, 0);
+    let told = "the worker has no handler `email`, and mail for example.com goes to it";
+    assert!(err(&silent).contains(told) && err(&silent).contains("rules/main.rhai"), "{}", err(&silent));
+    let mut text = std::fs::read_to_string(dir.path().join("mailworker.toml")).unwrap();
+    text += "[[route]]\nmatch = \"*@example.com\"\naction = \"store\"\n";
+    std::fs::write(dir.path().join("mailworker.toml"), text).unwrap();
+    assert_eq!(err(&run(dir.path(), &["check"])), "", "all of its mail is taken by a route");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_missed_by_nobody_but_who_imports_it() {
+    let dir = configured();
+    std::os::unix::fs::symlink("gone.rhai", dir.path().join("rules/old.rhai")).unwrap();
+    let checked = run(dir.path(), &["check"]);
+    exits(&checked, 0);
+    assert!(err(&checked).contains("this link leads nowhere: gone.rhai isn't there"), "{}", err(&checked));
+    let importing = "import \"old\" as old;\nfn email(message, env, ctx) { message.drop(); }\n";
+    std::fs::write(dir.path().join("rules/main.rhai"), importing).unwrap();
+    let checked = run(dir.path(), &["check"]);
+    exits(&checked, 78);
+    assert!(err(&checked).contains("no module \"old\""), "{}", err(&checked));
+}
+
+#[test]
 fn the_demonstration_shows_what_became_of_each_message() {
     let dir = empty();
     let shown = exits(&run(dir.path(), &["dev", "--demo"]), 0);

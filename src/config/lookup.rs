@@ -132,6 +132,35 @@ impl Config {
         mains
     }
 
+    /// The workers that mail goes to, each with whose mail that is: a route that takes all of a domain leaves its worker
+    /// none.
+    #[must_use]
+    pub fn mail_mains(&self) -> Vec<(String, String)> {
+        let mut mains: Vec<(String, String)> = Vec::new();
+        let mut add = |main: String, whose: &str| {
+            if !mains.iter().any(|(earlier, _)| *earlier == main) {
+                mains.push((main, whose.to_owned()));
+            }
+        };
+        for route in self.routes.iter().filter(|route| route.enabled) {
+            if let super::RouteAction::Worker { main: Some(_) } = &route.action {
+                add(self.main_for(None, Some(route)), &route.pattern);
+            }
+        }
+        for domain in &self.domains {
+            let takes_all = |route: &Route| {
+                let of_domain = matches!(&route.matches, Pattern::Domain(name) if *name == domain.name);
+                let of_all = matches!(&route.matches, Pattern::Regex(regex) if regex.as_str().is_empty());
+                let is_worker = matches!(route.action, super::RouteAction::Worker { main: None });
+                route.enabled && !is_worker && (of_domain || of_all)
+            };
+            if !self.routes.iter().any(takes_all) {
+                add(self.main_for(Some(domain), None), &domain.name);
+            }
+        }
+        mains
+    }
+
     /// Whether a host's name is ours: the hostname, or a name of a loopback interface (RFC 5321 §5.1: no loops).
     #[must_use]
     pub fn is_local_host(&self, name: &str) -> bool {

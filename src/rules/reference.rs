@@ -67,6 +67,26 @@ pub(super) fn function_names() -> impl Iterator<Item = &'static str> + Clone {
     rows().filter_map(|Function(signatures, ..)| signatures.first()?.split('(').next())
 }
 
+/// What a member gives, in the reference's word for it, where that has members of its own: `gives("message", "headers")`.
+pub(super) fn gives(kind: &str, name: &str) -> Option<&'static str> {
+    let (Member(_, gives, _), _) = signatures(kind, name).next()?;
+    Some(gives.strip_suffix(" or `()`").unwrap_or(gives))
+}
+
+/// How a member is called: `(to)`, `(to, headers)`. Empty where there is none.
+pub(super) fn member_ways(kind: &str, name: &str) -> Vec<&'static str> {
+    signatures(kind, name).filter_map(|(_, signature)| signature.get(signature.find('(')?..)).collect()
+}
+
+fn signatures<'a>(kind: &'a str, name: &'a str) -> impl Iterator<Item = (&'static Member, &'static str)> + 'a {
+    let members = SECTIONS.iter().flat_map(|section| section.2);
+    let all = members.flat_map(|member| member.0.iter().map(move |signature| (member, *signature)));
+    all.filter(move |(_, signature)| {
+        let rest = signature.strip_prefix(kind).and_then(|rest| rest.strip_prefix('.'));
+        rest.and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.is_empty() || rest.starts_with('('))
+    })
+}
+
 /// How a function is called: `(text: string, pattern: string)`, each way it can be. Empty where there is none.
 pub(super) fn ways(name: &str) -> impl Iterator<Item = &'static str> + Clone {
     let signatures = functions::named(name).map_or(&[][..], |Function(signatures, ..)| signatures);

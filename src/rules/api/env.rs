@@ -61,6 +61,16 @@ impl Environment {
         self.bound.contains_key(name)
     }
 
+    /// What the reference calls a value of that name, where it has members that are known.
+    #[must_use]
+    pub fn kind(&self, name: &str) -> Option<&'static str> {
+        match self.bound.get(name)? {
+            Bound::Kv => Some("kv"),
+            Bound::Variable(value) => value.is_string().then_some("string"),
+            Bound::Webhook | Bound::Destination => Some("string"),
+        }
+    }
+
     /// `no variable or binding SUPORT_EMAIL`, and what to do.
     #[must_use]
     pub fn unbound(&self, name: &str) -> (String, String) {

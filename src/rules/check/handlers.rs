@@ -1,9 +1,9 @@
 //! Whether a main script is a worker: it has a handler, and each has the parameters that it will be given.
 
-use rhai::{AST, Position};
+use rhai::{AST, ASTNode, Expr, Position, Stmt};
 
 use super::finding::Findings;
-use crate::diagnostic::Severity;
+use crate::diagnostic::{Severity, suggest};
 use crate::rules::Stage;
 use crate::rules::worker::HANDLERS;
 
@@ -40,10 +40,48 @@ pub fn check(file: &str, script: &AST, first: &str, findings: &mut Findings) {
     if file != first {
         not_asked(file, script, first, findings);
     }
-    if !any {
+    let misspelt = misspelt(file, script, findings);
+    if !any && !misspelt {
         let help = "a worker has at least one: fn email(message, env, ctx) { … }".to_owned();
         findings.error(file, Position::NONE, 1, "the script has no handler".to_owned(), Some(help));
     }
+}
+
+/// A function that looks like a handler that isn't there: nobody calls it, and mail would wait for ever. Whether the file
+/// has nothing else.
+fn misspelt(file: &str, script: &AST, findings: &mut Findings) -> bool {
+    let has = |name: &str| script.iter_fn_def().any(|function| function.name.as_str() == name);
+    let mut any = false;
+    for function in script.iter_fn_def() {
+        let name = function.name.as_str();
+        let is_one = |(handler, _): &&(&str, &[&str])| *handler == name;
+        let may_be = HANDLERS.iter().filter(|(handler, with)| !has(handler) && with.len() == function.params.len());
+        let Some(meant) = suggest(name, may_be.map(|(handler, _)| *handler)) else { continue };
+        let is_given_as_a_handler = function.params.iter().any(|param| matches!(param.as_str(), "ctx" | "env"));
+        if is_given_as_a_handler && !HANDLERS.iter().any(|handler| is_one(&handler)) && !is_called(script, name) {
+            any = true;
+            let message = format!("the function {name} is no handler, and nothing calls it");
+            let help = format!("did you mean {meant}?");
+            let severity =
+                if HANDLERS.iter().any(|(handler, _)| has(handler)) { Severity::Warning } else { Severity::Error };
+            findings.push(severity, file, function.body.start_position(), 1, message, Some(help));
+        }
+    }
+    any
+}
+
+fn is_called(script: &AST, name: &str) -> bool {
+    let mut called = false;
+    script.walk(&mut |path| {
+        called |= match path.last() {
+            Some(
+                ASTNode::Expr(Expr::FnCall(call, _) | Expr::MethodCall(call, _)) | ASTNode::Stmt(Stmt::FnCall(call, _)),
+            ) => call.name.as_str() == name,
+            _ => false,
+        };
+        !called
+    });
+    called
 }
 
 /// A session has one worker until it names a recipient, and that one isn't this.

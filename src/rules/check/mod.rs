@@ -3,9 +3,11 @@
 //! Every file is parsed, so that every file's error is told at once; then imports, handlers and names are looked at
 //! in what could be parsed; at last modules are evaluated, dependencies first, and each main's top level once.
 
+mod calls;
 mod finding;
 mod handlers;
 mod imports;
+mod kinds;
 mod members;
 mod names;
 
@@ -43,14 +45,20 @@ pub(super) fn compile(
     let scripts = parse(&engine, sources, &mut findings);
     let graph = imports::graph(&scripts, sources, &mut findings);
     let order = imports::order(&graph, &mut findings);
-    let members = members::Members::of(&engine);
+    let (members, keys) = (members::Members::of(&engine), calls::keys(&scripts));
     for (file, script) in &scripts {
         let is_main = mains.contains(file);
         names::check(
             file,
             script,
             is_main,
-            &names::Known { environment: &environment, members: &members, graph: &graph, scripts: &scripts },
+            &names::Known {
+                environment: &environment,
+                members: &members,
+                graph: &graph,
+                scripts: &scripts,
+                keys: &keys,
+            },
             &mut findings,
         );
     }
@@ -78,7 +86,6 @@ pub(super) fn compile(
     Ok((Release { engine, budget, clock, environment, workers, first }, findings))
 }
 
-/// What went wrong where no file is to blame.
 /// Sixteen hexadecimal digits that change with any source.
 fn version(sources: &BTreeMap<String, String>) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);

@@ -1,5 +1,5 @@
-//! Names that can be known before anything runs: what `env` binds, what `message`, `ctx` and `session` offer,
-//! functions of this file and of modules.
+//! Names that can be known before anything runs: what `env` binds, what `message`, `ctx` and `session` offer and what is
+//! read from them, functions of this file and of modules.
 //!
 //! A parameter is taken for what it is called by the documents. In a handler that is certain, and a wrong name an
 //! error; in another function `message` could be something else, and it is a warning. What the contract has and this
@@ -10,63 +10,20 @@ use std::collections::BTreeSet;
 use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Stmt};
 
 use super::Scripts;
+use super::calls::{LANGUAGE, arguments, given};
 use super::finding::Findings;
 use super::imports::Graph;
+use super::kinds::{Kind, Kinds, Roles};
 use super::members::Members;
-use crate::diagnostic::{Severity, suggest};
+use crate::diagnostic::Severity;
 use crate::rules::api::env::{Environment, did_you_mean};
-use crate::rules::api::functions::wrong_with_pattern;
+use crate::rules::api::message::UNOFFERED;
 use crate::rules::reference;
-use crate::rules::worker::{HANDLERS, body};
+use crate::rules::worker::body;
 
-/// Members of the contract that this version doesn't offer.
-const LATER: &[(&str, &[&str])] = &[
-    (
-        "message",
-        &[
-            "reply",
-            "to_payload",
-            "auth",
-            "spam",
-            "reply_text",
-            "header_from",
-            "header_to",
-            "header_cc",
-            "can_be_forwarded",
-            "attachments",
-            "html",
-            "text",
-            "references",
-        ],
-    ),
-    ("ctx", &["send", "fetch", "ai", "dns_lookup", "dnsbl"]),
-    ("env", &["limit"]),
-    ("session", &["asn", "country"]),
-];
-/// What Rhai has and a worker hasn't.
-const REFUSED: &[(&str, &str)] = &[
-    ("sleep", "a run decides at once"),
-    ("timestamp", "the time is ctx.now(), in milliseconds"),
-    ("eval", "a worker's source is all there is"),
-];
-/// What others call a function of ours.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("base64_encode", "to_base64"),
-    ("base64_decode", "from_base64"),
-    ("btoa", "to_base64"),
-    ("atob", "from_base64"),
-    ("hex_encode", "to_hex"),
-    ("hex_decode", "from_hex"),
-    ("parse_json", "json_parse"),
-    ("encodeURIComponent", "url_encode"),
-    ("decodeURIComponent", "url_decode"),
-    ("randomUUID", "random_id"),
-    ("uuid", "random_id"),
-    ("strftime", "format_date"),
-    ("public_suffix", "org_domain"),
-];
-/// Functions that are part of the language and registered nowhere.
-const LANGUAGE: &[&str] = &["Fn", "call", "curry", "is_shared", "is_def_var", "is_def_fn", "type_of", "print", "debug"];
+/// Members of the contract that this version doesn't offer; what is registered isn't looked for here.
+const LATER: &[(&str, &[&str])] =
+    &[("ctx", &["send", "fetch", "ai", "dns_lookup", "dnsbl"]), ("env", &["limit"]), ("session", &["asn", "country"])];
 
 /// What names are held against.
 pub struct Known<'a> {
@@ -74,13 +31,18 @@ pub struct Known<'a> {
     pub members: &'a Members,
     pub graph: &'a Graph,
     pub scripts: &'a Scripts,
+    /// See [`super::calls::keys`].
+    pub keys: &'a BTreeSet<String>,
 }
 
 /// Looks at every function of a file, and at its top level.
 pub fn check(file: &str, script: &AST, is_main: bool, known: &Known, findings: &mut Findings) {
-    let own: BTreeSet<&str> = script.iter_functions().map(|function| function.name).collect();
+    let own: Vec<(&str, usize)> =
+        script.iter_functions().map(|function| (function.name, function.params.len())).collect();
     let look = |statements: &[Stmt], roles: Roles, findings: &mut Findings| {
-        let mut look = Look { file, own: &own, known, roles: &roles, locals: locals(statements), findings };
+        let kinds = Kinds::new(statements, &roles, known.environment);
+        let told = BTreeSet::new();
+        let mut look = Look { file, own: &own, known, roles: &roles, kinds, told, findings };
         for statement in statements {
             statement.walk(&mut Vec::new(), &mut |path| {
                 look.node(path);
@@ -95,212 +57,151 @@ pub fn check(file: &str, script: &AST, is_main: bool, known: &Known, findings: &
     }
 }
 
-/// Which of a function's parameters is what.
-#[derive(Default)]
-struct Roles {
-    /// The script's name, and the documents'.
-    named: Vec<(String, &'static str)>,
-    certain: bool,
-    params: BTreeSet<String>,
+/// One function's names.
+pub struct Look<'a, 'b> {
+    pub file: &'a str,
+    /// The file's functions, each with how many parameters it has.
+    pub own: &'a [(&'a str, usize)],
+    pub known: &'a Known<'a>,
+    pub roles: &'a Roles,
+    pub kinds: Kinds<'a>,
+    /// Where methods stand that were held against what their value offers.
+    told: BTreeSet<(Option<usize>, Option<usize>)>,
+    pub findings: &'a mut Findings<'b>,
 }
 
-impl Roles {
-    fn of(name: &str, params: &[&str], is_main: bool) -> Self {
-        let params_owned = params.iter().map(|param| (*param).to_owned()).collect();
-        let handler =
-            HANDLERS.iter().find(|(handler, named)| is_main && *handler == name && named.len() == params.len());
-        if let Some((_, named)) = handler {
-            let roles = params.iter().zip(*named).map(|(param, role)| ((*param).to_owned(), *role)).collect();
-            return Self { named: roles, certain: true, params: params_owned };
-        }
-        let named = ["message", "session", "ctx", "env"];
-        let roles = named.iter().filter(|role| params.contains(role)).map(|role| ((*role).to_owned(), *role)).collect();
-        Self { named: roles, certain: false, params: params_owned }
-    }
-}
-
-/// Every name that a function itself declares.
-fn locals(statements: &[Stmt]) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    for statement in statements {
-        statement.walk(&mut Vec::new(), &mut |path| {
-            match path.last() {
-                Some(ASTNode::Stmt(Stmt::Var(declared, ..))) => {
-                    names.insert(declared.0.name.to_string());
-                }
-                Some(ASTNode::Stmt(Stmt::For(declared, _))) => {
-                    names.insert(declared.0.name.to_string());
-                    names.extend(declared.1.iter().map(|counter| counter.name.to_string()));
-                }
-                Some(ASTNode::Stmt(Stmt::TryCatch(flow, _))) => {
-                    names.extend(variable(&flow.expr).map(ToOwned::to_owned));
-                }
-                _ => {}
-            }
-            true
-        });
-    }
-    names
-}
-
-struct Look<'a, 'b> {
-    file: &'a str,
-    own: &'a BTreeSet<&'a str>,
-    known: &'a Known<'a>,
-    roles: &'a Roles,
-    locals: BTreeSet<String>,
-    findings: &'a mut Findings<'b>,
-}
-
-/// What is asked of an object first: `x.name`, `x.name(…)` or `x["name"]`.
+/// What is asked of a value: `x.name`, `x["name"]`, or `x.name(…)` with so many arguments.
+#[derive(Clone, Copy)]
 enum Member<'a> {
     Property(&'a str, Position),
-    Method(&'a str, Position),
+    Method(&'a FnCallExpr, Position),
 }
 
 impl Look<'_, '_> {
     fn node(&mut self, path: &[ASTNode]) {
         match path.last() {
-            Some(ASTNode::Expr(Expr::Dot(pair, ..) | Expr::Index(pair, ..))) => {
-                let is_index = matches!(path.last(), Some(ASTNode::Expr(Expr::Index(..))));
-                let role = variable(&pair.lhs).and_then(|name| self.role(name));
-                if let Some((role, member)) = role.zip(first(&pair.rhs, is_index)) {
-                    self.member(role, &member);
+            Some(ASTNode::Expr(Expr::Dot(pair, ..))) => {
+                if let Some(kind) = self.kinds.of(&pair.lhs) {
+                    self.chain(kind, &pair.rhs);
                 }
             }
-            Some(ASTNode::Expr(Expr::MethodCall(call, at))) => self.function(call, *at, true),
+            Some(ASTNode::Expr(Expr::Index(pair, ..))) => {
+                if let Some(kind) = self.kinds.of(&pair.lhs).filter(|kind| kind.name == "env") {
+                    self.bracket(kind, &pair.rhs);
+                }
+            }
+            Some(ASTNode::Expr(Expr::MethodCall(call, at))) => {
+                self.of_reference(call, *at, true);
+                if !self.told.contains(&place(*at)) {
+                    self.method(call, *at);
+                }
+            }
             Some(ASTNode::Expr(Expr::FnCall(call, at)) | ASTNode::Stmt(Stmt::FnCall(call, at))) => self.call(call, *at),
             _ => {}
         }
     }
 
-    fn role(&self, name: &str) -> Option<&'static str> {
-        let (_, role) = self.roles.named.iter().find(|(param, _)| param == name && !self.locals.contains(name))?;
-        Some(role)
+    /// `x.a.b(…).c`, link by link, as far as the kind of each is known.
+    fn chain(&mut self, kind: Kind, right: &Expr) {
+        match right {
+            Expr::Dot(pair, ..) => {
+                self.link(kind, &pair.lhs);
+                if let Some(next) = self.kinds.link(kind, &pair.lhs) {
+                    self.chain(next, &pair.rhs);
+                }
+            }
+            Expr::Index(pair, ..) => self.link(kind, &pair.lhs),
+            link => self.link(kind, link),
+        }
     }
 
-    fn member(&mut self, role: &'static str, member: &Member) {
-        let (name, at) = match member {
-            Member::Property(name, at) | Member::Method(name, at) => (*name, *at),
-        };
-        let is_property = matches!(member, Member::Property(..));
+    /// `env["NAME"]`
+    fn bracket(&mut self, kind: Kind, right: &Expr) {
+        match right {
+            Expr::StringConstant(name, at) => self.member(kind, Member::Property(name, *at)),
+            Expr::Dot(pair, ..) | Expr::Index(pair, ..) => self.bracket(kind, &pair.lhs),
+            _ => {}
+        }
+    }
+
+    fn link(&mut self, kind: Kind, link: &Expr) {
+        match link {
+            Expr::Property(property, at) => self.member(kind, Member::Property(property.2.as_str(), *at)),
+            Expr::MethodCall(call, at) => {
+                self.told.insert(place(*at));
+                self.member(kind, Member::Method(call, *at));
+            }
+            _ => {}
+        }
+    }
+
+    fn member(&mut self, kind: Kind, member: Member) {
         let members = self.known.members;
-        if members.has(role, name) || self.own.contains(name) || matches!(role, "rcpt" | "sender") {
-            return;
-        }
-        if role == "env" && is_property {
-            if !self.known.environment.binds(name) {
-                let (message, help) = self.known.environment.unbound(name);
-                self.findings.error(self.file, at, name.chars().count(), message, Some(help));
-            }
-            return;
-        }
-        let severity = if self.roles.certain { Severity::Error } else { Severity::Warning };
-        let later = LATER.iter().any(|(of, names)| *of == role && names.contains(&name));
-        let (message, help) = if later {
-            (format!("{role}.{name} is not offered by this version"), None)
-        } else {
-            let what = if is_property { "member" } else { "method" };
-            // A method that every value has, such as `type_of`.
-            if !is_property && (members.functions.contains(name) || LANGUAGE.contains(&name)) {
-                return;
-            }
-            (format!("no {what} {role}.{name}"), Some(did_you_mean(name, members.of_role(role), "offered")))
+        let (name, at) = match member {
+            Member::Property(name, at) => (name, at),
+            Member::Method(call, at) => (call.name.as_str(), at),
         };
+        let is_own = self.own.iter().any(|(own, _)| *own == name);
+        if !members.knows(kind.name) && kind.name != "env" || is_own {
+            return;
+        }
+        if let Member::Property(..) = member {
+            if kind.name == "env" {
+                if !self.known.environment.binds(name) {
+                    let (message, help) = self.known.environment.unbound(name);
+                    self.findings.error(self.file, at, name.chars().count(), message, Some(help));
+                }
+            } else if !members.has_property(kind.name, name) {
+                self.missing(kind, "member", name, at);
+            }
+            return;
+        }
+        let Member::Method(call, _) = member else { return };
+        match members.method(kind.name, name) {
+            Some(counts) if counts.contains(&(call.args.len() + 1)) => {}
+            Some(counts) => self.miscounted(kind, call, at, &counts),
+            // What every value has, such as `type_of`.
+            None if LANGUAGE.contains(&name) => {}
+            None => self.missing(kind, "method", name, at),
+        }
+    }
+
+    fn miscounted(&mut self, kind: Kind, call: &FnCallExpr, at: Position, counts: &BTreeSet<usize>) {
+        let name = call.name.as_str();
+        let ways = reference::member_ways(kind.name, name);
+        let takes = if ways.is_empty() {
+            let counts: BTreeSet<usize> = counts.iter().map(|count| count.saturating_sub(1)).collect();
+            arguments(counts.iter())
+        } else {
+            ways.join(" or ")
+        };
+        let message = format!("{}.{name} takes {takes}, and {}", kind.name, given(call.args.len()));
+        self.push(kind, at, name, message, None);
+    }
+
+    fn missing(&mut self, kind: Kind, what: &str, name: &str, at: Position) {
+        let members = self.known.members;
+        let unoffered = kind.name == "message" && UNOFFERED.iter().any(|(unoffered, _)| *unoffered == name);
+        let later = unoffered || LATER.iter().any(|(of, names)| *of == kind.name && names.contains(&name));
+        let (message, help) = if later {
+            (format!("{}.{name} is not offered by this version", kind.name), None)
+        } else if what == "member" && members.method(kind.name, name).is_some() {
+            (format!("{}.{name} is a method", kind.name), Some(format!("call it: {name}(…)")))
+        } else if what == "method" && members.has_property(kind.name, name) {
+            (format!("{}.{name} is no method", kind.name), Some(format!("write {name} without brackets")))
+        } else {
+            let names = members.names_of(kind.name);
+            (format!("no {what} {}.{name}", kind.name), Some(did_you_mean(name, names.iter().copied(), "offered")))
+        };
+        self.push(kind, at, name, message, help);
+    }
+
+    fn push(&mut self, kind: Kind, at: Position, name: &str, message: String, help: Option<String>) {
+        let severity = if kind.certain { Severity::Error } else { Severity::Warning };
         self.findings.push(severity, self.file, at, name.chars().count(), message, help);
     }
-
-    fn call(&mut self, call: &FnCallExpr, at: Position) {
-        let name = call.name.as_str();
-        if call.is_qualified() {
-            self.qualified(call, at);
-            return;
-        }
-        if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == name && !self.own.contains(name)) {
-            let message = format!("{name} is not offered: {why}");
-            self.findings.error(self.file, at, name.len(), message, None);
-            return;
-        }
-        let is_name = name.starts_with(|first: char| first.is_alphabetic() || first == '_') && !name.contains('$');
-        let known = self.own.contains(name)
-            || LANGUAGE.contains(&name)
-            || self.known.members.functions.contains(name)
-            || self.locals.contains(name)
-            || self.roles.params.contains(name);
-        if call.is_operator_call() || !is_name || known {
-            self.function(call, at, false);
-            return;
-        }
-        let elsewhere = ELSEWHERE.iter().find(|(called, _)| *called == name).map(|(_, ours)| *ours);
-        let near = suggest(name, self.own.iter().copied()).or(elsewhere);
-        let near = near.or_else(|| suggest(name, reference::function_names()));
-        let help = near.map(|near| format!("did you mean {near}?"));
-        self.findings.error(self.file, at, name.len(), format!("no function {name}"), help);
-    }
-
-    /// A function of the reference: how many arguments it has, and what is wrong with a pattern that is written out. `of`:
-    /// it is called on its first one.
-    fn function(&mut self, call: &FnCallExpr, at: Position, of: bool) {
-        let name = call.name.as_str();
-        let ways = reference::ways(name);
-        if self.own.contains(name) || ways.clone().next().is_none() {
-            return;
-        }
-        // What is called on something may be the something's own.
-        if !of && !ways.clone().any(|way| reference::arguments(way) == call.args.len()) {
-            let takes = reference::takes(name).unwrap_or_default();
-            let message = match call.args.len() {
-                0 => format!("{takes}, and none is given"),
-                1 => format!("{takes}, and one is given"),
-                given => format!("{takes}, and {given} are given"),
-            };
-            self.findings.error(self.file, at, name.len(), message, None);
-            return;
-        }
-        let is_pattern = |way: &str| way.contains("pattern: string") && name.starts_with("regex_");
-        let pattern = call.args.get(usize::from(!of)).filter(|_| ways.clone().any(is_pattern));
-        if let Some(Expr::StringConstant(pattern, at)) = pattern
-            && let Some(why) = wrong_with_pattern(pattern)
-        {
-            self.findings.error(self.file, *at, pattern.chars().count() + 2, why, None);
-        }
-    }
-
-    /// `alias::name(…)`: looked up in the file that the alias stands for.
-    fn qualified(&mut self, call: &FnCallExpr, at: Position) {
-        let [alias] = call.namespace.path.as_slice() else { return };
-        let imports = self.known.graph.get(self.file);
-        let Some(import) = imports.into_iter().flatten().find(|import| import.alias == alias.name.as_str()) else {
-            return;
-        };
-        let Some(module) = self.known.scripts.get(&import.file) else { return };
-        let public = || module.iter_functions().filter(|function| function.access == rhai::FnAccess::Public);
-        let name = call.name.as_str();
-        if public().any(|function| function.name == name) {
-            return;
-        }
-        let names: Vec<&str> = public().map(|function| function.name).filter(|name| !name.contains('$')).collect();
-        let help = did_you_mean(name, names.iter().copied(), "there");
-        let message = format!("{} has no function {name}", import.file);
-        self.findings.error(self.file, at, name.len(), message, Some(help));
-    }
 }
 
-/// The right side of a dot or bracket, as far as its first member.
-fn first(right: &Expr, is_index: bool) -> Option<Member<'_>> {
-    match right {
-        Expr::Property(property, at) if !is_index => Some(Member::Property(property.2.as_str(), *at)),
-        Expr::MethodCall(call, at) if !is_index => Some(Member::Method(call.name.as_str(), *at)),
-        Expr::StringConstant(name, at) if is_index => Some(Member::Property(name.as_str(), *at)),
-        Expr::Dot(pair, ..) | Expr::Index(pair, ..) => first(&pair.lhs, is_index),
-        _ => None,
-    }
-}
-
-/// The name of an unqualified variable.
-fn variable(expression: &Expr) -> Option<&str> {
-    match expression {
-        Expr::Variable(variable, ..) if variable.2.is_empty() => Some(variable.1.as_str()),
-        _ => None,
-    }
+fn place(at: Position) -> (Option<usize>, Option<usize>) {
+    (at.line(), at.position())
 }
