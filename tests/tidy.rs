@@ -420,6 +420,7 @@ fn assert_generated(file: &str, text: &str) {
 fn the_reference_of_rules_is_what_the_code_says() {
     assert_generated("rules/README.md", &mailworker::rules::reference::text());
     assert_generated("rules/functions.md", &mailworker::rules::reference::functions());
+    assert_generated("rules/sender.md", &mailworker::rules::reference::sender());
 }
 
 #[test]

@@ -150,6 +150,7 @@ mod tests {
                 esmtp: false,
                 tls: None,
                 ptr: None,
+                auth: None,
             }),
             sender: sender.map(|sender| Address::parse(sender).unwrap()),
             recipients: Vec::new(),

@@ -31,6 +31,7 @@ async fn proved(sender: &str, dns: &Dns, raw: &str) -> Proof {
         esmtp: true,
         tls: None,
         ptr: None,
+        auth: None,
     };
     let envelope = Envelope { sender: Some(Address::parse(sender).unwrap()), ..Envelope::default() };
     let octets = Bytes::copy_from_slice(raw.as_bytes());

@@ -42,6 +42,7 @@ pub fn run(common: &Common, options: &Explain) -> Done {
         esmtp: true,
         tls: None,
         ptr: None,
+        auth: None,
     };
     let probe = Probe { recipient: options.address.clone(), sender, client, raw: raw.into() };
     let seen = foresee(&snapshot, probe, &kv);

@@ -134,6 +134,7 @@ mod tests {
             esmtp: true,
             tls: None,
             ptr: None,
+            auth: None,
         };
         let now = Timestamp::default();
         Case {

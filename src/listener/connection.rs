@@ -49,6 +49,7 @@ pub(super) async fn run<S: Socket>(tcp: S, peer: SocketAddr, slot: Slot, bound: 
         esmtp: false,
         tls: None,
         ptr: None,
+        auth: None,
     };
     shared.publish(Some(session), Kind::Connected { client: Box::new(client.clone()) });
     let mut visit = Visit::new(session, client);

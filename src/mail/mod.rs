@@ -4,12 +4,14 @@
 //! Standards: RFC 5321 (envelope, replies), RFC 5322 (messages), RFC 3463 (enhanced status codes), RFC 3461 (DSN).
 
 pub mod address;
+pub mod authentication;
 pub mod id;
 pub mod message;
 pub mod reply;
 pub mod time;
 
 pub use address::Address;
+pub use authentication::Authentication;
 pub use id::MessageId;
 pub use message::{Mailbox, Message, Part};
 pub use reply::Reply;
@@ -103,6 +105,9 @@ pub struct Client {
     pub tls: Option<Tls>,
     /// The name of the PTR record, confirmed forward (RFC 8601 §3 iprev), where known.
     pub ptr: Option<String>,
+    /// Who the sender of the message proved to be, where that was looked into.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "authentication::shared")]
+    pub auth: Option<std::sync::Arc<Authentication>>,
 }
 
 /// What TLS a session runs over.

@@ -1,4 +1,4 @@
-//! The reference of the worker API, `rules/README.md` and `rules/functions.md`: written from tables that stand beside the engine's own lists.
+//! The reference of the worker API, `rules/README.md`, `rules/functions.md` and `rules/sender.md`: written from tables that stand beside the engine's own lists.
 //!
 //! The tables hold what a person needs and an engine doesn't know (what a parameter is called, what a member is for);
 //! a test compares them with what is registered, both ways, so that neither can be without the other. Sizes come from
@@ -6,34 +6,43 @@
 
 mod functions;
 mod members;
+mod sender;
 
 use std::fmt::Write as _;
 
 use super::api::message::UNOFFERED;
 use super::engine::Budget;
 use functions::Function;
-use members::{Member, SECTIONS};
+use members::{Member, SECTIONS, Section};
 
 /// The whole page, in Markdown.
 #[must_use]
 pub fn text() -> String {
     let mut page = include_str!("reference/head.md").to_owned();
     for section in SECTIONS {
-        let _ = write!(
-            page,
-            "\n### {}\n{}\n\n| member | gives | what it is |\n| --- | --- | --- |\n",
-            section.0, section.1
-        );
-        for Member(signatures, gives, meaning) in section.2 {
-            let signatures: Vec<String> = signatures.iter().map(|signature| format!("`{signature}`")).collect();
-            let _ = writeln!(page, "| {} | {gives} | {meaning} |", signatures.join(", "));
-        }
+        table(&mut page, section, "###");
     }
     let names: Vec<String> = UNOFFERED.iter().map(|(name, _)| format!("`message.{name}`")).collect();
     let _ = write!(page, "\n## Not offered by this version\n{}; ", names.join(", "));
     page.push_str(include_str!("reference/foot.md").trim_start());
     budget(&mut page);
     page
+}
+
+/// The page of what is known of the sender.
+#[must_use]
+pub fn sender() -> String {
+    let mut page = include_str!("reference/sender.md").to_owned();
+    table(&mut page, &sender::AUTH, "##");
+    page
+}
+
+fn table(page: &mut String, (heading, first, rows): &Section, level: &str) {
+    let _ = write!(page, "\n{level} {heading}\n{first}\n\n| member | gives | what it is |\n| --- | --- | --- |\n");
+    for Member(signatures, gives, meaning) in *rows {
+        let signatures: Vec<String> = signatures.iter().map(|signature| format!("`{signature}`")).collect();
+        let _ = writeln!(page, "| {} | {gives} | {meaning} |", signatures.join(", "));
+    }
 }
 
 /// The page of the functions that belong to nothing.
@@ -78,8 +87,13 @@ pub(super) fn member_ways(kind: &str, name: &str) -> Vec<&'static str> {
     signatures(kind, name).filter_map(|(_, signature)| signature.get(signature.find('(')?..)).collect()
 }
 
+/// Of all pages.
+fn sections() -> impl Iterator<Item = &'static Section> {
+    SECTIONS.iter().chain([&sender::AUTH])
+}
+
 fn signatures<'a>(kind: &'a str, name: &'a str) -> impl Iterator<Item = (&'static Member, &'static str)> + 'a {
-    let members = SECTIONS.iter().flat_map(|section| section.2);
+    let members = sections().flat_map(|section| section.2);
     let all = members.flat_map(|member| member.0.iter().map(move |signature| (member, *signature)));
     all.filter(move |(_, signature)| {
         let rest = signature.strip_prefix(kind).and_then(|rest| rest.strip_prefix('.'));

@@ -338,6 +338,7 @@ mod tests {
             esmtp: false,
             tls: None,
             ptr: None,
+            auth: None,
         };
         let event = Event::new(Timestamp::from_millis(0), Kind::Connected { client: Box::new(client) });
         assert_eq!(written(false, &event), "");

@@ -127,6 +127,54 @@ fn the_tests_of_the_example_pass() {
     assert!(!dir.path().join("data").exists(), "it makes no store");
 }
 
+/// What is known of the sender is the test's to say, as shortly or as fully as it needs.
+#[test]
+fn a_test_says_who_the_sender_proved_to_be() {
+    let worker = r"fn email(message, env, ctx) {
+        let auth = message.auth;
+        print(`${auth.passed} spf=${auth.spf.result} ${auth.spf.domain} helo=${auth.spf_helo.result}`);
+        print(`dmarc=${auth.dmarc.result} ${auth.dmarc.policy} dkim=${auth.dkim.len} ${auth.iprev.name}`);
+        message.drop();
+    }";
+    let tests = r#"
+[[test]]
+name = "nobody looked"
+message = "mail.eml"
+to = "a@example.com"
+expect.log = ["false spf=none  helo=none", "dmarc=none  dkim=0 "]
+
+[[test]]
+name = "by results alone"
+message = "mail.eml"
+to = "a@example.com"
+auth.spf = "pass"
+auth.spf_helo = "softfail"
+auth.dkim = "pass"
+auth.dmarc = "pass"
+expect.log = ["true spf=pass example.org helo=softfail", "dmarc=pass none dkim=1 "]
+
+[[test]]
+name = "in full"
+message = "mail.eml"
+to = "a@example.com"
+auth.spf = { result = "fail", domain = "other.example" }
+auth.dkim = ["pass", { result = "permerror", domain = "list.example", selector = "s" }]
+auth.dmarc = { result = "fail", policy = "quarantine" }
+auth.iprev = { result = "pass", name = "mx.example.org" }
+auth.arc = { result = "pass", chain = ["list.example"], trusted = true }
+expect.log = ["false spf=fail other.example helo=none", "dmarc=fail quarantine dkim=2 mx.example.org"]
+"#;
+    let setup = Setup::new().rules(worker).file("rules/tests/a.toml", tests);
+    setup.write();
+    let setup = setup.file("rules/tests/mail.eml", MESSAGE);
+    assert!(exits(&run(setup.dir.path(), &[]), 0).ends_with("3 passed\n"));
+    write_file(&setup.dir.path().join("rules/tests/a.toml"), tests.replace("\"softfail\"", "\"soft\"").as_bytes());
+    let told = exits(&run(setup.dir.path(), &[]), 78);
+    assert!(told.contains("this is no result") && told.contains("a.toml:13"), "{told}");
+    write_file(&setup.dir.path().join("rules/tests/a.toml"), tests.replace("policy =", "polcy =").as_bytes());
+    assert!(exits(&run(setup.dir.path(), &[]), 78).contains("polcy"));
+}
+
 /// A message to each of these, and all that can be said of what becomes of it.
 const KINDS: &str = r#"
 [[test]]

@@ -187,6 +187,7 @@ impl Case {
                 esmtp: true,
                 tls: (self.one("tls") != Some("off")).then_some(tls),
                 ptr: self.one("ptr").map(ToOwned::to_owned),
+                auth: self.one("auth").map(|json| Arc::new(serde_json::from_str(json).unwrap())),
             },
             sender: match self.one("from") {
                 Some("<>") => None,

@@ -122,6 +122,7 @@ pub fn message_at(body: &str, at: Timestamp) -> Acceptance {
             esmtp: true,
             tls: None,
             ptr: None,
+            auth: None,
         }),
         head: Bytes::from_static(b"Received: by mx.example.org\r\n"),
         body: Bytes::copy_from_slice(body.as_bytes()).into(),

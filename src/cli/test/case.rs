@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::auth::Speaker;
 use super::decision::by_name;
 use super::file::{Encryption, Expect, File, Ip, Moment, Namespaces, Recipients, Sender, Session, Test};
 use super::keys::{self, Name};
@@ -147,7 +148,9 @@ impl Reader<'_> {
             self.find(node, "a test expects something", Some(help));
             BTreeMap::new()
         };
-        Case { name, line, index, raw, from, to, client: client(test.session), now, keys, vars, expected }
+        let mut client = client(test.session);
+        client.auth = test.auth.map(|auth| auth.found(&Speaker::of(&raw, from.as_ref(), &client)));
+        Case { name, line, index, raw, from, to, client, now, keys, vars, expected }
     }
 
     fn name(&mut self, node: NodeId, line: usize, name: Option<At<String>>) -> String {
@@ -351,5 +354,6 @@ fn client(session: Option<Session>) -> Client {
         esmtp: true,
         tls: tls.and_then(|Encryption(tls)| tls),
         ptr,
+        auth: None,
     }
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::auth::Auth;
 use super::kind::{self, Items};
 use crate::config::document::{At, Leaf, Parsed};
 use crate::mail::{Address, Timestamp, Tls};
@@ -32,6 +33,7 @@ pub struct Test {
     pub from: Option<Parsed<Sender>>,
     pub to: Option<At<Recipients>>,
     pub session: Option<Session>,
+    pub auth: Option<Auth>,
     pub now: Option<Parsed<Moment>>,
     #[serde(default)]
     pub kv: Namespaces,

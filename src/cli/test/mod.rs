@@ -3,6 +3,7 @@
 //! Without network, server or store. `case` reads the tests of a `file`, `decision` runs them, `compare` holds one against the other,
 //! `tell` says how it came out; `update` and `junit` write it down.
 
+mod auth;
 mod case;
 mod compare;
 mod decision;

@@ -37,6 +37,7 @@ impl Case {
             esmtp: true,
             tls: None,
             ptr: None,
+            auth: None,
         };
         let envelope = Envelope {
             sender: Some(Address::parse("ann@example.org").unwrap()),

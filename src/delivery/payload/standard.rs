@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use super::{Payload, Size, Source};
 use crate::mail::message::{Mailbox, Part};
-use crate::mail::{Address, BodyKind, Client, Envelope, Message, Notify, Ret};
+use crate::mail::{Address, Authentication, BodyKind, Client, Envelope, Message, Notify, Ret};
 
 /// Octets of each of the two texts.
 const MAX_TEXT: usize = 1 << 20;
@@ -44,6 +44,7 @@ struct Received<'a> {
     received_at: String,
     envelope: Addressed<'a>,
     session: Option<Session<'a>>,
+    auth: Option<Authenticated<'a>>,
     headers: Vec<Field<'a>>,
     from: Vec<Mailbox>,
     to: Vec<Mailbox>,
@@ -99,6 +100,15 @@ struct Session<'a> {
     ptr: Option<&'a str>,
     tls: Option<Secured<'a>>,
     listener: &'a str,
+}
+
+/// What was found out about the sender; absent where nothing was looked into.
+#[derive(Serialize)]
+struct Authenticated<'a> {
+    /// SPF or DKIM speaks for the domain of From.
+    from_authenticated: bool,
+    #[serde(flatten)]
+    found: &'a Authentication,
 }
 
 #[derive(Serialize)]
@@ -163,6 +173,7 @@ pub fn payload(source: &Source, size: Size) -> Payload {
     let headers = fields(&message, &mut truncated);
     let (text, html, text_from_html) = texts(&message, size, &mut truncated);
     let attachments = attachments(&message, size, &mut truncated);
+    let client = source.body.client.as_ref();
     let event = Event {
         kind: "email.received",
         timestamp: source.now.to_string(),
@@ -174,7 +185,8 @@ pub fn payload(source: &Source, size: Size) -> Payload {
             attempt: source.attempt,
             received_at: source.message.timestamp().to_string(),
             envelope: addressed(source),
-            session: source.body.client.as_ref().map(session),
+            session: client.map(session),
+            auth: client.and_then(|client| client.auth.as_deref()).map(authenticated),
             headers,
             from: message.addresses("From"),
             to: message.addresses("To"),
@@ -231,6 +243,10 @@ fn session(client: &Client) -> Session<'_> {
         tls: client.tls.as_ref().map(|tls| Secured { version: &tls.version, cipher: &tls.cipher }),
         listener: &client.listener,
     }
+}
+
+fn authenticated(found: &Authentication) -> Authenticated<'_> {
+    Authenticated { from_authenticated: found.passed(), found }
 }
 
 fn fields<'a>(message: &'a Message, truncated: &mut Truncated) -> Vec<Field<'a>> {

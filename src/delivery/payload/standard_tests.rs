@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::mail::authentication::Check;
 use crate::mail::{MessageId, Recipient, Timestamp};
 use crate::store::Body;
 
@@ -65,6 +66,18 @@ fn the_envelope_is_the_servers_and_not_the_headers() {
     assert_eq!(envelope["recipients"], json!(["Team+Sales@example.com", "other@example.com"]));
     assert_eq!(envelope["subaddress"], json!({ "user": "Team", "tag": "Sales" }));
     assert_eq!(envelope["dsn"]["orcpt"], "rfc822;team@example.com");
+}
+
+#[test]
+fn what_is_known_of_the_sender_is_there_in_the_words_that_a_script_reads() {
+    assert_eq!(made(MIXED.as_bytes(), Size::Full)["data"]["auth"], Value::Null, "nothing was looked into");
+    let mut found = Authentication::default();
+    found.spf.result = Check::Pass;
+    found.dmarc.aligned_spf = true;
+    let auth = serde_json::to_value(authenticated(&found)).unwrap();
+    assert_eq!((&auth["from_authenticated"], &auth["spf"]["result"]), (&json!(true), &json!("pass")));
+    assert_eq!((&auth["spf"]["scope"], &auth["dmarc"]["result"]), (&json!("mfrom"), &json!("none")));
+    assert_eq!((&auth["dkim"], &auth["iprev"]["result"]), (&json!([]), &json!("none")));
 }
 
 #[test]

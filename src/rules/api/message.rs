@@ -11,6 +11,7 @@ use rhai::{Array, Dynamic, Engine, INT, ImmutableString, Map, NativeCallContext}
 
 use super::address;
 use super::attachment::AttachmentView;
+use super::auth::AuthView;
 use super::bounds::Bounds;
 use super::headers::{HeadersView, texts};
 use super::octets::Octets;
@@ -24,14 +25,8 @@ const MAX_MAILBOXES: usize = 1_000;
 
 /// What is planned of `message` and not there yet: properties, and methods with how many
 /// arguments they are called with.
-pub const UNOFFERED: &[(&str, &[usize])] = &[
-    ("auth", &[]),
-    ("spam", &[]),
-    ("can_be_forwarded", &[]),
-    ("reply_text", &[]),
-    ("reply", &[1]),
-    ("to_payload", &[0, 1]),
-];
+pub const UNOFFERED: &[(&str, &[usize])] =
+    &[("spam", &[]), ("can_be_forwarded", &[]), ("reply_text", &[]), ("reply", &[1]), ("to_payload", &[0, 1])];
 
 /// `message` of one run. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -124,6 +119,7 @@ pub(super) fn register(engine: &mut Engine) {
         .register_get("session", |view: &mut MessageView| {
             SessionView::new(Arc::clone(&view.call.session), Arc::clone(&view.run))
         })
+        .register_get("auth", |view: &mut MessageView| AuthView::new(view.call.session.client.auth.as_ref()))
         .register_get("is_auto", |view: &mut MessageView| view.has_null_sender() || view.message().is_auto())
         .register_get("is_bounce", |view: &mut MessageView| view.has_null_sender() || view.message().is_bounce())
         .register_get("is_list", |view: &mut MessageView| view.message().is_list());

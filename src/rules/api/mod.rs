@@ -9,6 +9,7 @@ pub mod actions;
 pub mod address;
 pub mod answer;
 pub mod attachment;
+pub mod auth;
 pub mod bounds;
 pub mod changes;
 pub mod context;
@@ -30,6 +31,7 @@ pub fn register(engine: &mut rhai::Engine) {
     actions::register(engine);
     address::register(engine);
     attachment::register(engine);
+    auth::register(engine);
     changes::register(engine);
     context::register(engine);
     env::register(engine);

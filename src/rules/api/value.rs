@@ -7,6 +7,7 @@ use rhai::{Array, Blob, Dynamic, Map};
 use serde_json::Value as Json;
 
 use super::attachment::AttachmentView;
+use super::auth::AuthView;
 use super::bounds::Bounds;
 use super::octets::Octets;
 use crate::kv;
@@ -61,6 +62,9 @@ fn convert(value: &Dynamic, depth: usize) -> Result<Json, String> {
     if let Some(attachment) = value.read_lock::<AttachmentView>() {
         return convert(&Dynamic::from_map(attachment.to_map()), depth + 1);
     }
+    if let Some(auth) = value.read_lock::<AuthView>() {
+        return convert(&Dynamic::from_map(auth.to_map()), depth + 1);
+    }
     Err(format!("{} has no JSON: use strings, numbers, booleans, arrays and maps", article(value.type_name())))
 }
 
@@ -78,6 +82,9 @@ pub fn shown(value: &Dynamic) -> String {
     if let Some(attachment) = value.read_lock::<AttachmentView>() {
         return format!("{:?}", &*attachment);
     }
+    if let Some(auth) = value.read_lock::<AuthView>() {
+        return Dynamic::from_map(auth.to_map()).to_string();
+    }
     value.to_string()
 }
 
@@ -91,6 +98,7 @@ pub fn article(type_name: &str) -> String {
         "ContextView" => "`ctx`".to_owned(),
         "SessionView" => "`session`".to_owned(),
         "HeadersView" => "`message.headers`".to_owned(),
+        "AuthView" => "`message.auth`".to_owned(),
         "AttachmentView" => "an attachment".to_owned(),
         "Octets" => "octets".to_owned(),
         "KvNamespace" => "a KV namespace".to_owned(),

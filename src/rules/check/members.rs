@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rhai::{Dynamic, Engine, ImmutableString};
 
 use crate::rules::api::attachment::AttachmentView;
+use crate::rules::api::auth::AuthView;
 use crate::rules::api::context::ContextView;
 use crate::rules::api::env::EnvView;
 use crate::rules::api::headers::HeadersView;
@@ -15,7 +16,7 @@ use crate::rules::api::octets::Octets;
 use crate::rules::api::session::SessionView;
 
 /// The kinds of values whose members are known, as the reference calls them.
-fn kinds() -> [(&'static str, TypeId); 9] {
+fn kinds() -> [(&'static str, TypeId); 10] {
     [
         ("message", TypeId::of::<MessageView>()),
         ("session", TypeId::of::<SessionView>()),
@@ -24,6 +25,7 @@ fn kinds() -> [(&'static str, TypeId); 9] {
         ("headers", TypeId::of::<HeadersView>()),
         ("kv", TypeId::of::<KvNamespace>()),
         ("octets", TypeId::of::<Octets>()),
+        ("auth", TypeId::of::<AuthView>()),
         ("attachment", TypeId::of::<AttachmentView>()),
         ("string", TypeId::of::<ImmutableString>()),
     ]

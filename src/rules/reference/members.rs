@@ -47,6 +47,11 @@ const MESSAGE: Section = (
         ),
         Member(&["message.is_bounce"], "bool", "a delivery status notification (RFC 3464), or from the null sender"),
         Member(&["message.is_list"], "bool", "came through a mailing list (RFC 2919, RFC 2369)"),
+        Member(
+            &["message.auth"],
+            "auth",
+            "who sent it, as SPF, DKIM, DMARC, ARC and iprev say: [sender.md](sender.md)",
+        ),
         Member(&["message.session"], "session", "how it came in, see below"),
     ],
 );

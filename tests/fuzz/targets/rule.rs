@@ -69,6 +69,7 @@ fuzz_target!(|input: &[u8]| {
         esmtp: true,
         tls: None,
         ptr: None,
+        auth: None,
     };
     let facts = SessionFacts { client, sender: None, notes: BTreeMap::new() };
     let call = EmailCall {

@@ -54,6 +54,7 @@ fn call(recipient: &str, sender: &str, message: Arc<Message>) -> EmailCall {
         esmtp: true,
         tls: None,
         ptr: None,
+        auth: None,
     };
     EmailCall {
         main: "rules/main.rhai".to_owned(),
@@ -232,8 +233,6 @@ fn the_null_sender_is_an_empty_string_and_means_a_bounce() {
 #[test]
 fn what_this_version_has_not_says_so() {
     for script in [
-        "message.auth",
-        "message.auth.spf",
         "message.spam.score",
         "message.can_be_forwarded",
         "message.reply_text",

@@ -1,0 +1,44 @@
+//! The page of `message.auth`, `rules/sender.md`.
+
+use super::members::{Member, Section};
+
+pub(super) const AUTH: Section = (
+    "`message.auth`",
+    "In JSON (a payload, a KV value) it is its `to_map()`. A text that isn't known is empty.",
+    &[
+        Member(
+            &["auth.passed"],
+            "bool",
+            "SPF or DKIM passes for the domain of From (DMARC's alignment), whether or not that domain publishes a policy",
+        ),
+        Member(
+            &["auth.spf", "auth.spf_helo"],
+            "map",
+            "`#{ result, domain, scope, reason }` for MAIL FROM (scope `mfrom`) and for the name of EHLO (`helo`)",
+        ),
+        Member(
+            &["auth.dkim"],
+            "array",
+            "each signature's `#{ result, domain, selector, identity, algorithm, aligned, b, reason }`, at most 10",
+        ),
+        Member(
+            &["auth.dmarc"],
+            "map",
+            "`#{ result, domain, policy, aligned_spf, aligned_dkim, reason }`; `policy` is what the domain asks for mail that \
+             fails: `none`, `quarantine`, `reject`, empty where it publishes nothing",
+        ),
+        Member(
+            &["auth.arc"],
+            "map",
+            "`#{ result, chain, trusted, reason }`; `chain` has a `#{ domain, selector }` for each that sealed it, the first one \
+             first; `trusted` as `[authentication] trusted_sealers` says",
+        ),
+        Member(
+            &["auth.iprev"],
+            "map",
+            "`#{ result, name }`: the name of the client's address, where that name leads back to it; also `session.ptr`",
+        ),
+        Member(&["auth.trusted_forwarder"], "bool", "the client is one of `[authentication] trusted_forwarders`"),
+        Member(&["auth.to_map()"], "map", "all of these"),
+    ],
+);
