@@ -24,10 +24,11 @@ use crate::intake::decide::Fate;
 use crate::intake::{self, Current, Intake};
 use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
 use crate::mail::{MessageId, Reply};
-use crate::reload::{self, Adjust, Source, Swapped, Watch, Watched, Watcher};
+use crate::reload::{self, Adjust, Built, Source, Swapped, Watch, Watched, Watcher};
 use crate::smtp::{Answer, Closed, Question};
 use crate::store::{self, DecideTask, Keep, Store, StoreError};
 use crate::telemetry::Level;
+use crate::vault::Sealer;
 use crate::{clock, telemetry};
 
 /// How many events a slow reader of the bus may lag behind.
@@ -91,13 +92,9 @@ impl App {
     /// What is wrong, in words for the admin; nothing keeps running then.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let bus = Bus::new(BUS_CAPACITY);
-        let read = || reload::build(&options.source, options.adjust.as_ref()).map_err(StartError::Config);
-        // Read again once they are watched: what changes meanwhile isn't missed.
-        let watch = Watch::begin(&read()?, &bus);
-        let built = read()?;
+        let (watch, store, built) = open(&options, &bus)?;
         let current = Current::new(built.snapshot);
         let config = Arc::clone(&current.load().config);
-        let store = Store::open(store_options(&config), bus.clone())?;
         store.expect_waits(longest_wait(&config));
         let dns = Dns::new(&config.dns).map_err(|error| StartError::Resolver(error.to_string()))?;
         let answerer = Arc::new(Answering::new(&store, &bus, &current));
@@ -137,13 +134,14 @@ impl App {
             bus: bus.clone(),
             swapped: follow(budget, store.clone(), delivery_config),
         };
+        let sealer = sealer(&ours);
         let watcher = Watcher::start(ours, watch);
         let mut warnings = built.warnings;
         warnings
             .extend(listeners.bound().iter().filter_map(|bound| unencrypted(bound.address, bound.tls, bound.offered)));
         let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let ground = Ground { store: &store, bus: &bus, config: &config, stopping };
-        let chores = ground.chores(http_listener, readiness.clone(), listening(&listeners))?;
+        let ground = Ground { store: &store, bus: &bus, config: &config, sealer, stopping };
+        let chores = ground.chores(http_listener, readiness.clone(), &listeners, watcher.nudger())?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         keep(&bus, &store);
         bus.publish(Event::new(clock::now(), Kind::Started { version }));
@@ -207,6 +205,26 @@ impl App {
     }
 }
 
+/// The files watched and the store ours; then all is read (again), so that nothing that changed meanwhile is missed.
+fn open(options: &Options, bus: &Bus) -> Result<(Watch, Store, Built), StartError> {
+    let read = || reload::build(&options.source, options.adjust.as_ref()).map_err(StartError::Config);
+    let before = read()?;
+    let watch = Watch::begin(&before, bus);
+    let store = Store::open(store_options(&before.snapshot.config), bus.clone())?;
+    let built = read()?;
+    if built.snapshot.config.data_dir != before.snapshot.config.data_dir {
+        let changed = "`data_dir` was changed while it was read: start again";
+        return Err(StartError::Config(vec![Diagnostic::unplaced("mailworker.toml", changed)]));
+    }
+    Ok((watch, store, built))
+}
+
+/// Seals by the configuration in force.
+fn sealer(watched: &Watched) -> Sealer {
+    let current = watched.current.clone();
+    Sealer::new(watched.source.options(), move || Arc::clone(&current.load().config))
+}
+
 /// What a configuration that comes into force changes beside the snapshot.
 fn follow(budget: Arc<Budget>, store: Store, delivery: Arc<ArcSwap<Config>>) -> Swapped {
     Arc::new(move |fresh| {
@@ -232,6 +250,7 @@ struct Ground<'a> {
     store: &'a Store,
     bus: &'a Bus,
     config: &'a Config,
+    sealer: Sealer,
     stopping: watch::Receiver<bool>,
 }
 
@@ -241,19 +260,21 @@ impl Ground<'_> {
         self,
         http: Option<TcpListener>,
         readiness: Readiness,
-        listeners: Vec<Listening>,
+        listeners: &Listeners,
+        nudge: impl Fn() + Send + 'static,
     ) -> Result<Vec<tokio::task::JoinHandle<()>>, StartError> {
         let (store, bus, stopping) = (self.store.clone(), self.bus.clone(), self.stopping);
         let mut chores = vec![
             tokio::spawn(retention(store.clone(), bus.clone(), stopping.clone())),
             tokio::spawn(gauges(store.clone(), stopping.clone())),
+            tokio::spawn(notice(store.clone(), nudge, stopping.clone())),
         ];
         if let Some(listener) = http {
             let health = Health { store: store.clone(), readiness, metrics: telemetry::prometheus };
             chores.push(tokio::spawn(admin::serve_http(listener, health, stopped(stopping.clone()))));
         }
         let socket = bind_control(&self.config.data_dir)?;
-        let control = Control { store, bus, listeners };
+        let control = Control { store, bus, listeners: listening(listeners), sealer: self.sealer };
         chores.push(tokio::spawn(admin::serve_control(socket, control, stopped(stopping))));
         Ok(chores)
     }
@@ -373,6 +394,17 @@ pub async fn retention(store: Store, bus: Bus, stopping: watch::Receiver<bool>) 
                     break;
                 }
             }
+        }
+    }
+}
+
+/// What an admin has put into the store is taken up as a change of the files is.
+async fn notice(store: Store, nudge: impl Fn() + Send, stopping: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(stopping.clone()) => return,
+            () = store.deployed() => nudge(),
         }
     }
 }

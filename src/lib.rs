@@ -35,3 +35,4 @@ pub mod rules;
 pub mod smtp;
 pub mod store;
 pub mod telemetry;
+pub mod vault;

@@ -23,7 +23,7 @@ use crate::event::{Bus, Event, Kind};
 use crate::intake::{Current, Snapshot};
 use crate::listener::TlsState;
 use crate::rules::engine::Budget;
-use crate::rules::{Bindings, Release};
+use crate::rules::{Bindings, Release, Secrets};
 
 use watch::{Places, Told, notifier};
 
@@ -50,6 +50,17 @@ pub enum Source {
         config: &'static str,
         rules: &'static [(&'static str, &'static str)],
     },
+}
+
+impl Source {
+    /// Where the process' environment is, and what is done about secrets.
+    #[must_use]
+    pub fn options(&self) -> load::Options {
+        match self {
+            Self::Files(options) => options.clone(),
+            Self::Embedded { .. } => load::Options::default(),
+        }
+    }
 }
 
 /// A snapshot with what was found on the way to it.
@@ -135,6 +146,9 @@ pub fn bindings(config: &Config) -> Bindings {
     Bindings {
         env_name: config.env_name.clone(),
         vars: config.vars.clone(),
+        secrets: Secrets(
+            config.secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())).collect(),
+        ),
         kv_namespaces: config.kv_namespaces.clone(),
         webhooks: config.webhooks.iter().map(|webhook| webhook.binding.clone()).collect(),
         destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
@@ -278,7 +292,15 @@ impl Watcher {
 
     /// Reload now (SIGHUP).
     pub fn nudge(&self) {
-        let _one_is_waiting_already = self.nudge.try_send(());
+        (self.nudger())();
+    }
+
+    /// The same for who goes on without it. Keeps no watcher alive.
+    pub fn nudger(&self) -> impl Fn() + Send + Sync + use<> {
+        let nudge = self.nudge.clone();
+        move || {
+            let _one_is_waiting_already = nudge.try_send(());
+        }
     }
 }
 

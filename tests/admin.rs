@@ -7,10 +7,13 @@ use std::time::Duration;
 use mailworker::admin::api::{self, TailFilter};
 use mailworker::admin::{self, Control, Health, Readiness};
 use mailworker::cli::access::{Server, Writer};
+use mailworker::config::Config;
+use mailworker::config::load::Options as LoadOptions;
 use mailworker::event::{Bus, Event, Kind};
 use mailworker::kv::{Value, View as _, Write};
 use mailworker::mail::Timestamp;
 use mailworker::store::{self, QueueFilter, Store};
+use mailworker::vault::Sealer;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -46,7 +49,8 @@ async fn control() -> (Running, Server) {
     let listener = admin::bind_control(&data_dir).unwrap();
     let listening =
         api::Listening { protocol: "smtp".into(), address: "127.0.0.1:2525".into(), tls: "starttls".into() };
-    let control = Control { store: store.clone(), bus: bus.clone(), listeners: vec![listening] };
+    let sealer = Sealer::new(LoadOptions::default(), || std::sync::Arc::new(Config::default()));
+    let control = Control { store: store.clone(), bus: bus.clone(), listeners: vec![listening], sealer };
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(admin::serve_control(listener, control, async { drop(stopped.await) }));
     let server = Server::required(&data_dir).await.unwrap();

@@ -23,12 +23,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dns", &["config"]),
     ("authenticate", &["mail", "dns"]),
     ("store", &["mail", "kv", "event", "clock", "aside"]),
+    // Secrets lie sealed in the store, and are opened with a key of the configuration's.
+    ("vault", &["config", "store", "clock"]),
     ("intake", &["mail", "kv", "event", "config", "smtp", "rules", "store", "dns", "authenticate", "clock", "aside"]),
     ("delivery", &["mail", "kv", "event", "config", "store", "dns", "authenticate", "clock", "aside"]),
     ("listener", &["mail", "event", "config", "smtp", "intake", "clock"]),
     // It counts what the store says of itself.
     ("telemetry", &["mail", "event", "store", "clock"]),
-    ("admin", &["mail", "kv", "event", "config", "store", "rules", "telemetry", "clock"]),
+    ("admin", &["mail", "kv", "event", "config", "store", "vault", "rules", "telemetry", "clock"]),
     (
         "reload",
         &["mail", "kv", "event", "config", "smtp", "rules", "store", "dns", "intake", "delivery", "listener", "clock"],
@@ -46,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "dns",
             "authenticate",
             "store",
+            "vault",
             "intake",
             "delivery",
             "listener",
@@ -67,6 +70,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "dns",
             "authenticate",
             "store",
+            "vault",
             "intake",
             "delivery",
             "listener",

@@ -15,6 +15,8 @@ pub const QUEUE_RETRY: &str = "/v1/queue/retry";
 pub const QUEUE_DROP: &str = "/v1/queue/drop";
 pub const RELEASE: &str = "/v1/messages/release";
 pub const KV: &str = "/v1/kv";
+pub const SECRET_PUT: &str = "/v1/secrets/put";
+pub const SECRET_DELETE: &str = "/v1/secrets/delete";
 pub const BACKUP: &str = "/v1/backup";
 
 /// What runs there.
@@ -78,6 +80,29 @@ pub struct Changed {
 #[serde(deny_unknown_fields)]
 pub struct KvWrites {
     pub writes: Vec<kv::Write>,
+}
+
+/// A secret, to be sealed by the server.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretPut {
+    pub env: String,
+    pub name: String,
+    pub value: String,
+}
+
+impl std::fmt::Debug for SecretPut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretPut").field("env", &self.env).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Which secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretDelete {
+    pub env: String,
+    pub name: String,
 }
 
 /// Where a backup goes: an absolute path on the server's machine.

@@ -14,11 +14,14 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::api::{self, ApiError, BackupTo, Changed, KvWrites, Listening, QueueChange, Status, TailFilter};
+use super::api::{
+    self, ApiError, BackupTo, Changed, KvWrites, Listening, QueueChange, SecretDelete, SecretPut, Status, TailFilter,
+};
 use super::tail::Follow;
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
 use crate::store::{Discharge, QueueFilter, Store, StoreError};
+use crate::vault::Sealer;
 
 /// What the routes work on.
 #[derive(Debug, Clone)]
@@ -26,6 +29,7 @@ pub struct Control {
     pub store: Store,
     pub bus: Bus,
     pub listeners: Vec<Listening>,
+    pub sealer: Sealer,
 }
 
 pub fn router(control: Control) -> Router {
@@ -36,6 +40,8 @@ pub fn router(control: Control) -> Router {
         .route(api::QUEUE_DROP, post(queue_drop))
         .route(api::RELEASE, post(release))
         .route(api::KV, post(kv_write))
+        .route(api::SECRET_PUT, post(secret_put))
+        .route(api::SECRET_DELETE, post(secret_delete))
         .route(api::BACKUP, post(backup))
         .fallback(nothing_there)
         .method_not_allowed_fallback(not_that_way)
@@ -63,7 +69,7 @@ impl IntoResponse for Refused {
                 let code = match error {
                     StoreError::NotFound(_) => StatusCode::NOT_FOUND,
                     StoreError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
-                    StoreError::Unusable(_) => StatusCode::CONFLICT,
+                    StoreError::Unusable(_) | StoreError::Conflict(_) => StatusCode::CONFLICT,
                     StoreError::Failed(_) | StoreError::Broken(_) | StoreError::Locked(_) | StoreError::Closed => {
                         StatusCode::INTERNAL_SERVER_ERROR
                     }
@@ -142,6 +148,23 @@ async fn kv_write(State(control): State<Control>, Asked(request): Asked<KvWrites
     let count = request.writes.len();
     control.store.kv_write(request.writes, clock::now()).await?;
     control.tell("kv write", format!("{count} keys"));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The store tells of it in its log, by the same transaction.
+async fn secret_put(State(control): State<Control>, Asked(put): Asked<SecretPut>) -> Result<StatusCode, Refused> {
+    let sealer = control.sealer.clone();
+    let kept = tokio::task::spawn_blocking(move || sealer.seal(&put.env, &put.name, &put.value)).await;
+    let kept = kept.unwrap_or_else(|panic| Err(panic.to_string()));
+    control.store.put_secret(kept.map_err(|why| Refused::Asked(StatusCode::CONFLICT, why))?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn secret_delete(
+    State(control): State<Control>,
+    Asked(SecretDelete { env, name }): Asked<SecretDelete>,
+) -> Result<StatusCode, Refused> {
+    control.store.delete_secret(env, name, clock::now()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -7,13 +7,16 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::Failure;
-use crate::admin::api::{self, ApiError, BackupTo, Changed, KvWrites, QueueChange, Status, TailFilter};
+use crate::admin::api::{
+    self, ApiError, BackupTo, Changed, KvWrites, QueueChange, SecretDelete, SecretPut, Status, TailFilter,
+};
 use crate::admin::control_path;
 use crate::clock;
 use crate::config::Config;
 use crate::event::Bus;
 use crate::kv;
 use crate::store::{Discharge, QueueFilter, Reader, Store};
+use crate::vault::Sealer;
 
 /// Who makes a change.
 pub enum Writer {
@@ -65,6 +68,24 @@ impl Writer {
         match self {
             Self::Server(server) => server.tell(api::KV, &KvWrites { writes }).await,
             Self::Own(store) => Ok(store.kv_write(writes, clock::now()).await?),
+        }
+    }
+
+    /// A server seals with the key that it has itself; `sealer` is for where none runs.
+    pub async fn secret_put(&self, put: SecretPut, sealer: &Sealer) -> Result<(), Failure> {
+        match self {
+            Self::Server(server) => server.tell(api::SECRET_PUT, &put).await,
+            Self::Own(store) => {
+                let kept = sealer.seal(&put.env, &put.name, &put.value).map_err(Failure::Failed)?;
+                Ok(store.put_secret(kept).await?)
+            }
+        }
+    }
+
+    pub async fn secret_delete(&self, delete: SecretDelete) -> Result<(), Failure> {
+        match self {
+            Self::Server(server) => server.tell(api::SECRET_DELETE, &delete).await,
+            Self::Own(store) => Ok(store.delete_secret(delete.env, delete.name, clock::now()).await?),
         }
     }
 

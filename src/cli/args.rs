@@ -8,8 +8,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::mail::Address;
 
+mod deployed;
 mod kept;
 
+pub use deployed::Secret;
 pub use kept::{
     Backup, Kv, Limit, LogList, Logged, MessageList, Messages, Queue, QueueChange, QueueFilter, Store, Tail,
 };
@@ -94,6 +96,9 @@ pub enum Command {
     /// Read and write a worker's key-value namespaces
     #[command(subcommand)]
     Kv(Kv),
+    /// Values for workers that nobody can read: sealed in the store, listed by name
+    #[command(subcommand)]
+    Secret(Secret),
     /// Watch a running server
     Tail(Tail),
     /// Copy the store, whether a server runs on it or not

@@ -11,7 +11,7 @@ use crate::reload::{self, Source};
 pub fn run(common: &Common, options: Check) -> Done {
     let Check { secrets, machine } = options;
     let secrets = if secrets { Reading::Needed } else { Reading::Wanted };
-    let source = Source::Files(load::Options { secrets, ..configured::options(common) });
+    let source = Source::Files(load::Options { secrets, ..configured::with_secrets(common) });
     let built = match reload::build(&source, None) {
         Ok(built) => built,
         Err(findings) if machine.json => {

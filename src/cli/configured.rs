@@ -2,6 +2,7 @@
 
 use crate::config::load::{self, Loaded, Reading};
 use crate::config::{Config, ListenAddress};
+use crate::vault;
 
 use super::Failure;
 use super::args::Common;
@@ -15,6 +16,18 @@ pub fn options(common: &Common) -> load::Options {
         .collect();
     let (file, env) = (common.config.clone(), common.env.clone());
     load::Options { file, env, environment, ..load::Options::default() }.pinned()
+}
+
+/// As a server sees it: with the secrets that its store keeps.
+#[must_use]
+pub fn with_secrets(common: &Common) -> load::Options {
+    load::Options { kept: Some(vault::kept()), ..options(common) }
+}
+
+/// As one sees it who tries rules: the secrets that there are by name, their values from `.dev.vars`.
+#[must_use]
+pub fn for_development(common: &Common, secrets: Reading) -> load::Options {
+    load::Options { secrets, dev_vars: true, ..with_secrets(common) }
 }
 
 /// Loads it for a command that looks at the store or asks a running server: secrets stay unread, for an admin's shell

@@ -19,7 +19,7 @@ use crate::rules::{KvView, Stage};
 use crate::store::Task;
 
 pub fn run(common: &Common, options: &Explain) -> Done {
-    let found = load::Options { secrets: Reading::Unread, ..configured::options(common) };
+    let found = load::Options { secrets: Reading::Unread, ..configured::with_secrets(common) };
     let snapshot = Arc::new(reload::snapshot(&found).map_err(Failure::Configuration)?);
     let sender = match options.from.as_str() {
         "" | "<>" => None,

@@ -21,6 +21,7 @@ pub mod messages;
 pub mod pages;
 pub mod print;
 pub mod queue;
+pub mod secret;
 pub mod send;
 pub mod serve;
 pub mod show;
@@ -119,6 +120,7 @@ fn run(arguments: Arguments) -> Done {
         Command::Log(verb) => log::run(common, verb),
         Command::Queue(verb) => runtime()?.block_on(queue::run(common, verb)),
         Command::Kv(verb) => runtime()?.block_on(kv::run(common, verb)),
+        Command::Secret(verb) => runtime()?.block_on(secret::run(common, verb)),
         Command::Tail(options) => runtime()?.block_on(tail::run(common, &options)),
         Command::Backup(options) => runtime()?.block_on(store::backup(common, &options)),
         Command::Store(args::Store::Check { repair, machine }) => store::check(common, repair, machine),

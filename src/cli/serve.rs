@@ -18,7 +18,7 @@ pub async fn run(common: &Common, options: &Serve) -> Done {
     start_log(&options.log, "info")?;
     raise_open_files();
     let mut signals = Signals::listen()?;
-    let source = Source::Files(configured::options(common));
+    let source = Source::Files(configured::with_secrets(common));
     let app = start(app::Options { source, adjust: None, capture: None }).await?;
     if let Err(failure) = announce(&app, options.machine.json) {
         unread(&failure);

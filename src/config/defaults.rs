@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Budget, Config, Dns, EarlyTalk, Http, Limits, ListenAddress, Listener, Relay, RelayTimeouts, Retention,
-    SessionSettings, TlsMode, WebhookDefaults,
+    SecretSource, SessionSettings, TlsMode, WebhookDefaults,
 };
 
 const MINUTE: u64 = 60;
@@ -29,6 +29,8 @@ impl Default for Config {
             domains: Vec::new(),
             routes: Vec::new(),
             vars: std::collections::BTreeMap::new(),
+            secrets: std::collections::BTreeMap::new(),
+            secrets_key: SecretSource::File(PathBuf::from("secrets.key")),
             kv_namespaces: Vec::new(),
             webhooks: Vec::new(),
             webhook_defaults: WebhookDefaults::default(),

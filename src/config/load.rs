@@ -5,15 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Config;
 use super::check::{Checker, check};
 use super::decode::decode;
 use super::raw;
-pub use super::secret::Reading;
-use super::secret::Surroundings;
+use super::secret::{KeptSecrets, Surroundings, read};
+pub use super::secret::{NoSecret, Reading};
 use super::tree::{Kind, Node, Origin, Sight, Source, Tree};
 use super::variable::PREFIX;
+use super::{Secret, dev_vars};
 use crate::diagnostic::{Diagnostic, suggest};
 
 /// What the command line and the process' environment say.
@@ -28,6 +30,31 @@ pub struct Options {
     pub secrets: Reading,
     /// `[tls]` isn't looked at: nobody is served with a certificate.
     pub without_tls: bool,
+    /// How the secrets of a store are read; without it, no name of one is known.
+    pub kept: Option<Kept>,
+    /// Values come from `.dev.vars` beside the file in place of what the store keeps.
+    pub dev_vars: bool,
+}
+
+type ReadKept = dyn Fn(&Path, &str, Option<&Secret>) -> Result<KeptSecrets, String> + Send + Sync;
+
+/// Reads the secrets that the store in a directory keeps for an environment: their names, and with a key their values.
+#[derive(Clone)]
+pub struct Kept(Arc<ReadKept>);
+
+impl Kept {
+    #[must_use]
+    pub fn new(
+        read: impl Fn(&Path, &str, Option<&Secret>) -> Result<KeptSecrets, String> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(read))
+    }
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kept")
+    }
 }
 
 impl Options {
@@ -72,9 +99,12 @@ impl Config {
         })?;
         let full = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
         let base = full.parent().unwrap_or(Path::new("/")).to_path_buf();
-        let machine = Machine { options, looks: true };
+        let places = options.dev_vars.then(|| dev_vars_places(&base, options.env.as_deref()));
+        let values = places.as_deref().map(read_dev_vars).transpose()?;
+        let machine = Machine { options, looks: true, dev_vars: values };
         let mut loaded = build(&text, &name, &base, &machine)?;
         loaded.watched.insert(0, full.clone());
+        loaded.watched.extend(places.into_iter().flatten());
         loaded.file = full;
         Ok(loaded)
     }
@@ -89,8 +119,29 @@ impl Config {
         base_dir: &Path,
         options: &Options,
     ) -> Result<Loaded, Vec<Diagnostic>> {
-        build(text, file_name, base_dir, &Machine { options, looks: false })
+        build(text, file_name, base_dir, &Machine { options, looks: false, dev_vars: None })
     }
+}
+
+/// The key for the secrets that a store keeps, as it is now.
+///
+/// # Errors
+/// That there is none, or what is wrong with it.
+pub fn sealing_key(config: &Config, options: &Options) -> Result<Secret, NoSecret> {
+    read(&config.secrets_key, &config.base_dir, &Machine { options, looks: true, dev_vars: None })
+}
+
+/// `.dev.vars.NAME` alone where an environment has one, else `.dev.vars`, as wrangler does it.
+fn dev_vars_places(base: &Path, env: Option<&str>) -> Vec<PathBuf> {
+    let of_env = env.map(|env| base.join(format!(".dev.vars.{env}")));
+    of_env.into_iter().chain([base.join(".dev.vars")]).collect()
+}
+
+fn read_dev_vars(places: &[PathBuf]) -> Result<BTreeMap<String, Secret>, Vec<Diagnostic>> {
+    let Some(path) = places.iter().find(|path| path.is_file()) else { return Ok(BTreeMap::new()) };
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let text = read_text(path).map_err(|error| vec![Diagnostic::unplaced(&name, format!("can't be read: {error}"))])?;
+    dev_vars::parse(&name, &text)
 }
 
 fn find(options: &Options) -> Result<PathBuf, Box<Diagnostic>> {
@@ -127,6 +178,7 @@ fn in_all(file: &str, message: &str, help: String) -> Diagnostic {
 struct Machine<'a> {
     options: &'a Options,
     looks: bool,
+    dev_vars: Option<BTreeMap<String, Secret>>,
 }
 
 impl Surroundings for Machine<'_> {
@@ -138,6 +190,12 @@ impl Surroundings for Machine<'_> {
     }
     fn reading(&self) -> Reading {
         self.options.secrets
+    }
+    fn kept(&self, data_dir: &Path, env: &str, key: Option<&Secret>) -> Result<KeptSecrets, String> {
+        self.options.kept.as_ref().map_or_else(|| Ok(KeptSecrets::new()), |kept| (kept.0)(data_dir, env, key))
+    }
+    fn dev_vars(&self) -> Option<&BTreeMap<String, Secret>> {
+        self.dev_vars.as_ref()
     }
     fn has_tls(&self) -> bool {
         !self.options.without_tls
@@ -181,6 +239,7 @@ fn build(text: &str, name: &str, base: &Path, machine: &Machine<'_>) -> Result<L
         warnings: Vec::new(),
         watched: Vec::new(),
         tls: None,
+        kept: KeptSecrets::new(),
     };
     let config = check(file, env.unwrap_or_default(), &mut checker);
     let Checker { errors, warnings, mut watched, tls, .. } = checker;

@@ -6,6 +6,7 @@
 mod check;
 mod decode;
 mod defaults;
+mod dev_vars;
 pub mod document;
 mod leaf;
 pub mod load;
@@ -19,6 +20,7 @@ pub mod units;
 mod variable;
 
 pub use schema::schema;
+pub use secret::SecretSource;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,6 +45,10 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[vars]`: strings, numbers, booleans, arrays, tables.
     pub vars: BTreeMap<String, serde_json::Value>,
+    /// What `mailworker secret put` keeps for this environment, or `.dev.vars` says in its place.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Where the key for them is.
+    pub secrets_key: SecretSource,
     pub kv_namespaces: Vec<String>,
     pub webhooks: Vec<Webhook>,
     pub webhook_defaults: WebhookDefaults,

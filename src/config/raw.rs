@@ -16,7 +16,7 @@ use super::decode::At;
 use super::leaf::{
     Binding, DestinationName, DomainName, Endpoint, HopUrl, HostName, HttpAddress, Match, Parsed, Server, Size,
 };
-use super::secret::{HeaderValue, PemFile, Secrets};
+use super::secret::{HeaderValue, KeySource, PemFile, Secrets};
 use super::{EarlyTalk, ListenAddress, TlsMode};
 use crate::mail::Address;
 
@@ -50,6 +50,8 @@ pub struct File {
     /// Strings, numbers, booleans, arrays, tables: `env.NAME` in a worker.
     #[serde(default)]
     pub vars: BTreeMap<String, At<serde_json::Value>>,
+    /// What `mailworker secret put` keeps: `env.NAME` in a worker, `{ secret = "NAME" }` here.
+    pub secrets: Option<Sealing>,
     /// Key-value stores that workers read and write.
     #[serde(default)]
     pub kv_namespaces: Vec<At<KvNamespace>>,
@@ -210,6 +212,14 @@ pub struct Webhook {
     pub timeout: Leaf<Duration>,
     /// Requests at once to this endpoint. Default: that of `[webhook_defaults]`.
     pub concurrency: Option<At<usize>>,
+}
+
+/// How secrets are kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sealing {
+    /// The key that they are sealed with: Base64 of 32 bytes, outside of the store. Default: { file = "secrets.key" }, which the first secret makes.
+    pub key: Option<At<KeySource>>,
 }
 
 /// What holds for webhooks that don't say otherwise.

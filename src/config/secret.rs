@@ -1,9 +1,11 @@
-//! Where a secret is read from: `{ env = "…" }`, `{ file = "…" }`, `{ credential = "…" }`, or a list of these.
+//! Where a secret is read from: `{ env = "…" }`, `{ file = "…" }`, `{ credential = "…" }`, `{ secret = "…" }` (what
+//! `mailworker secret put` keeps), or a list of these.
 //!
 //! Never from the file itself. Pure: reading is by [`Surroundings`], which `load` implements.
 //! Standards: Standard Webhooks (`whsec_` and `whsk_` keys); systemd's credentials (`$CREDENTIALS_DIRECTORY`).
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +18,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::Secret;
 use super::decode::At;
-use super::leaf::Leaf;
+use super::leaf::{Leaf, is_identifier};
 use super::tree::NodeId;
 
 /// What the configuration sees of the machine it is loaded on.
@@ -30,6 +32,13 @@ pub trait Surroundings {
     fn read(&self, path: &Path) -> Result<String, String>;
     /// What is done about secrets.
     fn reading(&self) -> Reading;
+    /// The secrets that are kept for an environment in the store at `data_dir`: their names, and with a key their values.
+    ///
+    /// # Errors
+    /// Why they can't be read or opened, and on a second line what to do.
+    fn kept(&self, data_dir: &Path, env: &str, key: Option<&Secret>) -> Result<KeptSecrets, String>;
+    /// Values for development take the place of those that are kept.
+    fn dev_vars(&self) -> Option<&BTreeMap<String, Secret>>;
     /// Whether certificates are wanted.
     fn has_tls(&self) -> bool;
     /// Whether a file that the configuration names is there; `None` where files aren't looked at.
@@ -37,6 +46,9 @@ pub trait Surroundings {
     /// Whether every user of the machine can read this file; `false` where files aren't looked at.
     fn is_open_to_all(&self, path: &Path) -> bool;
 }
+
+/// By name; the value where it was opened.
+pub type KeptSecrets = BTreeMap<String, Option<Secret>>;
 
 /// What is done about secrets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,7 +77,13 @@ pub enum SecretSource {
     Variable(String),
     File(PathBuf),
     Credential(String),
+    /// One that `mailworker secret put` keeps.
+    Kept(String),
 }
+
+/// Where the key for the kept ones is read from: anywhere but among them.
+#[derive(Debug, Clone)]
+pub struct KeySource(pub SecretSource);
 
 /// One source, or several while a key rotates; each with its place where it has one of its own.
 #[derive(Debug, Clone)]
@@ -94,7 +112,7 @@ pub enum PemFile {
 }
 
 const IN_THE_CLEAR: &str = "a secret doesn't stand in the file in the clear\n\
-     say where it is: { env = \"NAME\" }, { file = \"path\" } or { credential = \"name\" }";
+     say where it is: { env = \"NAME\" }, { file = \"path\" }, { credential = \"name\" } or { secret = \"NAME\" }";
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,30 +120,29 @@ struct SourceTable {
     env: Option<String>,
     file: Option<String>,
     credential: Option<String>,
-    secret: Option<de::IgnoredAny>,
+    secret: Option<String>,
 }
 
 impl SourceTable {
     fn source<E: de::Error>(self) -> Result<SecretSource, E> {
         let Self { env, file, credential, secret } = self;
-        if secret.is_some() {
-            return Err(E::custom(
-                "the encrypted secret store is not offered by this version\n\
-                 say where the secret is: { env = \"NAME\" }, { file = \"path\" } or { credential = \"name\" }",
-            ));
-        }
         let found = [
             env.map(SecretSource::Variable),
             file.map(|path| SecretSource::File(PathBuf::from(path))),
             credential.map(SecretSource::Credential),
+            secret.map(SecretSource::Kept),
         ];
         let mut found = found.into_iter().flatten();
         match (found.next(), found.next()) {
             (Some(SecretSource::Credential(name)), None) if name.contains('/') || name.is_empty() || name == ".." => {
                 Err(E::custom("a credential's name is one file's name\nas in LoadCredential=NAME:PATH of the service"))
             }
+            (Some(SecretSource::Kept(name)), None) if !is_identifier(&name) => Err(E::custom(
+                "a kept secret's name is letters, digits and `_`, not beginning with a digit\nthe value itself is for \
+                 `mailworker secret put NAME`",
+            )),
             (Some(source), None) => Ok(source),
-            _ => Err(E::custom("a secret has exactly one of `env`, `file` and `credential`")),
+            _ => Err(E::custom("a secret has exactly one of `env`, `file`, `credential` and `secret`")),
         }
     }
 }
@@ -209,9 +226,11 @@ impl<'de> Deserialize<'de> for PemFile {
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PemFile, A::Error> {
                 match SourceTable::deserialize(MapAccessDeserializer::new(map))?.source()? {
                     SecretSource::Credential(name) => Ok(PemFile::Credential(name)),
-                    SecretSource::File(_) | SecretSource::Variable(_) => Err(de::Error::custom(
-                        "a certificate and its key are files\na path, or { credential = \"name\" } of systemd's",
-                    )),
+                    SecretSource::File(_) | SecretSource::Variable(_) | SecretSource::Kept(_) => {
+                        Err(de::Error::custom(
+                            "a certificate and its key are files\na path, or { credential = \"name\" } of systemd's",
+                        ))
+                    }
                 }
             }
         }
@@ -219,18 +238,49 @@ impl<'de> Deserialize<'de> for PemFile {
     }
 }
 
+impl<'de> Deserialize<'de> for KeySource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match SecretSource::deserialize(deserializer)? {
+            SecretSource::Kept(_) => Err(de::Error::custom(
+                "the key isn't among what it opens\n{ file = \"path\" }, { env = \"NAME\" } or { credential = \"name\" }",
+            )),
+            source => Ok(Self(source)),
+        }
+    }
+}
+
 fn source_schema() -> serde_json::Value {
-    let one = |name: &str, what: &str| {
-        serde_json::json!({
-            "type": "object", "additionalProperties": false, "required": [name],
-            "properties": { name: { "type": "string", "description": what } },
-        })
-    };
-    serde_json::json!({ "oneOf": [
-        one("env", "A variable of the environment."),
-        one("file", "A file whose text it is, without the line end."),
-        one("credential", "A credential that systemd loads (LoadCredential=)."),
-    ] })
+    let mut sources = key_sources();
+    sources.push(one_source("secret", "A secret that `mailworker secret put` keeps."));
+    serde_json::json!({ "oneOf": sources })
+}
+
+fn key_sources() -> Vec<serde_json::Value> {
+    vec![
+        one_source("env", "A variable of the environment."),
+        one_source("file", "A file whose text it is, without the line end."),
+        one_source("credential", "A credential that systemd loads (LoadCredential=)."),
+    ]
+}
+
+fn one_source(name: &str, what: &str) -> serde_json::Value {
+    serde_json::json!({
+        "type": "object", "additionalProperties": false, "required": [name],
+        "properties": { name: { "type": "string", "description": what } },
+    })
+}
+
+impl JsonSchema for KeySource {
+    fn schema_name() -> Cow<'static, str> {
+        "KeySource".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let sources = key_sources();
+        json_schema!({ "oneOf": sources })
+    }
 }
 
 impl JsonSchema for Secrets {
@@ -285,7 +335,14 @@ pub fn credential(name: &str, around: &dyn Surroundings) -> Result<PathBuf, Stri
 /// # Errors
 /// What is missing, or wrong with it.
 pub fn read(source: &SecretSource, base: &Path, around: &dyn Surroundings) -> Result<Secret, NoSecret> {
-    let text = text_of(source, base, around).map_err(NoSecret::Missing)?;
+    one_line(&text_of(source, base, around).map_err(NoSecret::Missing)?)
+}
+
+/// What signs or logs in is one line.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn one_line(text: &str) -> Result<Secret, NoSecret> {
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
         return Err(NoSecret::Wrong("the secret is empty".to_owned()));
@@ -311,6 +368,8 @@ fn text_of(source: &SecretSource, base: &Path, around: &dyn Surroundings) -> Res
         SecretSource::Credential(name) => around.read(&credential(name, around)?).map_err(|error| {
             format!("the credential {name} can't be read: {error}\nadd LoadCredential={name}:PATH to the service")
         }),
+        // They are opened all at once, and looked up there.
+        SecretSource::Kept(name) => Err(format!("no secret {name} is kept\nmailworker secret put {name}")),
     }
 }
 

@@ -259,10 +259,12 @@ impl Judged {
     fn by_worker(mut self, case: &Case, call: &EmailCall, mut outcome: Outcome, took: Duration, run: u32) -> Self {
         let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(case, effect, at)).collect();
         effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
+        let effects = effects.into_iter().map(|effect| case.snapshot.release.hide(effect)).collect();
         let operations = outcome.usage.operations;
         let tags = std::mem::take(&mut outcome.tags);
+        let tags = tags.into_iter().map(|tag| case.snapshot.release.hide(tag)).collect();
         let why = match &outcome.verdict {
-            Verdict::Quarantine { reason, .. } => format!(" ({reason})"),
+            Verdict::Quarantine { reason, .. } => case.snapshot.release.hide(format!(" ({reason})")),
             _ => String::new(),
         };
         let (verdict, at) = self.take(case, outcome, call.now);

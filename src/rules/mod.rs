@@ -8,6 +8,7 @@ pub mod api;
 mod check;
 pub mod engine;
 mod failure;
+mod hidden;
 mod modules;
 pub mod outcome;
 pub mod reference;
@@ -18,6 +19,7 @@ mod worker;
 
 use std::sync::Arc;
 
+pub use hidden::Secrets;
 pub use outcome::{Effect, Outcome, Verdict};
 pub use release::Release;
 pub use seed::Seed;
@@ -31,6 +33,8 @@ use crate::mail::{Address, Client, Message, MessageId, Timestamp};
 pub struct Bindings {
     pub env_name: String,
     pub vars: std::collections::BTreeMap<String, serde_json::Value>,
+    /// Secrets by name: strings that neither the log nor a trace shows.
+    pub secrets: Secrets,
     pub kv_namespaces: Vec<String>,
     /// Names of `[[webhook]]`s.
     pub webhooks: Vec<String>,

@@ -79,6 +79,12 @@ impl Release {
         &self.environment.version
     }
 
+    /// The text without the values of secrets, which stand in none that is kept or shown.
+    #[must_use]
+    pub fn hide(&self, text: String) -> String {
+        self.environment.hidden.hide(text)
+    }
+
     /// Runs `email`. Blocks for as long as the budget allows: call it where blocking is allowed.
     #[must_use]
     pub fn email(&self, call: &EmailCall, kv: &KvView) -> Outcome {
@@ -196,6 +202,7 @@ impl Release {
             Some(entry) => self.run_entry(patience, run, entry, arguments),
             None => Ended::failed(&run.main, rhai::Position::NONE, &format!("the worker has no {handler}")),
         };
+        let ended = Ended { result: ended.result.map_err(|why| self.hide(why)), ..ended };
         (std::mem::take(&mut *run.state()), ended)
     }
 

@@ -22,6 +22,9 @@ pub enum StoreError {
     Closed,
     #[error("{0}")]
     NotFound(String),
+    /// What is there now forbids it.
+    #[error("{0}")]
+    Conflict(String),
 }
 
 impl From<rusqlite::Error> for StoreError {

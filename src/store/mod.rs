@@ -32,6 +32,7 @@ mod raw;
 mod readers;
 mod records;
 mod retention;
+mod secrets;
 mod spool;
 mod tally;
 mod trouble;
@@ -54,6 +55,7 @@ pub use listing::{
 };
 pub use raw::{LARGE, Raw, Stored};
 pub use readers::Reader;
+pub use secrets::Sealed;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -330,6 +332,25 @@ impl Store {
             Done::Batch(count, _) => Ok(count),
             Done::Accepted(_) => Ok(0),
         }
+    }
+
+    /// Keeps a secret, in the place of one of that name.
+    ///
+    /// # Errors
+    /// `Conflict` where others are sealed with another key; `Full`, `Failed`, `Closed`.
+    pub async fn put_secret(&self, sealed: Sealed) -> Result<(), StoreError> {
+        self.commit(Work::Secret(secrets::Change::Put(sealed))).await.map(drop)
+    }
+
+    /// # Errors
+    /// `NotFound`, `Full`, `Failed`, `Closed`.
+    pub async fn delete_secret(&self, env: String, name: String, now: Timestamp) -> Result<(), StoreError> {
+        self.commit(Work::Secret(secrets::Change::Delete { env, name, now })).await.map(drop)
+    }
+
+    /// Resolves when an admin has changed what a server runs by: for one who waits, also for a change that came before.
+    pub async fn deployed(&self) {
+        self.inner.shared.deployed.notified().await;
     }
 
     /// Whether there is room for more mail on the disk (checked by a timer, not at each call).

@@ -14,8 +14,8 @@ use super::raw::Gate;
 use super::spool::{self, Unreadable};
 use super::trouble::Troubles;
 use super::{
-    Body, Gauges, LogFilter, LogPage, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter,
-    StoreError, backup, directory, journal, log, messages, migrate, queue,
+    Body, Gauges, LogFilter, LogPage, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter, Sealed,
+    StoreError, backup, directory, journal, log, messages, migrate, queue, secrets,
 };
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
@@ -61,6 +61,28 @@ impl Reader {
             migrate::refuse_older(connection, &path)
         })?;
         Ok(reader)
+    }
+
+    /// The same, whatever version has made it; `None` where there is none yet.
+    ///
+    /// # Errors
+    /// `Unusable` where it is no store, or a newer one.
+    pub fn if_there(data_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = directory::database(data_dir);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let reader = Self::beside(data_dir, None);
+        reader.with(|connection| migrate::refuse_foreign(connection, &path))?;
+        Ok(Some(reader))
+    }
+
+    /// The secrets of an environment, by name.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn secrets(&self, env: &str) -> Result<Vec<Sealed>, StoreError> {
+        self.with(|connection| secrets::list(connection, env))
     }
 
     pub(super) fn beside(data_dir: &Path, bus: Option<Bus>) -> Self {

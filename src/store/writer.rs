@@ -29,7 +29,7 @@ use super::tally::Tally;
 use super::unread::Unread;
 use super::{
     Acceptance, Accepted, Body, DeliveryKey, Discharge, Options, QueueFilter, Settlement, StoreError, directory, keys,
-    log, migrate, orphans, queue,
+    log, migrate, orphans, queue, secrets,
 };
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
@@ -59,6 +59,7 @@ pub(super) enum Work {
         now: Timestamp,
     },
     Discharge(Discharge),
+    Secret(secrets::Change),
     /// An admin's hand on a batch of the queue, past `after`.
     Queue {
         verb: queue::Verb,
@@ -100,6 +101,8 @@ pub(super) struct Shared {
     pub unread: Arc<Unread>,
     pub backups: Arc<Backups>,
     pub numbers: Arc<Numbers>,
+    /// Told of each change of what a server runs by.
+    pub deployed: Arc<Notify>,
     pub reader: Reader,
     pub bus: Bus,
 }
@@ -112,6 +115,7 @@ impl Shared {
             unread: Arc::default(),
             backups: Arc::default(),
             numbers,
+            deployed: Arc::default(),
             reader,
             bus,
         }
@@ -406,6 +410,9 @@ impl Writer {
                 return;
             }
         };
+        if unit.work.is_deployed() {
+            self.shared.deployed.notify_one();
+        }
         let mut bodies = unit.work.into_bodies();
         for effects in effects {
             self.shared.tally.add(effects.queued, effects.dead);
@@ -518,6 +525,10 @@ impl Work {
                 keys::write(writing.connection, writing.versions, writes, *now)?;
                 Ok((Done::Batch(writes.len() as u64, None), Vec::new()))
             }
+            Self::Secret(change) => {
+                secrets::apply(writing.connection, change)?;
+                Ok((Done::Batch(1, None), Vec::new()))
+            }
             Self::Discharge(release) => {
                 let effects = apply::release(writing, release)?;
                 Ok((Done::Batch(release.deliveries.len() as u64, None), vec![effects]))
@@ -527,6 +538,11 @@ impl Work {
                 Ok((Done::Batch(batch.count, batch.next), vec![batch.effects]))
             }
         }
+    }
+
+    /// Whether it changes what a server runs by.
+    fn is_deployed(&self) -> bool {
+        matches!(self, Self::Secret(_))
     }
 
     /// The octets of what was accepted, by message, ready to be handed out with its deliveries.

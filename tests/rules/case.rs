@@ -168,6 +168,9 @@ impl Case {
         Bindings {
             env_name: self.one("env").unwrap_or_default().to_owned(),
             vars: vars.collect(),
+            secrets: mailworker::rules::Secrets(
+                self.one("secrets").map(|json| serde_json::from_str(json).unwrap()).unwrap_or_default(),
+            ),
             kv_namespaces: self.names("kv"),
             webhooks: self.names("webhook"),
             destinations: self.names("destination"),

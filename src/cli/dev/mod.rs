@@ -80,13 +80,13 @@ fn built_in() -> Source {
 
 /// A configuration that was named or stands here; never one of the machine's own server.
 fn source(common: &Common) -> Source {
-    let options = configured::options(common);
+    let options = configured::for_development(common, Reading::Wanted);
     let by_variable = options.environment.get("MAILWORKER_CONFIG").is_some_and(|name| !name.is_empty());
     if common.config.is_none() && !by_variable && !Path::new("mailworker.toml").is_file() {
         return built_in();
     }
     // Nothing leaves this machine: what only a service can read isn't needed, and is told.
-    Source::Files(load::Options { secrets: Reading::Wanted, without_tls: true, ..options })
+    Source::Files(load::Options { without_tls: true, ..options })
 }
 
 /// The address asked for, or another port where that one is taken.

@@ -53,7 +53,7 @@ struct Report<'a> {
 }
 
 pub fn run(common: &Common, options: &Test) -> Done {
-    let found = load::Options { secrets: Reading::Unread, ..configured::options(common) };
+    let found = configured::for_development(common, Reading::Unread);
     let snapshot = Arc::new(reload::snapshot(&found).map_err(Failure::Configuration)?);
     let suites = read(&find(&options.paths, &snapshot.config)?, &snapshot.config)?;
     let mut rules = Rules { options: &found, bound: BTreeMap::from([(String::from("{}"), snapshot)]) };

@@ -3,6 +3,7 @@
 //! Pure: files and variables are seen through [`Surroundings`]. Each finding points at the value that caused it.
 
 mod inbound;
+mod kept;
 mod outbound;
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +13,9 @@ use std::time::Duration;
 use super::decode::At;
 use super::leaf::{Parsed, Size};
 use super::raw;
-use super::secret::{NoSecret, Reading, SecretSource, Secrets, Surroundings, check_webhook_key, placeholder, read};
+use super::secret::{
+    KeptSecrets, NoSecret, Reading, SecretSource, Secrets, Surroundings, check_webhook_key, placeholder, read,
+};
 use super::tree::{Hole, NodeId, Origin, Source};
 use super::{Budget, Config, Dns, EarlyTalk, Http, Limits, Retention, Secret, SessionSettings, TlsMode};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -33,6 +36,8 @@ pub struct Checker<'a> {
     pub watched: Vec<PathBuf>,
     /// Where `[tls]` names its certificate.
     pub tls: Option<Diagnostic>,
+    /// The secrets that the store keeps, without a value where it couldn't be opened, which was told then.
+    pub kept: KeptSecrets,
 }
 
 /// How long a greeting may wait.
@@ -190,7 +195,11 @@ impl Checker<'_> {
         if self.around.reading() == Reading::Unread {
             return Some(placeholder());
         }
-        let text = match read(source, self.base, self.around) {
+        let found = match source {
+            SecretSource::Kept(name) => self.kept_secret(name),
+            source => read(source, self.base, self.around),
+        };
+        let text = match found {
             Ok(secret) => match if webhook { check_webhook_key(&secret) } else { Ok(()) } {
                 Ok(()) => return Some(secret),
                 Err(text) => text,
@@ -211,6 +220,8 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
     let default = Config::default();
     checker.not_offered(&file);
     let main = checker.worker(file.main.as_ref(), &default.main);
+    let data_dir = checker.data_dir(file.data_dir.as_ref(), default.data_dir);
+    let secrets_key = checker.open_kept(&data_dir, env_name, file.secrets.and_then(|sealing| sealing.key));
     let has_tls = file.tls.is_some() || checker.is_hole("tls");
     let has_domains = !file.domain.is_empty() || checker.is_hole("domain");
     let tls = checker.tls(file.tls);
@@ -221,6 +232,7 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
     let (webhook_defaults, webhooks) = checker.webhooks(file.webhook_defaults.unwrap_or_default(), file.webhook);
     let kv_namespaces = checker.kv_namespaces(&file.kv_namespaces);
     let vars = checker.vars(file.vars);
+    let vars = checker.without_secrets(vars, &kv_namespaces, &webhooks, &destinations);
     checker.one_name_each(&vars, &kv_namespaces, &webhooks, &destinations);
     if webhook_defaults.secrets.is_empty() {
         checker.unsigned(&vars, &webhooks);
@@ -231,13 +243,15 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
             .hostname
             .map_or_else(|| inbound::hostname(checker.machine).unwrap_or(default.hostname), |at| at.value.0.0),
         main,
-        data_dir: checker.data_dir(file.data_dir.as_ref(), default.data_dir),
+        data_dir,
         listeners,
         tls,
         http: checker.http(file.http),
         domains,
         routes,
         vars: vars.into_iter().map(|(name, at)| (name, at.value)).collect(),
+        secrets: checker.take_kept(),
+        secrets_key,
         kv_namespaces: kv_namespaces.into_iter().map(|at| at.value).collect(),
         webhooks: webhooks.into_iter().map(|at| at.value).collect(),
         webhook_defaults,

@@ -13,6 +13,7 @@ use super::run::{Run, ScriptResult, refuse};
 use super::value;
 use crate::diagnostic::suggest;
 use crate::rules::Bindings;
+use crate::rules::hidden::Hidden;
 
 /// What is bound, made once for each release.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Environment {
     pub actions: usize,
     pub webhooks: Vec<String>,
     pub destinations: Vec<String>,
+    /// The secrets' values, which no text shows.
+    pub hidden: Hidden,
     bound: BTreeMap<String, Bound>,
 }
 
@@ -45,6 +48,8 @@ impl Environment {
         bound.extend(names(&bindings.destinations, || Bound::Destination));
         bound.extend(names(&bindings.webhooks, || Bound::Webhook));
         bound.extend(names(&bindings.kv_namespaces, || Bound::Kv));
+        let secrets = bindings.secrets.0.iter();
+        bound.extend(secrets.map(|(name, value)| (name.clone(), Bound::Variable(value.as_str().into()))));
         bound.extend(bindings.vars.iter().map(|(name, json)| (name.clone(), Bound::Variable(value::from_json(json)))));
         Self {
             env_name: bindings.env_name.clone(),
@@ -52,6 +57,7 @@ impl Environment {
             actions: bindings.budget.clone().unwrap_or_default().actions,
             webhooks: bindings.webhooks.clone(),
             destinations: bindings.destinations.clone(),
+            hidden: Hidden::new(&bindings.secrets),
             bound,
         }
     }

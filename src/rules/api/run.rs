@@ -176,8 +176,10 @@ impl Run {
         let text = if state.log.len() == MAX_LINES {
             format!("(more than {MAX_LINES} lines: the rest is left out)")
         } else {
-            let cut = text.floor_char_boundary(MAX_LINE);
-            text.get(..cut).unwrap_or_default().to_owned()
+            // Before it is cut, which may leave a part of one.
+            let hidden = (!self.environment.hidden.is_empty()).then(|| self.environment.hidden.hide(text.to_owned()));
+            let text = hidden.as_deref().unwrap_or(text);
+            text.get(..text.floor_char_boundary(MAX_LINE)).unwrap_or_default().to_owned()
         };
         state.log.push(LogLine { at, text });
     }

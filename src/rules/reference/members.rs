@@ -159,8 +159,9 @@ const DECISIONS: Section = (
 
 const KV: Section = (
     "`env`, and a KV namespace in it",
-    "`env.NAME` is a variable of `[vars]`, a `[[kv_namespaces]]`, a `[[webhook]]` or a `[[destination]]`; a name that isn't \
-     bound is an error at `check`. Keys to 512 octets; values are strings, blobs and what is JSON, to 25 MiB, and come \
+    "`env.NAME` is a variable of `[vars]`, a secret (`mailworker secret put NAME`: a string, in whose place log and trace \
+     show its name), a `[[kv_namespaces]]`, a `[[webhook]]` or a `[[destination]]`; a name that isn't bound is an error at \
+     `check`. Keys to 512 octets; values are strings, blobs and what is JSON, to 25 MiB, and come \
      back as the type they were put. Reads see the run's own writes. A key that another commit changed since it was read \
      makes the script run again, so that read, change, put is safe.",
     &[

@@ -1,0 +1,251 @@
+//! Secrets: put by standard input, found by workers and the configuration, kept as nobody can read them.
+
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use crate::harness::{HttpSink, Server, Setup, SmtpSink, contains, mail};
+
+const VALUE: &str = "hunter2-hunter2-hunter2";
+
+/// Tells what it found, by a header field.
+const TELLS: &str = r#"
+fn email(message, env, ctx) {
+    ctx.log(`the token is ${env.TOKEN}`);
+    message.forward("team@example.net", #{ "X-Token": env.TOKEN });
+}
+"#;
+
+fn put(server: &Server, arguments: &[&str], value: &str) -> Output {
+    let mut command = server.command(&[&["secret", "put"], arguments].concat());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(value.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[track_caller]
+fn must_put(server: &Server, arguments: &[&str], value: &str) {
+    let output = put(server, arguments, value);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Every octet that lies below a directory.
+fn everything_below(dir: &Path) -> Vec<u8> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => all.extend(everything_below(&entry.path())),
+            kind if kind.is_file() => all.extend(std::fs::read(entry.path()).unwrap()),
+            _ => {}
+        }
+    }
+    all
+}
+
+#[test]
+fn a_running_server_takes_up_what_is_put_and_what_is_put_anew() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let mark = server.log.mark();
+    must_put(&server, &["TOKEN"], &format!("{VALUE}\n"));
+    server.wait_event(mark, "reloaded", |_| true);
+    let mark = server.log.mark();
+    server.write("rules/main.rhai", TELLS);
+    server.wait_event(mark, "reloaded", |_| true);
+    server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
+    assert!(contains(&sink.wait(1)[0].data, format!("X-Token: {VALUE}\r\n").as_bytes()));
+
+    let mark = server.log.mark();
+    must_put(&server, &["TOKEN"], "another-value");
+    server.wait_event(mark, "reloaded", |_| true);
+    server.send("ann@example.org", &["support@example.com"], &mail("two", "x")).expect(250);
+    assert!(contains(&sink.wait(2)[1].data, b"X-Token: another-value\r\n"));
+
+    // The script's own words have it, and neither trace nor log shows it.
+    server.settled();
+    let trace = server.newest().to_string();
+    assert!(trace.contains("the token is [secret TOKEN]") && !trace.contains("another-value"), "{trace}");
+    let log = server.log.all().join("\n");
+    assert!(!log.contains(VALUE) && !log.contains("another-value"), "{log}");
+    let events = serde_json::Value::from(server.json(&["log", "list"])).to_string();
+    assert!(events.contains("secret put") && events.contains("TOKEN") && !events.contains("another-value"), "{events}");
+}
+
+#[test]
+fn names_are_listed_and_values_are_nowhere_on_the_disk() {
+    let mut server = Setup::new().start();
+    must_put(&server, &["TOKEN"], VALUE);
+    must_put(&server, &["SECOND"], "something else");
+    must_put(&server, &["TOKEN"], VALUE);
+    let listed = server.json(&["secret", "list"]);
+    let names: Vec<&str> = listed.iter().map(|secret| secret["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["SECOND", "TOKEN"]);
+    assert!(listed[0]["set_at"].as_i64().unwrap() > 1_700_000_000_000, "{listed:?}");
+    assert!(!server.stdout(&["secret", "list"]).contains(VALUE));
+    let checked = server.stdout(&["check"]);
+    assert!(!checked.contains(VALUE), "{checked}");
+
+    let backup = server.path().join("backup");
+    server.stdout(&["backup", backup.to_str().unwrap()]);
+    assert!(server.stop().success());
+    for place in ["data", "backup"] {
+        let octets = everything_below(&server.path().join(place));
+        assert!(octets.len() > 10_000 && contains(&octets, b"SECOND"));
+        assert!(!contains(&octets, VALUE.as_bytes()) && !contains(&octets, b"something else"), "{place}");
+    }
+    let key = server.path().join("secrets.key");
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let key = std::fs::read_to_string(key).unwrap();
+    assert!(!contains(&everything_below(&backup), key.trim().as_bytes()));
+
+    // Without a server, the command opens the store itself.
+    must_put(&server, &["THIRD"], "x-x-x-x");
+    server.stdout(&["secret", "delete", "TOKEN"]);
+    assert_eq!(server.json(&["secret", "list"]).len(), 2);
+    let slip = server.cli(&["secret", "delete", "SECON"]);
+    assert!(!slip.status.success() && said(&slip).contains("did you mean SECOND?"), "{}", said(&slip));
+}
+
+#[test]
+fn another_key_opens_nothing_and_loses_nothing() {
+    let sink = SmtpSink::start();
+    let mut server = Setup::relaying_to(&sink).start();
+    must_put(&server, &["TOKEN"], VALUE);
+    let mark = server.log.mark();
+    server.write("rules/main.rhai", TELLS);
+    server.wait_event(mark, "reloaded", |_| true);
+    let right = std::fs::read_to_string(server.path().join("secrets.key")).unwrap();
+    let wrong = format!("{}{}", if right.starts_with('A') { 'B' } else { 'A' }, &right[1..]);
+
+    // A running server keeps what it has, and says why.
+    let mark = server.log.mark();
+    server.write("secrets.key", &wrong);
+    let failed = server.wait_event(mark, "reload_failed", |_| true);
+    let why = failed["error"].as_str().unwrap();
+    assert!(why.contains("is sealed with the key") && why.contains("bring that key back"), "{why}");
+    server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
+    assert!(contains(&sink.wait(1)[0].data, VALUE.as_bytes()));
+    let refused = put(&server, &["OTHER"], "x-x-x-x");
+    assert!(
+        !refused.status.success() && said(&refused).contains("TOKEN is sealed with another key"),
+        "{}",
+        said(&refused)
+    );
+    server.settled();
+    assert!(server.stop().success());
+
+    // Nor does one start with it.
+    let start = server.cli(&["serve"]);
+    assert_eq!(start.status.code(), Some(78), "{}", said(&start));
+    assert!(said(&start).contains("is sealed with the key"), "{}", said(&start));
+    std::fs::remove_file(server.path().join("secrets.key")).unwrap();
+    let start = server.cli(&["serve"]);
+    assert!(start.status.code() == Some(78) && said(&start).contains("secrets.key"), "{}", said(&start));
+
+    server.write("secrets.key", &right);
+    server.run();
+    server.send("ann@example.org", &["support@example.com"], &mail("two", "x")).expect(250);
+    assert!(contains(&sink.wait(2)[1].data, VALUE.as_bytes()));
+}
+
+#[test]
+fn the_configuration_signs_with_a_kept_secret() {
+    let hook = HttpSink::start();
+    let server = Setup::new()
+        .rules("fn email(message, env, ctx) { ctx.webhook(\"HOOK\", #{ a: 1 }); message.drop(); }")
+        .toml(&format!("[[webhook]]\nbinding = \"HOOK\"\nurl = \"{}\"", hook.url("/in")))
+        .start();
+    let key = format!("whsec_{}", "QUJD".repeat(10));
+    must_put(&server, &["HOOK_KEY"], &key);
+    let plain = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
+    let with = |name: &str| {
+        plain.replace("binding = \"HOOK\"", &format!("binding = \"HOOK\"\nsecret = {{ secret = \"{name}\" }}"))
+    };
+    let mark = server.log.mark();
+    server.write("mailworker.toml", &with("HOOK_KYE"));
+    let failed = server.wait_event(mark, "reload_failed", |_| true);
+    assert!(failed["error"].as_str().unwrap().contains("did you mean HOOK_KEY?"), "{failed}");
+    let mark = server.log.mark();
+    server.write("mailworker.toml", &with("HOOK_KEY"));
+    server.wait_event(mark, "reloaded", |_| true);
+    server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
+    let request = &hook.wait(1)[0];
+    assert!(request.header("webhook-signature").starts_with("v1,"), "{}", request.header("webhook-signature"));
+}
+
+#[test]
+fn each_environment_has_its_own() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).toml("[env.staging]\nvars = { NAME = \"staging\" }").start();
+    must_put(&server, &["TOKEN"], "of-the-top-level");
+    must_put(&server, &["TOKEN", "--env", "staging"], "of-staging");
+    must_put(&server, &["ONLY", "--env", "staging"], "of-staging");
+    assert_eq!(server.json(&["secret", "list"]).len(), 1);
+    assert_eq!(server.json(&["secret", "list", "--env", "staging"]).len(), 2);
+    let mark = server.log.mark();
+    server.write("rules/main.rhai", TELLS);
+    server.wait_event(mark, "reloaded", |_| true);
+    server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
+    assert!(contains(&sink.wait(1)[0].data, b"X-Token: of-the-top-level\r\n"));
+    let unknown = put(&server, &["TOKEN", "--env", "stagin"], "x-x-x-x");
+    assert!(!unknown.status.success() && said(&unknown).contains("did you mean `staging`?"), "{}", said(&unknown));
+}
+
+#[test]
+fn a_name_that_is_taken_or_none_is_refused() {
+    let server = Setup::new().toml("[vars]\nTEAM = \"team@example.net\"").start();
+    for (name, why) in
+        [("TEAM", "a variable of [vars] already"), ("2FA", "letters, digits"), ("A-B", "letters, digits")]
+    {
+        let refused = put(&server, &[name], VALUE);
+        assert!(refused.status.code() == Some(2) && said(&refused).contains(why), "{}", said(&refused));
+    }
+    let nothing = put(&server, &["TOKEN"], "");
+    assert!(nothing.status.code() == Some(2) && said(&nothing).contains("no value came"), "{}", said(&nothing));
+    let long = put(&server, &["TOKEN"], &"x".repeat(65 * 1024));
+    assert!(long.status.code() == Some(2) && said(&long).contains("at most"), "{}", said(&long));
+    assert_eq!(server.json(&["secret", "list"]).len(), 0);
+
+    // What takes the name of a secret later is told so.
+    must_put(&server, &["TOKEN"], VALUE);
+    let plain = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
+    let mark = server.log.mark();
+    server.write("mailworker.toml", &plain.replace("TEAM =", "TOKEN = \"1\"\nTEAM ="));
+    let failed = server.wait_event(mark, "reload_failed", |_| true);
+    assert!(failed["error"].as_str().unwrap().contains("`TOKEN` is the name of a secret already"), "{failed}");
+}
+
+#[test]
+fn dev_vars_stand_in_where_rules_are_tried() {
+    let test = "[[test]]\nname = \"t\"\nraw = \"Subject: x\\n\\nx\"\nto = \"support@example.com\"\n\
+                expect.forward = [{ to = \"team@example.net\", headers = { \"X-Token\" = \"local\" } }]\n";
+    let setup = Setup::new().rules(TELLS).toml("[env.staging]\nvars = { A = 1 }").file("rules/tests/a.toml", test);
+    setup.write();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(crate::harness::server::PROGRAM);
+        command.args(arguments).current_dir(setup.dir.path()).output().unwrap()
+    };
+    let unbound = run(&["test"]);
+    assert_eq!(unbound.status.code(), Some(78), "{}", said(&unbound));
+    let setup = setup.file(".dev.vars", "TOKEN='local' # mine\n");
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(crate::harness::server::PROGRAM);
+        command.args(arguments).current_dir(setup.dir.path()).output().unwrap()
+    };
+    let passed = run(&["test"]);
+    assert!(passed.status.success(), "{}", said(&passed));
+    std::fs::write(setup.dir.path().join(".dev.vars.staging"), "TOKEN=staging\n").unwrap();
+    let differs = run(&["test", "--env", "staging"]);
+    assert_eq!(differs.status.code(), Some(1), "{}", said(&differs));
+    std::fs::write(setup.dir.path().join(".dev.vars"), "TOKEN local\n").unwrap();
+    let wrong = run(&["test"]);
+    assert!(wrong.status.code() == Some(78) && said(&wrong).contains(".dev.vars:1"), "{}", said(&wrong));
+    // A server never looks at them.
+    let checked = run(&["check"]);
+    assert!(said(&checked).contains("no variable or binding TOKEN"), "{}", said(&checked));
+}
