@@ -499,18 +499,24 @@ impl Decide for Answering {
 /// A second run's outcome, as delivery settles it.
 fn decided(judged: intake::decide::Judged) -> Decided {
     match &judged.fate {
-        Fate::Accept => Decided::Done {
-            deliveries: judged.deliveries,
-            quarantined: judged.outcome == store::MessageOutcome::Quarantined,
-            keep: Some(Keep { until: judged.keep_until, mailbox: judged.mailbox })
-                .filter(|keep| *keep != Keep::default()),
-            kv_reads: judged.reads,
-            kv_writes: judged.writes,
-            events: judged.events,
-        },
+        Fate::Accept => {
+            let mut events = judged.events;
+            events.extend(intake::author::written(&judged.authored, clock::now()));
+            Decided::Done {
+                deliveries: judged.deliveries,
+                authored: judged.authored,
+                quarantined: judged.outcome == store::MessageOutcome::Quarantined,
+                keep: Some(Keep { until: judged.keep_until, mailbox: judged.mailbox })
+                    .filter(|keep| *keep != Keep::default()),
+                kv_reads: judged.reads,
+                kv_writes: judged.writes,
+                events,
+            }
+        }
         // The sender has read 250 long since: a notice is the only way left to tell it.
         Fate::Reject(reply) => Decided::Done {
             deliveries: vec![intake::notice(&judged.recipient, reply, clock::now())],
+            authored: Vec::new(),
             quarantined: false,
             keep: None,
             kv_reads: judged.reads,

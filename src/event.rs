@@ -135,7 +135,14 @@ pub enum Kind {
         reason: String,
         attempts: u32,
     },
-    /// A notice (RFC 3464) or reply was made: the message that carries it.
+    /// A worker wrote a mail of its own: whom to, and the message that it is.
+    Written {
+        /// mail
+        what: String,
+        to: Vec<Address>,
+        mail: MessageId,
+    },
+    /// A notice (RFC 3464) was made: the message that carries it.
     NoticeSent {
         to: Address,
         notice: MessageId,
@@ -255,6 +262,7 @@ impl Kind {
             Self::Attempted(attempted) => (Vec::new(), vec![attempted.target.as_str()]),
             Self::Failed { target, .. } => (Vec::new(), vec![target.as_str()]),
             Self::NoticeSent { to, .. } => (Vec::new(), vec![to.as_str()]),
+            Self::Written { to, .. } => (Vec::new(), to.iter().map(Address::as_str).collect()),
             _ => (Vec::new(), Vec::new()),
         }
     }

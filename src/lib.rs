@@ -21,6 +21,7 @@ pub mod aside;
 pub mod authenticate;
 pub mod cli;
 pub mod clock;
+pub mod compose;
 pub mod config;
 pub mod delivery;
 pub mod diagnostic;

@@ -152,6 +152,7 @@ pub fn bindings(config: &Config) -> Bindings {
         kv_namespaces: config.kv_namespaces.clone(),
         webhooks: config.webhooks.iter().map(|webhook| webhook.binding.clone()).collect(),
         destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
+        senders: config.senders(),
         clock: Some(clock::run_clock()),
         budget: Some(Budget {
             operations: budget.operations,

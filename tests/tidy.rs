@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["mail"]),
     ("smtp", &["mail"]),
     ("rules", &["mail", "kv"]),
+    ("compose", &["mail"]),
     // It makes the monotonic clock that bounds a run.
     ("clock", &["mail", "rules"]),
     // It does nothing aside where the clock is held.
@@ -25,7 +26,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["mail", "kv", "event", "clock", "aside"]),
     // Secrets lie sealed in the store, and are opened with a key of the configuration's.
     ("vault", &["config", "store", "clock"]),
-    ("intake", &["mail", "kv", "event", "config", "smtp", "rules", "store", "dns", "authenticate", "clock", "aside"]),
+    (
+        "intake",
+        &[
+            "mail",
+            "kv",
+            "event",
+            "config",
+            "smtp",
+            "rules",
+            "compose",
+            "store",
+            "dns",
+            "authenticate",
+            "clock",
+            "aside",
+        ],
+    ),
     ("delivery", &["mail", "kv", "event", "config", "store", "dns", "authenticate", "clock", "aside"]),
     ("listener", &["mail", "event", "config", "smtp", "intake", "clock"]),
     // It counts what the store says of itself.
@@ -96,7 +113,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["src/dns.rs", "src/dns/"]),
     ("hickory_proto", &["src/dns.rs", "src/dns/"]),
     ("mail_send", &["src/delivery/", "src/cli/dialogue.rs"]),
-    ("mail_builder", &["src/delivery/"]),
+    ("mail_builder", &["src/delivery/", "src/compose.rs", "src/compose/"]),
     ("axum", &["src/admin/", "src/cli/"]),
     ("reqwest", &["src/delivery/", "src/cli/"]),
     ("toml", &["src/config/"]),
@@ -121,6 +138,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("config", &["src/config/load.rs"]),
     ("smtp", &[]),
     ("rules", &[]),
+    ("compose", &[]),
 ];
 const IMPURE: &[&str] = &[
     "tokio::",
@@ -425,11 +443,13 @@ fn the_reference_of_rules_is_what_the_code_says() {
     assert_generated("rules/README.md", &mailworker::rules::reference::text());
     assert_generated("rules/functions.md", &mailworker::rules::reference::functions());
     assert_generated("rules/sender.md", &mailworker::rules::reference::sender());
+    assert_generated("rules/effects.md", &mailworker::rules::reference::effects());
 }
 
 #[test]
 fn every_example_of_the_reference_compiles() {
-    let page = mailworker::rules::reference::text();
+    let mut page = mailworker::rules::reference::text();
+    page.push_str(&mailworker::rules::reference::effects());
     let examples: Vec<&str> = page.split("```rhai\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 4, "{} examples", examples.len());
     let vars = ["SUPPORT_EMAIL", "DEFAULT_EMAIL"].map(|name| (name.to_owned(), "team@example.net".into())).into();

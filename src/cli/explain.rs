@@ -118,7 +118,8 @@ fn refusal(seen: &Foresight) -> Option<&Reply> {
 
 /// What would be queued: what, and by which next hop. Of a webhook its host alone: its path may hold a key.
 fn deliveries(judged: &Judged) -> impl Iterator<Item = (String, String)> + '_ {
-    judged.deliveries.iter().map(|delivery| {
+    let written = judged.authored.iter().flat_map(|mail| &mail.deliveries);
+    judged.deliveries.iter().chain(written).map(|delivery| {
         let what = match &delivery.task {
             Task::Webhook(_) => "webhook".to_owned(),
             task => format!("{} to {}", task.kind(), task.target()),

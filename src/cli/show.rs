@@ -46,6 +46,10 @@ fn message(kind: &Kind) -> Option<String> {
         Kind::Failed { destination, target, reason, attempts, .. } => {
             told(BAD, "given up", &format!("{target} by {destination} after {attempts}: {reason}"))
         }
+        Kind::Written { what, to, mail } => {
+            let to = to.iter().map(Address::as_str).collect::<Vec<_>>().join(", ");
+            told(NOTE, "written", &format!("{what} to {to} as {mail}"))
+        }
         Kind::NoticeSent { to, notice } => told(NOTE, "notice", &format!("to {to} as {notice}")),
         Kind::NoticeSuppressed { to, reason } => {
             told(NOTE, "no notice", &format!("to {}: {reason}", sender(to.as_ref())))

@@ -114,6 +114,30 @@ impl Config {
         written(of_route.or_else(|| domain.and_then(|domain| domain.main.as_deref())).unwrap_or(&self.main))
     }
 
+    /// The domains that each worker may write mail for: those it decides for. The top-level one is the admin's own, and
+    /// one that a route names may get mail of any.
+    #[must_use]
+    pub fn senders(&self) -> std::collections::BTreeMap<String, Vec<String>> {
+        let all = || self.domains.iter().map(|domain| domain.name.clone()).collect::<Vec<_>>();
+        let own = |main: &str| {
+            let domains = self.domains.iter().filter(|domain| self.main_for(Some(domain), None) == main);
+            domains.map(|domain| domain.name.clone()).collect::<Vec<_>>()
+        };
+        let routed = |main: &str| {
+            self.routes.iter().any(|route| {
+            matches!(&route.action, super::RouteAction::Worker { main: Some(named) } if written(named) == main)
+        })
+        };
+        let top = written(&self.main);
+        let mains = self.rules_mains().into_iter();
+        mains
+            .map(|main| {
+                let domains = if main == top || routed(&main) { all() } else { own(&main) };
+                (main, domains)
+            })
+            .collect()
+    }
+
     /// Every worker that is named anywhere, as written, each once, the top-level one first.
     #[must_use]
     pub fn rules_mains(&self) -> Vec<String> {

@@ -26,7 +26,7 @@ use crate::dns::Dns;
 use crate::event::{Bus, Event};
 use crate::kv;
 use crate::mail::{MessageId, Reply};
-use crate::store::{Body, DecideTask, Keep, NewDelivery, Store};
+use crate::store::{Acceptance, Body, DecideTask, Keep, NewDelivery, Store};
 
 pub use dispatcher::Dispatcher;
 pub use network::Network;
@@ -69,6 +69,8 @@ pub enum Decided {
     /// Commit this; the recipient is dealt with (a rejection is a `Task::Notice` among the deliveries).
     Done {
         deliveries: Vec<NewDelivery>,
+        /// Mails that the worker wrote.
+        authored: Vec<Acceptance>,
         /// What the message is by it, beside being sent.
         quarantined: bool,
         /// How it asks the message to be kept.

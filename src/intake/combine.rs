@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
+use super::author;
 use super::decide::{Case, Fate, Judged};
 use crate::event::{Event, Kind};
 use crate::kv;
 use crate::mail::{Reply, Timestamp};
 use crate::smtp::Answer;
-use crate::store::{DecideTask, MessageOutcome, NewDelivery, NoticeTask, Task};
+use crate::store::{Acceptance, DecideTask, MessageOutcome, NewDelivery, NoticeTask, Task};
 
 /// How long after a failed run the worker is tried again for that recipient.
 const DECIDE_AGAIN: Duration = Duration::from_mins(1);
@@ -26,6 +27,8 @@ pub struct Combined {
     pub keep_until: Option<Timestamp>,
     pub mailbox: Option<String>,
     pub events: Vec<Event>,
+    /// Mails that the workers wrote.
+    pub authored: Vec<Acceptance>,
     /// Somebody was refused by an answer of its own (PRDR): the message isn't ours for all of its recipients.
     pub partial: bool,
 }
@@ -50,6 +53,7 @@ pub fn combine(case: &Case, judged: Vec<Judged>, prdr: bool, now: Timestamp) -> 
         keep_until: None,
         mailbox: None,
         events: Vec::new(),
+        authored: Vec::new(),
         partial: prdr && judged.iter().any(|one| one.fate != Fate::Accept),
     };
     for one in judged {
@@ -101,6 +105,8 @@ impl Combined {
             Fate::Accept => {
                 self.writes.extend(one.writes);
                 self.deliveries.extend(one.deliveries);
+                self.events.extend(author::written(&one.authored, now));
+                self.authored.extend(one.authored);
                 self.keep_until = self.keep_until.max(one.keep_until);
                 self.mailbox = self.mailbox.take().or(one.mailbox);
             }

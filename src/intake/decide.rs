@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::author;
 use super::changes::{self, Changes};
 use super::forward;
 use super::recipient::is_postmaster;
@@ -16,7 +17,7 @@ use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
 use crate::rules::outcome::{Effect, ForwardTo, LogLine, Place, WebhookTarget};
 use crate::rules::{EmailCall, KvView, Outcome, Seed, SessionFacts, Verdict};
-use crate::store::{MessageOutcome, NewDelivery, Task, WebhookBody, WebhookTask};
+use crate::store::{Acceptance, MessageOutcome, NewDelivery, Task, WebhookBody, WebhookTask};
 
 /// Octets of a key that a line of the trace shows.
 const MAX_KEY_SHOWN: usize = 80;
@@ -57,6 +58,8 @@ pub struct Judged {
     pub keep_until: Option<Timestamp>,
     pub mailbox: Option<String>,
     pub events: Vec<Event>,
+    /// Mails that the worker wrote.
+    pub authored: Vec<Acceptance>,
     /// What the worker changed of the message so far, for the forwards that follow.
     changes: Changes,
 }
@@ -179,6 +182,7 @@ impl Judged {
             keep_until: None,
             mailbox: None,
             events: Vec::new(),
+            authored: Vec::new(),
             changes: Changes::default(),
         }
     }
@@ -196,10 +200,10 @@ impl Judged {
         again
     }
 
-    /// There was no time left for it.
-    pub(super) fn put_off(mut self, case: &Case) -> Self {
+    /// There was no room left for it, as `what` says.
+    pub(super) fn put_off(mut self, case: &Case, what: &str) -> Self {
         self.fate = Fate::Defer(Reply::new(451, 3, 0, format!("Too busy now, try again later ({})", case.id)));
-        self.decided(case, "the time for one message", "defer", None, Vec::new());
+        self.decided(case, what, "defer", None, Vec::new());
         self
     }
 
@@ -347,6 +351,10 @@ impl Judged {
                 self.mailbox = mailbox.or(self.mailbox.take());
             }
             Effect::Header { name, value } => self.changes.add(&case.message, name, value),
+            Effect::Mail(draft) => {
+                let (config, about) = (&case.snapshot.config, format!("message {}", case.id));
+                self.authored.push(author::authored(config, &draft, &about, clock::now()));
+            }
         }
     }
 
@@ -421,6 +429,10 @@ fn describe(case: &Case, effect: &Effect, at: &Place) -> String {
         }
         Effect::Store { mailbox: Some(mailbox), .. } => format!("store in {mailbox} ({at})"),
         Effect::Store { mailbox: None, .. } => format!("store ({at})"),
+        Effect::Mail(draft) => {
+            let to = draft.recipients().map(Address::as_str).collect::<Vec<_>>().join(", ");
+            format!("{} to {to} ({at})", author::word(&draft.purpose))
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! [`crate::store::Acceptance`], committed before the 250 is said (RFC 5321 §6.1).
 //! Must never: accept mail for a domain that isn't configured, do half of what a worker asked for.
 
+pub mod author;
 mod changes;
 mod combine;
 pub mod decide;
@@ -393,6 +394,7 @@ fn acceptance(
         kv_reads: combined.reads,
         kv_writes: combined.writes,
         events: combined.events,
+        authored: combined.authored,
     }
 }
 

@@ -18,6 +18,10 @@ use crate::rules::KvView;
 /// §4.5.3.2.6), and an answer that comes late makes duplicates (RFC 1047 §2).
 pub(super) const DECIDING: Duration = Duration::from_secs(30);
 
+/// Octets of mail that the workers of one message write before its further recipients are put off: one run writes no
+/// more than that much again.
+const MOST_WRITTEN: usize = 16 << 20;
+
 /// How far it has come.
 pub(super) struct Round {
     run: u32,
@@ -52,7 +56,12 @@ impl Round {
             let first = self.first_of_the_same(case, recipient);
             let judged = match first.and_then(|first| self.judged.get(first)) {
                 Some(first) => first.again(case, recipient),
-                None if self.has_begun() && Instant::now() >= latest => Judged::of(recipient).put_off(case),
+                None if self.has_begun() && Instant::now() >= latest => {
+                    Judged::of(recipient).put_off(case, "the time for one message")
+                }
+                None if self.has_begun() && self.is_full() => {
+                    Judged::of(recipient).put_off(case, "the mail that one message may cause")
+                }
                 None => self.run(case, recipient),
             };
             self.judged.push(judged);
@@ -88,6 +97,12 @@ impl Round {
             overlay.add(&judged.writes);
         }
         judged
+    }
+
+    /// Whether its workers have written as much as is held in memory for one message.
+    fn is_full(&self) -> bool {
+        let authored = self.judged.iter().flat_map(|judged| &judged.authored);
+        authored.map(|mail| mail.body.len()).sum::<usize>() >= MOST_WRITTEN
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod authentication;
+pub mod draft;
 pub mod id;
 pub mod message;
 pub mod reply;
@@ -12,6 +13,7 @@ pub mod time;
 
 pub use address::Address;
 pub use authentication::Authentication;
+pub use draft::Draft;
 pub use id::MessageId;
 pub use message::{Mailbox, Message, Part};
 pub use reply::Reply;

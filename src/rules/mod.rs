@@ -40,6 +40,8 @@ pub struct Bindings {
     pub webhooks: Vec<String>,
     /// Names of `[[destination]]`s.
     pub destinations: Vec<String>,
+    /// The domains that each main may write mail for, `*.example.com` for all below it.
+    pub senders: std::collections::BTreeMap<String, Vec<String>>,
     pub budget: Option<crate::rules::engine::Budget>,
     /// What the budget's wall clock is read from; without one, operations alone bound a run.
     pub clock: Option<RunClock>,

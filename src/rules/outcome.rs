@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kv;
-use crate::mail::{Address, Reply};
+use crate::mail::{Address, Draft, Reply};
 
 /// A place in a script: what the trace points at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +84,8 @@ pub enum Effect {
         mailbox: Option<String>,
         retention_secs: Option<u64>,
     },
+    /// A mail of the worker's own.
+    Mail(Box<Draft>),
     /// For what is forwarded after it; `None`: the field is taken out.
     Header {
         name: String,

@@ -1,4 +1,4 @@
-//! The reference of the worker API, `rules/README.md`, `rules/functions.md` and `rules/sender.md`: written from tables that stand beside the engine's own lists.
+//! The reference of the worker API, the pages of `rules/`: written from tables that stand beside the engine's own lists.
 //!
 //! The tables hold what a person needs and an engine doesn't know (what a parameter is called, what a member is for);
 //! a test compares them with what is registered, both ways, so that neither can be without the other. Sizes come from
@@ -58,6 +58,16 @@ pub fn functions() -> String {
             let end: String = ticks.chars().rev().collect();
             let _ = writeln!(page, "| {} | {gives} | {meaning} | {ticks}{example}{end} |", signatures.join(", "));
         }
+    }
+    page
+}
+
+/// The page of the mail that a worker writes.
+#[must_use]
+pub fn effects() -> String {
+    let mut page = include_str!("reference/effects.md").to_owned();
+    for (name, limit) in super::api::drafts::LIMITS {
+        page = page.replace(&format!("{{{name}}}"), &limit.to_string());
     }
     page
 }
@@ -132,7 +142,7 @@ fn budget(page: &mut String) {
         ("array_size", format!("{array_size}"), "elements of an array, octets of a blob, what is nested counted in"),
         ("map_size", format!("{map_size}"), "entries of a map, what is nested counted in"),
         ("call_depth", format!("{call_depth}"), "functions within functions"),
-        ("actions", format!("{actions}"), "`forward` (each address), `webhook`, `store`, and writes of KV"),
+        ("actions", format!("{actions}"), "`forward` (each address), `webhook`, `send`, `store`, and writes of KV"),
     ];
     page.push_str("\n## Budget\nOf one run; `[budget]` of the configuration sets it. An overrun is an error that no `try` catches.\n\n");
     page.push_str("| key | default | what it bounds |\n| --- | --- | --- |\n");

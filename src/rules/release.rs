@@ -111,11 +111,11 @@ impl Release {
             kv,
             notes: &call.session.notes,
         }));
-        let message = MessageView::new(Arc::new(call.clone()), Arc::clone(&run));
+        let about = Arc::new(call.clone());
         let arguments = [
-            Dynamic::from(message),
+            Dynamic::from(MessageView::new(Arc::clone(&about), Arc::clone(&run))),
             Dynamic::from(EnvView::new(Arc::clone(&run))),
-            Dynamic::from(ContextView::new(Arc::clone(&run))),
+            Dynamic::from(ContextView::new(Arc::clone(&run), Some(about))),
         ];
         self.run(patience, &run, "email", arguments)
     }

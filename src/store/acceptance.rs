@@ -39,6 +39,8 @@ pub struct Acceptance {
     pub kv_writes: Vec<kv::Write>,
     /// The message's trace so far.
     pub events: Vec<Event>,
+    /// Mails that its workers wrote, each a message of its own with its own trace; accepted in the same transaction.
+    pub authored: Vec<Acceptance>,
 }
 
 /// What the list of messages shows.
@@ -52,7 +54,7 @@ pub enum MessageOutcome {
     Rejected,
     /// The sender was told 451: no body is kept.
     Deferred,
-    /// What we author: a notice.
+    /// What we author: a notice, a worker's mail.
     Authored,
     /// Kept, and delivered nowhere until an admin releases it.
     Quarantined,
@@ -244,8 +246,8 @@ pub struct Settlement {
     /// Written in the same transaction (a worker's second run).
     pub kv_reads: Vec<kv::Read>,
     pub kv_writes: Vec<kv::Write>,
-    /// Accepted in the same transaction (the notice itself, as a message of ours).
-    pub author: Option<Box<Acceptance>>,
+    /// Accepted in the same transaction, as messages of ours: the notice itself, mails that a worker wrote.
+    pub authored: Vec<Acceptance>,
     /// What the message has become by it (a worker's second run); `None`: what it was.
     pub outcome: Option<MessageOutcome>,
     /// How it is to be kept by it; `None`: as it was.

@@ -87,19 +87,25 @@ pub(super) struct Effects {
     pub dead: i64,
 }
 
-pub(super) fn accept(writing: &mut Writing<'_>, acceptance: &Acceptance) -> Result<Effects, Refusal> {
+/// One acceptance, and those that it brings along: the effects of each.
+pub(super) fn accept(
+    writing: &mut Writing<'_>,
+    acceptance: &Acceptance,
+    effects: &mut Vec<Effects>,
+) -> Result<(), Refusal> {
     if !keys::unchanged(writing.connection, &acceptance.kv_reads, writing.now)? {
         return Err(Refusal::Overtaken);
     }
     keys::write(writing.connection, writing.versions, &acceptance.kv_writes, writing.now)?;
     insert_message(writing, acceptance)?;
-    let mut effects = Effects::default();
-    queue(writing, (acceptance.id, 0), &acceptance.deliveries, &mut effects)?;
+    let mut own = Effects::default();
+    queue(writing, (acceptance.id, 0), &acceptance.deliveries, &mut own)?;
+    effects.push(own);
     if !acceptance.events.is_empty() {
         let (id, events) = (acceptance.id.to_bytes(), json(&acceptance.events)?);
         writing.connection.prepare_cached(FIRST_TRACE)?.execute(params![id, events])?;
     }
-    Ok(effects)
+    acceptance.authored.iter().try_for_each(|authored| accept(writing, authored, effects))
 }
 
 fn insert_message(writing: &mut Writing<'_>, acceptance: &Acceptance) -> Result<(), Refusal> {
@@ -226,11 +232,12 @@ pub(super) fn release(writing: &mut Writing<'_>, release: &Discharge) -> Result<
     Ok(effects)
 }
 
-/// One settlement. `author`'s effects are the second ones.
+/// One settlement, and what is accepted by it: the effects of each.
 pub(super) fn settle(
     writing: &mut Writing<'_>,
     settlement: &Settlement,
-) -> Result<(Effects, Option<Effects>), Refusal> {
+    all: &mut Vec<Effects>,
+) -> Result<(), Refusal> {
     if !keys::unchanged(writing.connection, &settlement.kv_reads, writing.now)? {
         return Err(Refusal::Overtaken);
     }
@@ -239,7 +246,8 @@ pub(super) fn settle(
     trace(writing.connection, message, &settlement.events)?;
     if !close(writing.connection, settlement, &mut effects)? {
         // An admin has dropped it while it was under way: what follows from it isn't wanted either.
-        return Ok((effects, None));
+        all.push(effects);
+        return Ok(());
     }
     keys::write(writing.connection, writing.versions, &settlement.kv_writes, writing.now)?;
     queue_more(writing, message, &settlement.then, &mut effects)?;
@@ -250,8 +258,8 @@ pub(super) fn settle(
         let until = until.map(Timestamp::as_millis);
         writing.connection.prepare_cached(KEEP)?.execute(params![message.to_bytes(), until, mailbox])?;
     }
-    let authored = settlement.author.as_ref().map(|author| accept(writing, author)).transpose()?;
-    Ok((effects, authored))
+    all.push(effects);
+    settlement.authored.iter().try_for_each(|authored| accept(writing, authored, all))
 }
 
 /// Puts the delivery's row into its new state; false where there is none any more.

@@ -501,7 +501,10 @@ impl Writer {
 impl Work {
     fn octets(&self) -> usize {
         match self {
-            Self::Accept(acceptance) => acceptance.head.len() + acceptance.body.in_memory(),
+            Self::Accept(acceptance) => {
+                let authored = acceptance.authored.iter().map(|one| one.body.in_memory()).sum::<usize>();
+                acceptance.head.len() + acceptance.body.in_memory() + authored
+            }
             _ => 0,
         }
     }
@@ -509,15 +512,14 @@ impl Work {
     fn apply(&self, writing: &mut Writing<'_>) -> Outcome {
         match self {
             Self::Accept(acceptance) => {
-                let effects = apply::accept(writing, acceptance)?;
-                Ok((Done::Accepted(Accepted::Committed), vec![effects]))
+                let mut all = Vec::with_capacity(1);
+                apply::accept(writing, acceptance, &mut all)?;
+                Ok((Done::Accepted(Accepted::Committed), all))
             }
             Self::Settle(settlements) => {
                 let mut all = Vec::with_capacity(settlements.len());
                 for settlement in settlements {
-                    let (effects, authored) = apply::settle(writing, settlement)?;
-                    all.push(effects);
-                    all.extend(authored);
+                    apply::settle(writing, settlement, &mut all)?;
                 }
                 Ok((Done::Accepted(Accepted::Committed), all))
             }
@@ -552,9 +554,12 @@ impl Work {
             (id, Some(Arc::new(Body { envelope, client, head, raw: body })))
         };
         match self {
-            Self::Accept(acceptance) => vec![body(*acceptance)],
+            Self::Accept(mut acceptance) => {
+                let authored = std::mem::take(&mut acceptance.authored);
+                std::iter::once(*acceptance).chain(authored).map(body).collect()
+            }
             Self::Settle(settlements) => {
-                settlements.into_iter().filter_map(|settlement| settlement.author).map(|author| body(*author)).collect()
+                settlements.into_iter().flat_map(|settlement| settlement.authored).map(body).collect()
             }
             _ => Vec::new(),
         }

@@ -42,6 +42,7 @@ pub(super) fn write(event: &Event) {
         | Kind::Dropped { .. } => session(event),
         Kind::Attempted(attempt) => attempted(event, attempt),
         Kind::Failed { .. }
+        | Kind::Written { .. }
         | Kind::NoticeSent { .. }
         | Kind::NoticeSuppressed { .. }
         | Kind::DestinationPaused { .. }
@@ -232,6 +233,10 @@ fn delivery(event: &Event) {
             attempts,
             "delivery failed"
         ),
+        Kind::Written { what, to, mail } => {
+            let first = to.first().map(Address::as_str);
+            tracing::info!(id, what = what.as_str(), to = first, recipients = to.len(), mail = %mail, "written");
+        }
         Kind::NoticeSent { to, notice } => tracing::info!(id, to = to.as_str(), notice = %notice, "notice sent"),
         Kind::NoticeSuppressed { to, reason } => {
             tracing::info!(id, to = sender(to.as_ref()), reason = reason.as_str(), "notice suppressed");

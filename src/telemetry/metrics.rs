@@ -23,6 +23,7 @@ const DELIVERIES: &[&str] = &["relay", "webhook", "notice", "decide", "other"];
 const ATTEMPTS: &[&str] = &["delivered", "later", "failed", "other"];
 const VERSIONS: &[&str] = &["TLSv1.2", "TLSv1.3", "other"];
 const NOTICES: &[&str] = &["sent", "suppressed"];
+const WRITTEN: &[&str] = &["mail"];
 const UNLOGGED: &[&str] = &["flood", "stderr", "store"];
 const ONE: &[&str] = &[""];
 
@@ -143,6 +144,7 @@ struct Metrics {
     deliveries: Family,
     deliveries_failed: Family,
     notices: Family,
+    written: Family,
     pauses: Family,
     faults: Family,
     reload_failures: Family,
@@ -183,6 +185,7 @@ impl Metrics {
             deliveries: table("mailworker_deliveries_total", ("kind", DELIVERIES), ("outcome", ATTEMPTS)),
             deliveries_failed: plain("mailworker_deliveries_failed_total"),
             notices: by("mailworker_notices_total", "outcome", NOTICES),
+            written: by("mailworker_written_total", "what", WRITTEN),
             pauses: plain("mailworker_destination_pauses_total"),
             faults: plain("mailworker_faults_total"),
             reload_failures: plain("mailworker_reload_failures_total"),
@@ -247,6 +250,7 @@ impl Metrics {
             Kind::Deferred { .. } => self.messages.add("deferred", "", 1),
             Kind::Resent { .. } => self.messages.add("resent", "", 1),
             Kind::ScriptFailed { .. } => self.script_failures.add("", "", 1),
+            Kind::Written { what, .. } => self.written.add(what, "", 1),
             Kind::Decided(decision) => {
                 self.decisions.add(decision.word(), "", 1);
                 self.time(&self.decision_seconds, float(decision.micros) / 1e6);
@@ -277,6 +281,7 @@ fn describe() {
         ("mailworker_deliveries_total", "Attempts at deliveries, by kind and outcome"),
         ("mailworker_deliveries_failed_total", "Deliveries given up"),
         ("mailworker_notices_total", "Delivery status notifications, sent or suppressed"),
+        ("mailworker_written_total", "Mails that workers wrote"),
         ("mailworker_destination_pauses_total", "Destinations given a rest"),
         ("mailworker_faults_total", "Our own faults"),
         ("mailworker_reload_failures_total", "Reloads that failed"),

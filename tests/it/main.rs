@@ -29,3 +29,4 @@ mod stop;
 mod store;
 mod tls;
 mod troubled;
+mod written;

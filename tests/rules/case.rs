@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use mailworker::diagnostic::Diagnostic;
 use mailworker::kv::{Entry, Key, Page, Read, Value, View, ViewError, Write};
-use mailworker::mail::{Address, Client, Message, MessageId, Timestamp, Tls};
+use mailworker::mail::draft::Named;
+use mailworker::mail::{Address, Client, Draft, Message, MessageId, Timestamp, Tls};
 use mailworker::rules::engine::Budget;
 use mailworker::rules::outcome::{ForwardTo, LogLine, Place, WebhookTarget};
 use mailworker::rules::{
@@ -174,6 +175,7 @@ impl Case {
             kv_namespaces: self.names("kv"),
             webhooks: self.names("webhook"),
             destinations: self.names("destination"),
+            senders: [(MAIN.to_owned(), vec!["example.com".to_owned(), "*.example.com".to_owned()])].into(),
             budget: Some(budget),
             clock,
         }
@@ -353,10 +355,41 @@ fn shown_effect((effect, at): &(Effect, Place)) -> String {
         }
         Effect::Header { name, value: Some(value) } => format!("set {name}: {value}, {at}"),
         Effect::Header { name, value: None } => format!("remove {name}, {at}"),
+        Effect::Mail(draft) => format!("{}, {at}", shown_draft(draft)),
         Effect::Store { mailbox, retention_secs } => {
             format!("store mailbox={mailbox:?} retention={retention_secs:?}, {at}")
         }
     }
+}
+
+fn shown_draft(draft: &Draft) -> String {
+    let list = |people: &[Named]| people.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut text = format!("{:?} mail from {} to {}", draft.purpose, draft.from, list(&draft.to));
+    for (name, people) in [("cc", &draft.cc), ("bcc", &draft.bcc), ("reply_to", &draft.reply_to)] {
+        if !people.is_empty() {
+            let _ = write!(text, " {name} {}", list(people));
+        }
+    }
+    let _ = write!(text, " {:?} text {:?} html {:?}", draft.subject, draft.text, draft.html);
+    for (name, value) in &draft.headers {
+        let _ = write!(text, " [{name}: {value}]");
+    }
+    for one in &draft.attachments {
+        let _ = write!(
+            text,
+            " [{} {:?} {} octets, id {:?}, inline {}]",
+            one.content_type,
+            one.filename,
+            one.content.len(),
+            one.content_id,
+            one.inline
+        );
+    }
+    if draft.null_sender {
+        text.push_str(" by the null sender");
+    }
+    let _ = write!(text, " hops {}", draft.hops);
+    text
 }
 
 fn shown_read(read: &Read) -> String {

@@ -97,7 +97,7 @@ async fn a_settlement_queues_what_follows_and_accepts_what_it_authors_in_one_tra
     let notice = author.id;
     let mut settled = settlement(key, Settled::Done);
     settled.then = vec![relay(now())];
-    settled.author = Some(Box::new(author));
+    settled.authored = vec![author];
     settled.outcome = Some(MessageOutcome::Dropped);
     store.settle(vec![settled]).await.unwrap();
 

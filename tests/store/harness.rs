@@ -136,6 +136,7 @@ pub fn message_at(body: &str, at: Timestamp) -> Acceptance {
         kv_reads: Vec::new(),
         kv_writes: Vec::new(),
         events: vec![accepted(id, at)],
+        authored: Vec::new(),
     }
 }
 
@@ -179,7 +180,7 @@ pub fn settlement(key: DeliveryKey, result: Settled) -> Settlement {
         then: Vec::new(),
         kv_reads: Vec::new(),
         kv_writes: Vec::new(),
-        author: None,
+        authored: Vec::new(),
         outcome: None,
         keep: None,
     }

@@ -35,7 +35,7 @@ async fn a_settlement_whose_reads_are_stale_changes_nothing_and_its_claim_stands
         then: vec![relay(now())],
         kv_reads: vec![Read::Key { namespace: "N".to_owned(), key: "k".to_owned(), version: None }],
         kv_writes: vec![put("2")],
-        author: Some(Box::new(author)),
+        authored: vec![author],
         outcome: Some(MessageOutcome::Dropped),
         ..settlement(key, Settled::Done)
     };
@@ -85,9 +85,9 @@ async fn settlements_that_come_together_commit_together_or_not_at_all() {
     let home = Home::new();
     let store = home.open();
     let keys = [one_claimed(&store).await, one_claimed(&store).await];
-    let twice = Settlement { author: Some(Box::new(message("once"))), ..settlement(keys[0], Settled::Done) };
+    let twice = Settlement { authored: vec![message("once")], ..settlement(keys[0], Settled::Done) };
     let mut again = settlement(keys[1], Settled::Done);
-    again.author.clone_from(&twice.author);
+    again.authored.clone_from(&twice.authored);
     assert!(matches!(store.settle(vec![twice.clone(), again]).await, Err(StoreError::Failed(_))));
     for key in keys {
         assert_eq!(store.message(key.message).await.unwrap().summary.queued, 1);

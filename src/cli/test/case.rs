@@ -258,6 +258,7 @@ impl Reader<'_> {
             (Kind::Header, expect.header.map(values)),
             (Kind::Forward, expect.forward.map(|forward| values(forward.value))),
             (Kind::Webhook, expect.webhook.map(|webhook| self.webhooks(webhook.value))),
+            (Kind::Send, expect.send.map(values)),
             (Kind::Store, expect.store.map(values)),
             (Kind::Tag, expect.tag.map(values)),
             (Kind::Kv, expect.kv.map(|kv| self.written(kv))),

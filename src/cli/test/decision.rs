@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::case::Case;
 use super::keys::{self, Keys, Name};
 use super::kind::Kind;
+use super::written;
 use crate::clock;
 use crate::config::Config;
 use crate::event::{Event, Kind as Happened};
@@ -204,6 +205,7 @@ impl Maker<'_> {
                     };
                     self.made.add(Kind::Header, item, at);
                 }
+                Effect::Mail(draft) => self.made.add(Kind::Send, written::shown(draft), at),
                 Effect::Store { mailbox, retention_secs } => {
                     let mut item = Map::new();
                     item.extend(mailbox.iter().map(|mailbox| ("mailbox".to_owned(), json!(mailbox))));

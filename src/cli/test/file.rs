@@ -66,6 +66,7 @@ pub struct Expect {
     pub header: Option<Items<kind::Field>>,
     pub forward: Option<At<Items<kind::Forward>>>,
     pub webhook: Option<At<Items<kind::Webhook>>>,
+    pub send: Option<Items<kind::Sent>>,
     pub store: Option<Items<kind::Stored>>,
     pub tag: Option<Items<kind::Tag>>,
     pub kv: Option<Namespaces>,

@@ -32,6 +32,8 @@ pub enum Kind {
     Header,
     Forward,
     Webhook,
+    /// Mails that a worker writes.
+    Send,
     Store,
     Tag,
     /// Keys as they are once all is written.
@@ -42,7 +44,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Connect,
         Self::Helo,
         Self::MailFrom,
@@ -55,6 +57,7 @@ impl Kind {
         Self::Header,
         Self::Forward,
         Self::Webhook,
+        Self::Send,
         Self::Store,
         Self::Tag,
         Self::Kv,
@@ -78,6 +81,7 @@ impl Kind {
             Self::Header => "header",
             Self::Forward => "forward",
             Self::Webhook => "webhook",
+            Self::Send => "send",
             Self::Store => "store",
             Self::Tag => "tag",
             Self::Kv => "kv",
@@ -100,7 +104,7 @@ impl Kind {
             | Self::Log => Some("text"),
             Self::Quarantine => Some("reason"),
             Self::Tag => Some("name"),
-            Self::Forward => Some("to"),
+            Self::Forward | Self::Send => Some("to"),
             Self::Webhook => Some("target"),
             Self::Store => Some("mailbox"),
             Self::Drop | Self::Header | Self::Kv | Self::Deleted => None,
@@ -249,6 +253,38 @@ pub struct Webhook {
 impl Item for Webhook {
     const WHAT: &'static str = "a webhook's name, a URL, { target, payload, method, headers }, or true for any";
     const BRIEF: Option<&'static str> = Some("target");
+}
+
+/// `ctx.send`. Addresses are strings, `Ann <ann@example.org>`; one for itself, several in a list.
+#[derive(Debug, Serialize, DeriveDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sent {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cc: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bcc: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    html: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachments: Option<Value>,
+}
+
+impl Item for Sent {
+    const WHAT: &'static str =
+        "an address, { to, cc, bcc, from, reply_to, subject, text, html, headers, attachments }, or true for any";
+    const BRIEF: Option<&'static str> = Some("to");
 }
 
 #[derive(Debug, Serialize, DeriveDeserialize)]

@@ -13,6 +13,7 @@ mod keys;
 mod kind;
 mod tell;
 mod update;
+mod written;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -112,7 +112,7 @@ fn set_kind(expect: &mut dyn TableLike, kind: Kind, items: &[Json]) {
     }
     let is_single = match expect.get(kind.key()) {
         Some(item) => !item.is_array(),
-        None => !matches!(kind, Kind::Forward | Kind::Webhook | Kind::Log),
+        None => !matches!(kind, Kind::Forward | Kind::Webhook | Kind::Send | Kind::Log),
     };
     let value = match items {
         [] if kind == Kind::Drop => Json::Bool(false),

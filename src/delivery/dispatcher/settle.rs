@@ -50,7 +50,7 @@ pub(super) fn noticed(delivery: &Delivery, body: &Body, notice: Box<Acceptance>,
     if let Some(to) = body.envelope.sender.clone() {
         done.events = told(delivery, now, Kind::NoticeSent { to, notice: notice.id });
     }
-    done.author = Some(notice);
+    done.authored = vec![*notice];
     done
 }
 
@@ -72,7 +72,7 @@ fn settlement(key: DeliveryKey, result: Settled, events: Vec<Event>) -> Settleme
         then: Vec::new(),
         kv_reads: Vec::new(),
         kv_writes: Vec::new(),
-        author: None,
+        authored: Vec::new(),
         outcome: None,
         keep: None,
     }
@@ -182,8 +182,9 @@ impl Judge<'_> {
     /// The worker's second run.
     pub(super) fn decided(&self, delivery: &Delivery, task: &DecideTask, decided: Decided) -> Settlement {
         match decided {
-            Decided::Done { deliveries, quarantined, keep, kv_reads, kv_writes, mut events } => {
-                let sends = deliveries.iter().any(|new| matches!(new.task, Task::Relay(_) | Task::Webhook(_)));
+            Decided::Done { deliveries, authored, quarantined, keep, kv_reads, kv_writes, mut events } => {
+                let sends = !authored.is_empty()
+                    || deliveries.iter().any(|new| matches!(new.task, Task::Relay(_) | Task::Webhook(_)));
                 let mut done = self.done(delivery, Account { answer: "decided".to_owned(), ..Account::default() });
                 own(&mut events, delivery);
                 done.events.splice(0..0, events);
@@ -192,7 +193,7 @@ impl Judge<'_> {
                 } else {
                     sends.then_some(MessageOutcome::Accepted)
                 };
-                Settlement { then: deliveries, keep, kv_reads, kv_writes, ..done }
+                Settlement { then: deliveries, authored, keep, kv_reads, kv_writes, ..done }
             }
             Decided::Later { error, mut events } => {
                 let failure = Failure::later(crate::delivery::Side::Ours, "4.3.0", error);

@@ -91,6 +91,7 @@ impl House {
             kv_reads: Vec::new(),
             kv_writes: Vec::new(),
             events: Vec::new(),
+            authored: Vec::new(),
         };
         self.store.accept(acceptance).await.unwrap();
     }

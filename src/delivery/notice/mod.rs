@@ -153,6 +153,7 @@ fn accepted(report: &Report<'_>) -> Acceptance {
         kv_reads: Vec::new(),
         kv_writes: Vec::new(),
         events: vec![Event::new(report.now, Kind::Accepted { reply, deliveries: 1 }).of(report.id)],
+        authored: Vec::new(),
     }
 }
 

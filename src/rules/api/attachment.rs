@@ -10,7 +10,11 @@ use rhai::{Dynamic, Engine, INT, ImmutableString, Map, NativeCallContext};
 
 use super::bounds::Bounds;
 use super::octets::{Octets, sha256};
+use crate::mail::draft::Enclosure;
 use crate::mail::{Message, Part};
+
+/// Characters of a name that goes along.
+const MAX_NAME: usize = 200;
 
 /// An attachment of one message. Cheap to clone.
 #[derive(Clone)]
@@ -58,6 +62,23 @@ impl AttachmentView {
 
     fn text(&self, bounds: Bounds) -> ImmutableString {
         self.0.text.get_or_init(|| bounds.cut(self.0.part.decode(self.content()))).clone()
+    }
+
+    /// The same once more, to go along with a mail of the worker's. What its sender wrote of it goes along only where it
+    /// can stand in a header field.
+    #[must_use]
+    pub fn enclosure(&self) -> Enclosure {
+        let part = &self.0.part;
+        let name = |text: &String| text.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect::<String>();
+        let is_plain = |text: &str| text.len() <= MAX_NAME && text.bytes().all(|octet| octet.is_ascii_graphic());
+        let content_type = Some(part.content_type.clone()).filter(|kind| is_plain(kind) && kind.contains('/'));
+        Enclosure {
+            filename: part.filename.as_ref().map(name).filter(|name| !name.is_empty()),
+            content_type: content_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
+            content: self.content().clone(),
+            content_id: part.content_id.clone().filter(|id| is_plain(id) && !id.is_empty() && !id.contains(['<', '>'])),
+            inline: part.inline,
+        }
     }
 
     /// What stands for it where only data can go, as in the payload of a webhook: all but the content.

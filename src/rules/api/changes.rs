@@ -27,7 +27,7 @@ const PROTECTED: &[&str] = &[
     "content-",
 ];
 /// Addresses, ids and dates: no encoded word stands for the whole of them.
-const STRUCTURED: &[&str] = &[
+pub(super) const STRUCTURED: &[&str] = &[
     "from",
     "sender",
     "reply-to",
@@ -75,7 +75,7 @@ fn checked(name: &str, value: Option<&Dynamic>) -> Result<Option<String>, String
     Ok(Some(text))
 }
 
-fn is_among(names: &[&str], name: &str) -> bool {
+pub(super) fn is_among(names: &[&str], name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     names.iter().any(|known| if known.ends_with('-') { name.starts_with(known) } else { name == *known })
 }

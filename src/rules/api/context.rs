@@ -1,4 +1,4 @@
-//! `ctx`: webhooks, the log, the time, what is deployed.
+//! `ctx`: webhooks, the log, the time, what is deployed. What a worker writes is in `drafts`.
 //!
 //! A webhook is staged with its body as it will be sent. Its target is a `[[webhook]]` by name or an http(s) URL;
 //! whether that URL may be reached is the egress policy's to say, when it is sent.
@@ -12,6 +12,7 @@ use super::actions::near_webhook;
 use super::options::Options;
 use super::run::{Run, ScriptResult, refuse};
 use super::value::{article, shown, to_json};
+use crate::rules::EmailCall;
 use crate::rules::outcome::{Effect, WebhookTarget};
 
 /// Octets of a payload, of a URL, of a header field; fields.
@@ -43,12 +44,24 @@ const PROTECTED: &[&str] = &[
 #[derive(Debug, Clone)]
 pub struct ContextView {
     run: Arc<Run>,
+    /// The message that the run is about, where it is about one.
+    about: Option<Arc<EmailCall>>,
 }
 
 impl ContextView {
     #[must_use]
-    pub fn new(run: Arc<Run>) -> Self {
-        Self { run }
+    pub fn new(run: Arc<Run>, about: Option<Arc<EmailCall>>) -> Self {
+        Self { run, about }
+    }
+
+    #[must_use]
+    pub fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+
+    #[must_use]
+    pub fn about(&self) -> Option<&EmailCall> {
+        self.about.as_deref()
     }
 }
 

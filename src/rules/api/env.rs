@@ -27,6 +27,8 @@ pub struct Environment {
     pub destinations: Vec<String>,
     /// The secrets' values, which no text shows.
     pub hidden: Hidden,
+    /// The domains that each worker may write for.
+    pub senders: BTreeMap<String, Vec<String>>,
     bound: BTreeMap<String, Bound>,
 }
 
@@ -58,6 +60,7 @@ impl Environment {
             webhooks: bindings.webhooks.clone(),
             destinations: bindings.destinations.clone(),
             hidden: Hidden::new(&bindings.secrets),
+            senders: bindings.senders.clone(),
             bound,
         }
     }

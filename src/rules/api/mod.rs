@@ -13,6 +13,7 @@ pub mod auth;
 pub mod bounds;
 pub mod changes;
 pub mod context;
+pub mod drafts;
 pub mod env;
 pub mod functions;
 pub mod headers;
@@ -34,6 +35,7 @@ pub fn register(engine: &mut rhai::Engine) {
     auth::register(engine);
     changes::register(engine);
     context::register(engine);
+    drafts::register(engine);
     env::register(engine);
     functions::register(engine);
     headers::register(engine);

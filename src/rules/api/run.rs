@@ -79,6 +79,8 @@ pub struct State {
     pub tags: Vec<String>,
     /// How many places of the message fields are taken out of.
     pub places: usize,
+    /// Octets and number of the mails that it writes.
+    pub written: (usize, usize),
     /// How many ids were drawn.
     pub drawn: u64,
 }

@@ -23,7 +23,7 @@ use crate::rules::worker::body;
 
 /// Members of the contract that this version doesn't offer; what is registered isn't looked for here.
 const LATER: &[(&str, &[&str])] =
-    &[("ctx", &["send", "fetch", "ai", "dns_lookup", "dnsbl"]), ("env", &["limit"]), ("session", &["asn", "country"])];
+    &[("ctx", &["fetch", "ai", "dns_lookup", "dnsbl"]), ("env", &["limit"]), ("session", &["asn", "country"])];
 
 /// What names are held against.
 pub struct Known<'a> {

@@ -196,6 +196,11 @@ const CONTEXT: Section = (
             "queued, signed, tried until it is delivered: a `[[webhook]]` or a URL, any JSON to 1 MiB, `#{ headers, \
              method }`",
         ),
+        Member(
+            &["ctx.send(mail)"],
+            "",
+            "a new mail: `#{ from, to, cc, bcc, reply_to, subject, text, html, headers, attachments }`: [effects.md](effects.md)",
+        ),
         Member(&["ctx.log(text)"], "", "a line in the message's trace"),
         Member(&["ctx.now()"], "integer", "Unix milliseconds, the same for the whole run"),
         Member(&["ctx.env_name"], "string", "the `--env` that is in force"),

@@ -99,6 +99,7 @@ fn message(body: &str) -> Acceptance {
         kv_reads: Vec::new(),
         kv_writes: Vec::new(),
         events: Vec::new(),
+        authored: Vec::new(),
     }
 }
 
@@ -277,7 +278,7 @@ fn a_settlement_that_is_told_twice_counts_once() {
         then,
         kv_reads: Vec::new(),
         kv_writes: Vec::new(),
-        author: None,
+        authored: Vec::new(),
         outcome: None,
         keep: None,
     };
@@ -323,7 +324,7 @@ fn a_trace_is_not_written_to_a_message_that_is_gone() {
         then: Vec::new(),
         kv_reads: Vec::new(),
         kv_writes: Vec::new(),
-        author: None,
+        authored: Vec::new(),
         outcome: None,
         keep: None,
     };

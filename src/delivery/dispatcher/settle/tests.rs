@@ -195,6 +195,7 @@ fn a_worker_that_decides_at_last_forwards_with_what_it_wrote() {
     };
     let write = crate::kv::Write::Delete { namespace: "A".into(), key: "b".into() };
     let decided = Decided::Done {
+        authored: Vec::new(),
         quarantined: false,
         deliveries: vec![forward],
         keep: None,

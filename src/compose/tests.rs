@@ -1,0 +1,92 @@
+//! What is written is read again as it was meant, by the parser that reads what comes in.
+
+use super::*;
+use crate::mail::Message;
+
+const NOW: Timestamp = Timestamp::from_millis(1_795_511_702_123);
+
+fn named(text: &str) -> Named {
+    Named { name: None, address: Address::parse(text).unwrap() }
+}
+
+fn draft() -> Draft {
+    Draft {
+        purpose: Purpose::New,
+        from: Named { name: Some("Bücher, Inc.".into()), ..named("shop@example.com") },
+        to: vec![named("ann@example.org"), Named { name: Some("Bob \"B\" Ø".into()), ..named("bob@bücher.example") }],
+        cc: Vec::new(),
+        bcc: vec![named("secret@example.org")],
+        reply_to: vec![named("team@example.com")],
+        subject: "Grüße\u{a0}aus dem Lager, und ein Betreff, der länger ist als eine einzige Zeile es sein darf".into(),
+        text: Some("One\n.two\r\nthree = drei €\n".into()),
+        html: None,
+        headers: vec![("X-Order".into(), "17".into()), ("X-Name".into(), "Bücher".into())],
+        attachments: Vec::new(),
+        null_sender: false,
+        hops: 0,
+    }
+}
+
+fn enclosure(filename: &str, content_id: Option<&str>) -> Enclosure {
+    Enclosure {
+        filename: Some(filename.into()),
+        content_type: "text/csv".into(),
+        content: bytes::Bytes::from_static(b"a;b\n\0\xff\rc"),
+        content_id: content_id.map(str::to_owned),
+        inline: content_id.is_some(),
+    }
+}
+
+fn written(draft: &Draft) -> (String, Message) {
+    let octets = write(draft, MessageId::new(NOW, 7), NOW, "mx.example.com");
+    let text = String::from_utf8(octets.clone()).unwrap();
+    assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "{text}");
+    assert!(text.split("\r\n").all(|line| line.len() <= 998), "{text}");
+    (text, Message::new(octets.into()))
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let draft = draft();
+    let (text, message) = written(&draft);
+    assert!(text.is_ascii() && !text.contains("secret"), "{text}");
+    assert_eq!(message.subject().as_deref(), Some(draft.subject.as_str()));
+    assert_eq!(message.text().as_deref(), Some("One\r\n.two\r\nthree = drei €\r\n"));
+    let from = message.addresses("From");
+    assert_eq!(from[0].name.as_deref(), Some("Bücher, Inc."));
+    let to = message.addresses("To");
+    assert_eq!(to[1].name.as_deref(), Some("Bob \"B\" Ø"));
+    assert_eq!(to[1].address.as_deref(), Some("bob@xn--bcher-kva.example"));
+    assert_eq!(message.header("X-Name").as_deref(), Some("Bücher"));
+    assert_eq!(message.header("Auto-Submitted").as_deref(), Some("auto-generated"));
+    assert_eq!(message.header(HOPS).as_deref(), Some("1"));
+    assert_eq!(message.message_id(), Some(format!("{}@mx.example.com", MessageId::new(NOW, 7))));
+    assert_eq!(message.date().unwrap().as_millis(), 1_795_511_702_000);
+    assert!(message.is_auto());
+}
+
+#[test]
+fn texts_pictures_and_files_have_their_containers() {
+    let mut draft = draft();
+    draft.html = Some("<p>One <img src=\"cid:logo\"></p>".into());
+    draft.attachments = vec![enclosure("Zahlen für März.csv", None), enclosure("logo", Some("logo"))];
+    let (text, message) = written(&draft);
+    let kinds: Vec<&str> = ["mixed", "alternative", "related"].into_iter().filter(|kind| text.contains(kind)).collect();
+    assert_eq!(kinds, ["mixed", "alternative", "related"]);
+    assert_eq!(message.html().as_deref(), Some("<p>One <img src=\"cid:logo\"></p>"));
+    let files = message.attachments();
+    assert_eq!(files.len(), 2, "{files:?}");
+    let sheet = files.iter().find(|file| file.filename.as_deref() == Some("Zahlen für März.csv")).unwrap();
+    assert_eq!(sheet.content(message.raw()), draft.attachments[0].content);
+    let logo = files.iter().find(|file| file.content_id.as_deref() == Some("logo")).unwrap();
+    assert!(logo.inline);
+}
+
+#[test]
+fn a_local_part_beyond_ascii_stands_as_it_is() {
+    let mut draft = draft();
+    assert!(!is_utf8(&draft));
+    draft.to = vec![named("bücher@bücher.example")];
+    assert!(is_utf8(&draft));
+    assert!(written(&draft).0.contains("<bücher@bücher.example>"));
+}
