@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::admin::api::Listening;
+use crate::admin::api::{ReplayOf, Replayed};
+use crate::admin::control::Redecide;
 use crate::admin::{self, Control, Health, Readiness};
 use crate::config::{Config, TlsMode};
 use crate::delivery::{self, Decide, Decided, Dispatcher};
@@ -21,7 +23,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::dns::Dns;
 use crate::event::{Bus, Event, Kind};
 use crate::intake::decide::Fate;
-use crate::intake::{self, Current, Intake};
+use crate::intake::{self, Anew, Current, Intake};
 use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
 use crate::mail::{MessageId, Reply};
 use crate::reload::{self, Adjust, Built, Source, Swapped, Watch, Watched, Watcher};
@@ -140,7 +142,8 @@ impl App {
         warnings
             .extend(listeners.bound().iter().filter_map(|bound| unencrypted(bound.address, bound.tls, bound.offered)));
         let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let ground = Ground { store: &store, bus: &bus, config: &config, sealer, stopping };
+        let redecider = Arc::clone(&answerer) as Arc<dyn Redecide>;
+        let ground = Ground { store: &store, bus: &bus, config: &config, redecider, sealer, stopping };
         let chores = ground.chores(http_listener, readiness.clone(), &listeners, watcher.nudger())?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         keep(&bus, &store);
@@ -251,6 +254,7 @@ struct Ground<'a> {
     bus: &'a Bus,
     config: &'a Config,
     sealer: Sealer,
+    redecider: Arc<dyn Redecide>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -274,7 +278,8 @@ impl Ground<'_> {
             chores.push(tokio::spawn(admin::serve_http(listener, health, stopped(stopping.clone()))));
         }
         let socket = bind_control(&self.config.data_dir)?;
-        let control = Control { store, bus, listeners: listening(listeners), sealer: self.sealer };
+        let (redecider, sealer) = (self.redecider, self.sealer);
+        let control = Control { redecider, store, bus, listeners: listening(listeners), sealer };
         chores.push(tokio::spawn(admin::serve_control(socket, control, stopped(stopping))));
         Ok(chores)
     }
@@ -492,6 +497,15 @@ impl Decide for Answering {
                 Ok(judged) => decided(judged),
                 Err(error) => Decided::Later { error, events: Vec::new() },
             }
+        })
+    }
+}
+
+impl Redecide for Answering {
+    fn redecide(&self, asked: ReplayOf) -> BoxFuture<'_, Result<Replayed, StoreError>> {
+        Box::pin(async move {
+            let Anew { deliveries, refused, events } = self.intake.decide_anew(asked.id, asked.known).await?;
+            Ok(Replayed { deliveries, refused, events })
         })
     }
 }

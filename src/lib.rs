@@ -32,6 +32,7 @@ pub mod kv;
 pub mod listener;
 pub mod mail;
 pub mod reload;
+pub mod replay;
 pub mod rules;
 pub mod smtp;
 pub mod store;

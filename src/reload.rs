@@ -135,6 +135,46 @@ pub fn snapshot_with(options: &load::Options, change: impl FnOnce(&mut Config)) 
     Ok(Snapshot { config: Arc::new(config), release: Arc::new(release) })
 }
 
+/// The same with the rules of `folder` in place of those that the configuration's `main` stands among. Where workers stand
+/// in several folders, `folder` holds all of these.
+///
+/// # Errors
+/// As [`build`].
+pub fn snapshot_by(options: &load::Options, folder: &Path) -> Result<Snapshot, Vec<Diagnostic>> {
+    let config = Config::load(options)?.config;
+    let mains = config.rules_mains();
+    let place = |main: &str| Path::new(main).parent().unwrap_or(Path::new("")).to_owned();
+    let only = mains.first().map(|main| place(main)).filter(|first| mains.iter().all(|main| place(main) == *first));
+    let only = only.filter(|_| mains.iter().any(|main| !folder.join(main).is_file()));
+    let sources = match &only {
+        None => read_rules(folder, &mains)?.sources,
+        Some(name) => {
+            let mut found = Found::default();
+            read_folder(folder, &name.to_string_lossy(), 0, &mut found).map_err(|finding| vec![*finding])?;
+            found.sources
+        }
+    };
+    let missing = mains.iter().filter(|main| !sources.contains_key(*main));
+    let missing: Vec<_> = missing
+        .map(|main| Diagnostic {
+            help: Some(format!("{main} is what the configuration names; --rules gives the folder it is read from")),
+            ..Diagnostic::unplaced(main, format!("no such file in {}", folder.display()))
+        })
+        .collect();
+    if !missing.is_empty() {
+        return Err(missing);
+    }
+    let here = |finding: Diagnostic| {
+        let path =
+            only.as_ref().map_or(Ok(Path::new(&finding.file)), |name| Path::new(&finding.file).strip_prefix(name));
+        let file = path.map_or_else(|_| finding.file.clone(), |path| folder.join(path).display().to_string());
+        Diagnostic { file, ..finding }
+    };
+    let compiled = Release::compile(&sources, &mains, bindings(&config));
+    let (release, _warnings) = compiled.map_err(|findings| findings.into_iter().map(here).collect::<Vec<_>>())?;
+    Ok(Snapshot { config: Arc::new(config), release: Arc::new(release) })
+}
+
 fn embedded(rules: &[(&str, &str)]) -> BTreeMap<String, String> {
     rules.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use mailworker::admin::api::{self, TailFilter};
 use mailworker::admin::{self, Control, Health, Readiness};
 use mailworker::cli::access::{Server, Writer};
@@ -42,6 +44,15 @@ fn open() -> (TempDir, Store, Bus) {
     (dir, store, bus)
 }
 
+/// Decides on nothing: there is no intake here.
+struct Nobody;
+
+impl admin::control::Redecide for Nobody {
+    fn redecide(&self, asked: api::ReplayOf) -> BoxFuture<'_, Result<api::Replayed, store::StoreError>> {
+        Box::pin(async move { Err(store::StoreError::NotFound(format!("no message {}", asked.id))) })
+    }
+}
+
 /// A server's control socket, and the command line's way to it.
 async fn control() -> (Running, Server) {
     let (dir, store, bus) = open();
@@ -50,7 +61,8 @@ async fn control() -> (Running, Server) {
     let listening =
         api::Listening { protocol: "smtp".into(), address: "127.0.0.1:2525".into(), tls: "starttls".into() };
     let sealer = Sealer::new(LoadOptions::default(), || std::sync::Arc::new(Config::default()));
-    let control = Control { store: store.clone(), bus: bus.clone(), listeners: vec![listening], sealer };
+    let (store_of_it, bus_of_it, redecider) = (store.clone(), bus.clone(), Arc::new(Nobody));
+    let control = Control { redecider, store: store_of_it, bus: bus_of_it, listeners: vec![listening], sealer };
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(admin::serve_control(listener, control, async { drop(stopped.await) }));
     let server = Server::required(&data_dir).await.unwrap();

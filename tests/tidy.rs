@@ -52,6 +52,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "reload",
         &["mail", "kv", "event", "config", "smtp", "rules", "store", "dns", "intake", "delivery", "listener", "clock"],
     ),
+    // What is asked of past mail: it reads, and changes nothing.
+    ("replay", &["mail", "kv", "event", "config", "rules", "store", "intake", "clock"]),
     (
         "app",
         &[
@@ -94,6 +96,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "telemetry",
             "admin",
             "reload",
+            "replay",
             "app",
         ],
     ),

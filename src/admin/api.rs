@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::Event;
 use crate::kv;
+use crate::mail::MessageId;
 use crate::store::QueueFilter;
 
 /// What `tail --outcome` takes.
@@ -14,6 +16,7 @@ pub const TAIL: &str = "/v1/tail";
 pub const QUEUE_RETRY: &str = "/v1/queue/retry";
 pub const QUEUE_DROP: &str = "/v1/queue/drop";
 pub const RELEASE: &str = "/v1/messages/release";
+pub const REPLAY: &str = "/v1/messages/replay";
 pub const KV: &str = "/v1/kv";
 pub const SECRET_PUT: &str = "/v1/secrets/put";
 pub const SECRET_DELETE: &str = "/v1/secrets/delete";
@@ -73,6 +76,24 @@ pub struct QueueChange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
     pub deliveries: u64,
+}
+
+/// Which message is to be decided on once more, for real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayOf {
+    pub id: MessageId,
+    /// How many deliveries it had ever had when it was looked at: where it has got more since, nothing is done.
+    pub known: u32,
+}
+
+/// What was decided and committed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Replayed {
+    pub deliveries: u64,
+    /// Recipients that the rules refuse now: for these nothing was done.
+    pub refused: u64,
+    pub events: Vec<Event>,
 }
 
 /// An admin's writes to KV.

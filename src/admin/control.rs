@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -11,11 +12,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{
-    self, ApiError, BackupTo, Changed, KvWrites, Listening, QueueChange, SecretDelete, SecretPut, Status, TailFilter,
+    self, ApiError, BackupTo, Changed, KvWrites, Listening, QueueChange, ReplayOf, Replayed, SecretDelete, SecretPut,
+    Status, TailFilter,
 };
 use super::tail::Follow;
 use crate::clock;
@@ -23,9 +26,15 @@ use crate::event::{Bus, Event, Kind};
 use crate::store::{Discharge, QueueFilter, Store, StoreError};
 use crate::vault::Sealer;
 
+/// Decides on a kept message once more. Intake does.
+pub trait Redecide: Send + Sync {
+    fn redecide(&self, asked: ReplayOf) -> BoxFuture<'_, Result<Replayed, StoreError>>;
+}
+
 /// What the routes work on.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Control {
+    pub redecider: Arc<dyn Redecide>,
     pub store: Store,
     pub bus: Bus,
     pub listeners: Vec<Listening>,
@@ -39,6 +48,7 @@ pub fn router(control: Control) -> Router {
         .route(api::QUEUE_RETRY, post(queue_retry))
         .route(api::QUEUE_DROP, post(queue_drop))
         .route(api::RELEASE, post(release))
+        .route(api::REPLAY, post(replay))
         .route(api::KV, post(kv_write))
         .route(api::SECRET_PUT, post(secret_put))
         .route(api::SECRET_DELETE, post(secret_delete))
@@ -142,6 +152,12 @@ async fn release(State(control): State<Control>, Asked(release): Asked<Discharge
     let deliveries = control.store.release(release).await?;
     control.tell("release", format!("message {id}: {deliveries} deliveries"));
     Ok(Json(Changed { deliveries }))
+}
+
+async fn replay(State(control): State<Control>, Asked(asked): Asked<ReplayOf>) -> Result<Json<Replayed>, Refused> {
+    let replayed = control.redecider.redecide(asked).await?;
+    control.tell("replay", format!("message {}: {} deliveries", asked.id, replayed.deliveries));
+    Ok(Json(replayed))
 }
 
 async fn kv_write(State(control): State<Control>, Asked(request): Asked<KvWrites>) -> Result<StatusCode, Refused> {

@@ -8,12 +8,16 @@ use tokio::net::UnixStream;
 
 use super::Failure;
 use crate::admin::api::{
-    self, ApiError, BackupTo, Changed, KvWrites, QueueChange, SecretDelete, SecretPut, Status, TailFilter,
+    self, ApiError, BackupTo, Changed, KvWrites, QueueChange, ReplayOf, Replayed, SecretDelete, SecretPut, Status,
+    TailFilter,
 };
+use crate::admin::control::Redecide as _;
 use crate::admin::control_path;
+use crate::app::Answering;
 use crate::clock;
 use crate::config::Config;
 use crate::event::Bus;
+use crate::intake::{Current, Snapshot};
 use crate::kv;
 use crate::store::{Discharge, QueueFilter, Reader, Store};
 use crate::vault::Sealer;
@@ -60,6 +64,17 @@ impl Writer {
         match self {
             Self::Server(server) => Ok(server.post::<_, Changed>(api::RELEASE, &release).await?.deliveries),
             Self::Own(store) => Ok(store.release(release).await?),
+        }
+    }
+
+    /// `snapshot` is what is decided by where no server runs that has its own.
+    pub async fn redecide(&self, asked: ReplayOf, snapshot: Snapshot) -> Result<Replayed, Failure> {
+        match self {
+            Self::Server(server) => server.post(api::REPLAY, &asked).await,
+            Self::Own(store) => {
+                let answering = Answering::new(store, &Bus::new(16), &Current::new(snapshot));
+                Ok(answering.redecide(asked).await?)
+            }
         }
     }
 

@@ -10,11 +10,13 @@ use crate::mail::Address;
 
 mod deployed;
 mod kept;
+mod replay;
 
 pub use deployed::Secret;
 pub use kept::{
     Backup, Kv, Limit, LogList, Logged, MessageList, Messages, Queue, QueueChange, QueueFilter, Store, Tail,
 };
+pub use replay::Replay;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -28,6 +30,7 @@ Examples:
   mailworker init mail && cd mail  write a configuration and rules to start from
   mailworker check                 compile configuration and rules; point at what is wrong
   mailworker test                  run the tests of the rules
+  mailworker replay --since 7d     what changed rules would have made of last week's mail
   mailworker dev                   try them: SMTP on 127.0.0.1:2525, nothing leaves this machine
   mailworker serve                 receive mail
   mailworker messages list         what came in, and what became of it
@@ -82,6 +85,8 @@ pub enum Command {
     Explain(Explain),
     /// Run the tests of rules: what is decided on a message is held against what is expected
     Test(Test),
+    /// Run past messages through other rules, without effects: what would change, and how
+    Replay(Replay),
     /// Hand a message to a running server over SMTP and print its answers
     Send(Send),
     /// What came in, and what became of it

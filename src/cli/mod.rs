@@ -20,7 +20,9 @@ pub mod log;
 pub mod messages;
 pub mod pages;
 pub mod print;
+pub mod progress;
 pub mod queue;
+pub mod replay;
 pub mod secret;
 pub mod send;
 pub mod serve;
@@ -115,6 +117,7 @@ fn run(arguments: Arguments) -> Done {
         Command::Man => generate::man(),
         Command::Explain(options) => explain::run(common, &options),
         Command::Test(options) => test::run(common, &options),
+        Command::Replay(options) => replay::run(common, &options),
         Command::Send(options) => runtime()?.block_on(send::run(common, &options)),
         Command::Messages(verb) => messages::run(common, verb),
         Command::Log(verb) => log::run(common, verb),

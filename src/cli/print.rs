@@ -133,6 +133,11 @@ pub fn remark(text: &str) {
     on_error(format_args!("{text}"));
 }
 
+/// Replaces the line that standard error's terminal stands in.
+pub fn redraw(text: &str) {
+    let _unread = anstream::stderr().lock().write_all(format!("\r\u{1b}[K{text}").as_bytes());
+}
+
 /// On standard error, in one piece.
 fn on_error(text: fmt::Arguments<'_>) {
     let _unread = anstream::stderr().lock().write_all(format!("{text}\n").as_bytes());

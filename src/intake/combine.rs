@@ -84,7 +84,7 @@ fn first(replies: &[Reply], class: impl Fn(&Reply) -> bool) -> Reply {
     found.unwrap_or_else(|| Reply::new(451, 3, 0, "Nothing could be decided, try again later"))
 }
 
-fn outcome(judged: &[Judged], accepted: bool, deferred: bool) -> MessageOutcome {
+pub(super) fn outcome(judged: &[Judged], accepted: bool, deferred: bool) -> MessageOutcome {
     if !accepted {
         return if deferred { MessageOutcome::Deferred } else { MessageOutcome::Rejected };
     }

@@ -3,6 +3,10 @@
 //! The same judgement as for real mail (`stages`, `recipient`, `decide`), by a snapshot and keys that are only read. Blocks, for a
 //! worker runs.
 
+mod past;
+
+pub use past::{Past, again};
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,7 +34,7 @@ pub struct Probe {
 }
 
 /// What would become of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Foresight {
     /// What it is refused with before there is a recipient, and where.
     pub earlier: Option<(Stage, Reply)>,
@@ -53,16 +57,7 @@ pub struct Foresight {
 /// Judges `probe` by `snapshot`; keys come from `kv`.
 #[must_use]
 pub fn foresee(snapshot: &Arc<Snapshot>, probe: Probe, kv: &KvView) -> Foresight {
-    let mut foresight = Foresight {
-        earlier: None,
-        answer: None,
-        answered_at: None,
-        redirected: None,
-        events: Vec::new(),
-        judged: None,
-        outcome: None,
-        refused: None,
-    };
+    let mut foresight = Foresight::default();
     let client = Client { helo: None, ..probe.client.clone() };
     let mut facts = SessionFacts { client, sender: None, notes: Notes::new() };
     for stage in Stage::ALL {

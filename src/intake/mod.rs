@@ -5,6 +5,7 @@
 //! [`crate::store::Acceptance`], committed before the 250 is said (RFC 5321 §6.1).
 //! Must never: accept mail for a domain that isn't configured, do half of what a worker asked for.
 
+mod anew;
 pub mod author;
 mod changes;
 mod combine;
@@ -38,6 +39,7 @@ use crate::rules::SessionFacts;
 use crate::smtp::{Answer, Question, Transaction};
 use crate::store::{Acceptance, Accepted, DecideTask, Incoming, MessageOutcome, Raw, Store, StoreError};
 
+pub use anew::Anew;
 pub use combine::notice;
 use combine::{Combined, combine};
 use decide::{Case, Judged};

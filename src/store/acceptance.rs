@@ -234,6 +234,24 @@ pub struct Discharge {
     pub deliveries: Vec<NewDelivery>,
 }
 
+/// A message that is decided on once more, because an admin wants it: committed whole or not at all.
+#[derive(Debug, Clone)]
+pub struct Redecision {
+    pub id: MessageId,
+    /// How many deliveries it had ever had when it was decided on. Another number refuses this one.
+    pub known: u32,
+    /// What the message is by it; `None`: what it was.
+    pub outcome: Option<MessageOutcome>,
+    pub keep: Option<Keep>,
+    pub deliveries: Vec<NewDelivery>,
+    /// Mails that its workers wrote, accepted in the same transaction.
+    pub authored: Vec<Acceptance>,
+    pub kv_reads: Vec<kv::Read>,
+    pub kv_writes: Vec<kv::Write>,
+    /// Appended to the message's trace.
+    pub events: Vec<Event>,
+}
+
 /// How a claimed delivery ended this time.
 #[derive(Debug, Clone)]
 pub struct Settlement {

@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::claims::Position;
 use super::spool::Plan;
 use super::{
-    Acceptance, Delivery, DeliveryKey, Discharge, Keep, MessageOutcome, NewDelivery, Raw, Settled, Settlement,
-    StoreError, keys,
+    Acceptance, Delivery, DeliveryKey, Discharge, Keep, MessageOutcome, NewDelivery, Raw, Redecision, Settled,
+    Settlement, StoreError, keys,
 };
 use crate::event::{Event, Kind};
 use crate::mail::{MessageId, Timestamp};
@@ -41,6 +41,9 @@ pub(super) const KEEP: &str = "UPDATE messages SET keep_until = max(coalesce(kee
 pub(super) const OUTCOME: &str = "UPDATE messages SET outcome = ?2 WHERE id = ?1 AND outcome <> 6";
 pub(super) const RELEASE: &str =
     "UPDATE messages SET outcome = 0 WHERE id = ?1 AND outcome = 6 RETURNING segment IS NOT NULL";
+/// Only of what it was when it was decided on.
+pub(super) const REDECIDE: &str = "UPDATE messages SET deliveries = deliveries + ?3, outcome = coalesce(?4, outcome) \
+     WHERE id = ?1 AND deliveries = ?2 AND segment IS NOT NULL";
 
 /// Longest text kept of an error, in octets.
 const MAX_ERROR: usize = 4096;
@@ -232,6 +235,42 @@ pub(super) fn release(writing: &mut Writing<'_>, release: &Discharge) -> Result<
     Ok(effects)
 }
 
+/// A message is decided on once more, and gets these deliveries besides those it has had.
+pub(super) fn redecide(
+    writing: &mut Writing<'_>,
+    redecision: &Redecision,
+    all: &mut Vec<Effects>,
+) -> Result<(), Refusal> {
+    let Redecision { id, known, outcome, keep, deliveries, authored, kv_reads, kv_writes, events } = redecision;
+    if !keys::unchanged(writing.connection, kv_reads, writing.now)? {
+        return Err(Refusal::Overtaken);
+    }
+    let more = i64::try_from(deliveries.len()).unwrap_or(i64::MAX);
+    let values = params![id.to_bytes(), known, more, outcome.map(MessageOutcome::number)];
+    if writing.connection.prepare_cached(REDECIDE)?.execute(values)? == 0 {
+        let text =
+            format!("message {id} isn't there as it was looked at: its octets are gone, or it has been sent since");
+        return Err(StoreError::NotFound(text).into());
+    }
+    keys::write(writing.connection, writing.versions, kv_writes, writing.now)?;
+    trace(writing.connection, *id, events)?;
+    if let Some(keep) = keep {
+        keep_for(writing.connection, *id, keep)?;
+    }
+    let mut effects = Effects::default();
+    queue(writing, (*id, *known), deliveries, &mut effects)?;
+    // Nobody has it in memory: they are found as they fall due.
+    effects.cold.extend(effects.ready.drain(..).map(|delivery| Position::new(delivery.due, delivery.key)));
+    all.push(effects);
+    authored.iter().try_for_each(|authored| accept(writing, authored, all))
+}
+
+fn keep_for(connection: &Connection, message: MessageId, keep: &Keep) -> Result<(), Refusal> {
+    let until = keep.until.map(Timestamp::as_millis);
+    connection.prepare_cached(KEEP)?.execute(params![message.to_bytes(), until, keep.mailbox])?;
+    Ok(())
+}
+
 /// One settlement, and what is accepted by it: the effects of each.
 pub(super) fn settle(
     writing: &mut Writing<'_>,
@@ -254,9 +293,8 @@ pub(super) fn settle(
     if let Some(outcome) = settlement.outcome {
         writing.connection.prepare_cached(OUTCOME)?.execute(params![message.to_bytes(), outcome.number()])?;
     }
-    if let Some(Keep { until, mailbox }) = &settlement.keep {
-        let until = until.map(Timestamp::as_millis);
-        writing.connection.prepare_cached(KEEP)?.execute(params![message.to_bytes(), until, mailbox])?;
+    if let Some(keep) = &settlement.keep {
+        keep_for(writing.connection, message, keep)?;
     }
     all.push(effects);
     settlement.authored.iter().try_for_each(|authored| accept(writing, authored, all))

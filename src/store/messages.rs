@@ -63,6 +63,14 @@ pub(super) fn one() -> String {
     format!("{COLUMNS} WHERE m.id = ?1")
 }
 
+pub(super) const DELIVERIES: &str = "SELECT deliveries FROM messages WHERE id = ?1";
+
+/// How many deliveries it has ever had.
+pub(super) fn deliveries(connection: &Connection, id: MessageId) -> Result<u32, StoreError> {
+    let found = connection.prepare_cached(DELIVERIES)?.query_row([id.to_bytes()], |row| row.get(0)).optional()?;
+    found.ok_or_else(|| not_found(id))
+}
+
 pub(super) fn detail(connection: &Connection, id: MessageId) -> Result<MessageDetail, StoreError> {
     let found = connection
         .prepare_cached(&one())?
@@ -78,7 +86,7 @@ pub(super) fn not_found(id: MessageId) -> StoreError {
     StoreError::NotFound(format!("no message {id}: it never was here, or retention has taken it"))
 }
 
-fn trace(connection: &Connection, id: MessageId) -> Result<Vec<Event>, StoreError> {
+pub(super) fn trace(connection: &Connection, id: MessageId) -> Result<Vec<Event>, StoreError> {
     let mut statement = connection.prepare_cached(TRACE)?;
     let mut rows = statement.query([id.to_bytes()])?;
     let mut events = Vec::new();

@@ -42,7 +42,7 @@ mod writer;
 
 pub use acceptance::{
     Acceptance, Accepted, Body, DecideTask, Delivery, DeliveryKey, Discharge, Keep, MessageOutcome, NewDelivery,
-    NoticeTask, RelayTask, Settled, Settlement, Task, WebhookBody, WebhookTask,
+    NoticeTask, Redecision, RelayTask, Settled, Settlement, Task, WebhookBody, WebhookTask,
 };
 
 pub use claims::Warm;
@@ -351,6 +351,14 @@ impl Store {
     /// Resolves when an admin has changed what a server runs by: for one who waits, also for a change that came before.
     pub async fn deployed(&self) {
         self.inner.shared.deployed.notified().await;
+    }
+
+    /// Commits what was decided on a message that is there. `Overtaken`: a key that was read has changed.
+    ///
+    /// # Errors
+    /// `NotFound` where its octets are gone, or it isn't as it was when it was decided on; `Full`, `Failed`, `Closed`.
+    pub async fn redecide(&self, redecision: Redecision) -> Result<Accepted, StoreError> {
+        self.commit(Work::Redecide(Box::new(redecision))).await.map(accepted)
     }
 
     /// Whether there is room for more mail on the disk (checked by a timer, not at each call).

@@ -72,6 +72,17 @@ impl Raw {
         }
     }
 
+    /// All of it, by calls that block and by no gate: the caller bounds how many it holds at once.
+    ///
+    /// # Errors
+    /// `Failed` where it can't be read now.
+    pub fn load(&self) -> Result<Bytes, StoreError> {
+        match self {
+            Self::Here(octets) => Ok(octets.clone()),
+            Self::Stored(stored) => Ok(Bytes::from_owner(stored.mapped()?)),
+        }
+    }
+
     /// All of it where it is in memory, else its first [`LARGE`] octets, which hold its header. Waits for no gate.
     ///
     /// # Errors

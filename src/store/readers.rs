@@ -138,6 +138,22 @@ impl Reader {
         self.at_once(|connection| messages::detail(connection, id))
     }
 
+    /// What happened to a message, in order; nothing of one that isn't there.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn trace(&self, id: MessageId) -> Result<Vec<Event>, StoreError> {
+        self.with(|connection| messages::trace(connection, id))
+    }
+
+    /// How many deliveries a message has ever had.
+    ///
+    /// # Errors
+    /// `NotFound`, `Failed`.
+    pub fn deliveries(&self, id: MessageId) -> Result<u32, StoreError> {
+        self.with(|connection| messages::deliveries(connection, id))
+    }
+
     /// Oldest first.
     ///
     /// # Errors

@@ -28,8 +28,8 @@ use super::spool::{Numbers, Spool};
 use super::tally::Tally;
 use super::unread::Unread;
 use super::{
-    Acceptance, Accepted, Body, DeliveryKey, Discharge, Options, QueueFilter, Settlement, StoreError, directory, keys,
-    log, migrate, orphans, queue, secrets,
+    Acceptance, Accepted, Body, DeliveryKey, Discharge, Options, QueueFilter, Redecision, Settlement, StoreError,
+    directory, keys, log, migrate, orphans, queue, secrets,
 };
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
@@ -60,6 +60,7 @@ pub(super) enum Work {
     },
     Discharge(Discharge),
     Secret(secrets::Change),
+    Redecide(Box<Redecision>),
     /// An admin's hand on a batch of the queue, past `after`.
     Queue {
         verb: queue::Verb,
@@ -505,6 +506,7 @@ impl Work {
                 let authored = acceptance.authored.iter().map(|one| one.body.in_memory()).sum::<usize>();
                 acceptance.head.len() + acceptance.body.in_memory() + authored
             }
+            Self::Redecide(redecision) => redecision.authored.iter().map(|one| one.body.in_memory()).sum(),
             _ => 0,
         }
     }
@@ -535,6 +537,11 @@ impl Work {
                 let effects = apply::release(writing, release)?;
                 Ok((Done::Batch(release.deliveries.len() as u64, None), vec![effects]))
             }
+            Self::Redecide(redecision) => {
+                let mut all = Vec::with_capacity(1);
+                apply::redecide(writing, redecision, &mut all)?;
+                Ok((Done::Accepted(Accepted::Committed), all))
+            }
             Self::Queue { verb, filter, after, now } => {
                 let batch = queue::act(writing.connection, *verb, filter, *after, *now)?;
                 Ok((Done::Batch(batch.count, batch.next), vec![batch.effects]))
@@ -561,6 +568,7 @@ impl Work {
             Self::Settle(settlements) => {
                 settlements.into_iter().flat_map(|settlement| settlement.authored).map(body).collect()
             }
+            Self::Redecide(redecision) => redecision.authored.into_iter().map(body).collect(),
             _ => Vec::new(),
         }
     }

@@ -23,6 +23,7 @@ mod receive;
 mod refuse;
 mod relay;
 mod reload;
+mod replay;
 mod rule_tests;
 mod secrets;
 mod stop;
