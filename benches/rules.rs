@@ -1,4 +1,4 @@
-//! What a worker costs: one call of a handler, and the compilation. `cargo bench --bench rules`.
+//! What a worker costs: one call of a handler, and the compilation; and what routes cost. `cargo bench --bench rules`.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use fixtures::{Empty, call, compile, example, rcpt_call, switch};
+use fixtures::{Empty, call, compile, example, large, rcpt_call, switch};
+use mailworker::config::Config;
+use mailworker::config::load::Options;
+use mailworker::config::route::Facts;
 use mailworker::rules::{KvView, Verdict};
 
 fn main() {
@@ -49,4 +52,50 @@ fn rcpt_to(bencher: Bencher<'_, '_>) {
 fn compile_the_example(bencher: Bencher<'_, '_>) {
     let sources = example();
     bencher.bench_local(|| black_box(compile(&sources)));
+}
+
+/// The switch in a file of 5,000 lines: to be the same as by itself.
+#[divan::bench]
+fn email_by_a_large_worker(bencher: Bencher<'_, '_>) {
+    email(bencher, &large());
+}
+
+/// As many routes of all kinds, of which two are for this recipient and the last one takes it.
+fn routed(count: usize) -> Config {
+    let mut text = "hostname = \"mx.example.com\"\nmain = \"rules/main.rhai\"\n[[domain]]\nname = \"example.com\"\n\
+                    postmaster = \"admin@example.net\"\n"
+        .to_owned();
+    let mut route = |conditions: &str| {
+        text.extend(["[[route]]\n", conditions, "\naction = \"store\"\n"]);
+    };
+    for n in 0..count {
+        match n % 4 {
+            0 => route(&format!("match = \"user{n}@example.com\"")),
+            1 => route(&format!("match = \"list{n}@*\"")),
+            2 => route(&format!("match = \"/^news{n}-[0-9]+@/\"")),
+            _ => route(&format!("match = \"other{n}@example.com\"\nheader = {{ Subject = \"/invoice {n}/\" }}")),
+        }
+    }
+    route("match = \"support@example.com\"\nheader = { Subject = \"/^nothing/\" }");
+    route("match = \"support@example.com\"\nfrom = \"*@example.org\"");
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    match Config::from_toml(&text, "mailworker.toml", directory, &Options::default()) {
+        Ok(loaded) => loaded.config,
+        Err(findings) => panic!("{findings:?}"),
+    }
+}
+
+/// What routes come to for one message: with 200 of them no more than with 2.
+#[divan::bench(args = [2, 20, 200])]
+fn routes(bencher: Bencher<'_, '_>, count: usize) {
+    let config = routed(count);
+    let call = call();
+    let facts = Facts {
+        recipient: &call.recipient,
+        sender: call.session.sender.as_ref(),
+        ip: call.session.client.ip,
+        message: Some(&call.message),
+    };
+    assert_eq!(config.routes_for(&facts).last().map(|taken| taken.at), Some(count + 1));
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| black_box(config.routes_for(&facts).len()));
 }

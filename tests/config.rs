@@ -9,6 +9,7 @@ use std::path::Path;
 
 use mailworker::config::Config;
 use mailworker::config::load::{Loaded, Options};
+use mailworker::config::route::Facts;
 use mailworker::diagnostic::{Diagnostic, render};
 
 fn options(environment: &[(&str, &str)]) -> Options {
@@ -277,7 +278,11 @@ fn the_first_enabled_route_that_matches_counts() {
         route("match = \"*@strict.example\""),
     );
     let config = loaded(&text, &options(&[])).config;
-    let which = |of: &str| config.route_for(&address(of)).map(|(at, _)| at);
+    let which = |of: &str| {
+        let (recipient, ip) = (address(of), std::net::Ipv4Addr::LOCALHOST.into());
+        let taken = config.routes_for(&Facts { recipient: &recipient, sender: None, ip, message: None });
+        taken.first().map(|taken| taken.at)
+    };
     assert_eq!(which("Billing@EXAMPLE.com"), Some(1));
     assert_eq!(which("billing+2026@example.com"), Some(1));
     assert_eq!(which("\"billing\"@example.com"), Some(1), "the same mailbox in quotes");

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-use super::{ListenAddress, Pattern, Scheme, units};
+use super::{ListenAddress, Scheme, units};
 use crate::mail::Address;
 use crate::mail::address::domain_key;
 
@@ -316,42 +316,4 @@ fn percent_decoded(text: &str) -> Option<String> {
         });
     }
     String::from_utf8(octets).ok().filter(|text| !text.contains(char::is_control))
-}
-
-/// A `match`, with the text it was.
-#[derive(Debug, Clone)]
-pub struct Match {
-    pub text: String,
-    pub pattern: Pattern,
-}
-
-impl Leaf for Match {
-    const WHAT: &'static str = "a pattern such as \"billing@example.com\"";
-    const EXAMPLE: &'static str = "*@example.com";
-    fn parse(text: &str) -> Result<Self, String> {
-        let pattern = if let Some(regex) = text.strip_prefix('/') {
-            Pattern::Regex(regex_of(regex.strip_suffix('/').ok_or("the regular expression has no closing `/`")?)?)
-        } else if text == "*@*" {
-            Pattern::Regex(regex_of("")?)
-        } else if let Some(local) = text.strip_suffix("@*") {
-            let address = Address::parse(&format!("{local}@example")).map_err(|error| error.to_string())?;
-            Pattern::Local(address.unquoted_local().into_owned())
-        } else if let Some(domain) = text.strip_prefix("*@") {
-            Pattern::Domain(DomainName::parse(domain)?.0)
-        } else {
-            let forms = "\"local@example.com\", \"local@*\", \"*@example.com\" or \"/regular expression/\"";
-            Pattern::Address(Address::parse(text).map_err(|error| format!("{error}\na route matches {forms}"))?)
-        };
-        Ok(Self { text: text.to_owned(), pattern })
-    }
-}
-
-fn regex_of(text: &str) -> Result<regex::Regex, String> {
-    // A pattern is the admin's, but a slip in it should not take the memory of the machine.
-    let built = regex::RegexBuilder::new(text).size_limit(1 << 20).build();
-    built.map_err(|error| {
-        let text = error.to_string();
-        let last = text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
-        format!("bad regular expression: {last}")
-    })
 }

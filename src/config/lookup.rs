@@ -7,15 +7,24 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use super::{Config, Destination, Domain, ListenAddress, Pattern, Route, Webhook};
+use super::route::{Pattern, Table};
+use super::{Config, Destination, Domain, ListenAddress, Route, RouteAction, Webhook};
 use crate::mail::Address;
 use crate::mail::address::domain_key;
 
-/// Domains by name, and whether any of them demands TLS: made when first asked; a copy makes its own.
+/// Domains by name, whether any of them demands TLS, routes by whom they are for: made when first asked; a copy makes its own.
 #[derive(Default)]
 pub struct Index {
     names: OnceLock<HashMap<String, usize>>,
     tls: OnceLock<bool>,
+    routes: OnceLock<Table>,
+}
+
+impl Index {
+    /// The table of these routes, which are the configuration's own.
+    pub(super) fn routes(&self, routes: &[Route]) -> &Table {
+        self.routes.get_or_init(|| Table::new(routes))
+    }
 }
 
 impl Clone for Index {
@@ -66,18 +75,6 @@ impl Config {
             && self.domain_for(recipient).is_some_and(|domain| domain.require_tls)
     }
 
-    /// The first enabled `[[route]]` that matches, with its place in the list.
-    #[must_use]
-    pub fn route_for(&self, address: &Address) -> Option<(usize, &Route)> {
-        if self.routes.is_empty() {
-            return None;
-        }
-        let key = address.domain_key();
-        let domain = self.domain_by_key(&key);
-        let candidate = Candidate { address, key: &key, domain };
-        self.routes.iter().enumerate().find(|(_, route)| route.enabled && candidate.matches(&route.matches))
-    }
-
     /// The same text for the same mailbox, however it is written: case (where its domain doesn't tell them apart), quotes
     /// and the form of the domain.
     #[must_use]
@@ -108,7 +105,7 @@ impl Config {
     #[must_use]
     pub fn main_for(&self, domain: Option<&Domain>, route: Option<&Route>) -> String {
         let of_route = route.and_then(|route| match &route.action {
-            super::RouteAction::Worker { main } => main.as_deref(),
+            RouteAction::Worker { main } => main.as_deref(),
             _ => None,
         });
         written(of_route.or_else(|| domain.and_then(|domain| domain.main.as_deref())).unwrap_or(&self.main))
@@ -143,7 +140,7 @@ impl Config {
     pub fn rules_mains(&self) -> Vec<String> {
         let of_domains = self.domains.iter().filter_map(|domain| domain.main.as_deref());
         let of_routes = self.routes.iter().filter_map(|route| match &route.action {
-            super::RouteAction::Worker { main } => main.as_deref(),
+            RouteAction::Worker { main } => main.as_deref(),
             _ => None,
         });
         let mut mains: Vec<String> = Vec::new();
@@ -167,16 +164,20 @@ impl Config {
             }
         };
         for route in self.routes.iter().filter(|route| route.enabled) {
-            if let super::RouteAction::Worker { main: Some(_) } = &route.action {
-                add(self.main_for(None, Some(route)), &route.pattern);
+            if let RouteAction::Worker { main: Some(_) } = &route.action {
+                let whose = route.when.recipients.first().map_or("a route", |one| one.text.as_str());
+                add(self.main_for(None, Some(route)), whose);
             }
         }
         for domain in &self.domains {
             let takes_all = |route: &Route| {
-                let of_domain = matches!(&route.matches, Pattern::Domain(name) if *name == domain.name);
-                let of_all = matches!(&route.matches, Pattern::Regex(regex) if regex.as_str().is_empty());
-                let is_worker = matches!(route.action, super::RouteAction::Worker { main: None });
-                route.enabled && !is_worker && (of_domain || of_all)
+                let when = &route.when;
+                let of_all = when.recipients.iter().any(|one| match &one.pattern {
+                    Pattern::Domain(name) => *name == domain.name,
+                    pattern => matches!(pattern, Pattern::Anybody),
+                });
+                let always = of_all && when.is_by_recipient_alone() && route.unless.is_none();
+                route.enabled && route.stop && always && !matches!(route.action, RouteAction::Worker { main: None })
             };
             if !self.routes.iter().any(takes_all) {
                 add(self.main_for(Some(domain), None), &domain.name);
@@ -213,37 +214,4 @@ impl Config {
 
 fn written(path: &Path) -> String {
     path.to_string_lossy().into_owned()
-}
-
-/// A recipient, as routes look at it.
-struct Candidate<'a> {
-    address: &'a Address,
-    key: &'a str,
-    domain: Option<&'a Domain>,
-}
-
-impl Candidate<'_> {
-    fn matches(&self, pattern: &Pattern) -> bool {
-        match pattern {
-            Pattern::Address(wanted) => self.same_local(&wanted.unquoted_local()) && wanted.domain_key() == self.key,
-            Pattern::Local(wanted) => self.same_local(wanted),
-            Pattern::Domain(wanted) => match wanted.strip_prefix('*') {
-                Some(suffix) => self.key.len() > suffix.len() && self.key.ends_with(suffix),
-                None => wanted == self.key,
-            },
-            Pattern::Regex(regex) => {
-                regex.is_match(&format!("{}@{}", self.address.unquoted_local().to_lowercase(), self.key))
-            }
-        }
-    }
-
-    /// `billing` takes `billing+2026` too where the domain knows subaddresses, and both in quotes (RFC 5321 §4.1.2: it is
-    /// the same mailbox).
-    fn same_local(&self, wanted: &str) -> bool {
-        let separator = self.domain.map_or("", |domain| domain.subaddress.as_str());
-        let exact = self.domain.is_some_and(|domain| domain.case_sensitive);
-        [self.address.unquoted_local(), self.address.base(separator)]
-            .into_iter()
-            .any(|local| if exact { local == wanted } else { local.to_lowercase() == wanted.to_lowercase() })
-    }
 }

@@ -13,12 +13,14 @@ pub mod load;
 pub mod lookup;
 mod queue;
 mod raw;
+pub mod route;
 mod schema;
 mod secret;
 mod tree;
 pub mod units;
 mod variable;
 
+pub use route::{Route, RouteAction};
 pub use schema::schema;
 pub use secret::SecretSource;
 
@@ -127,48 +129,6 @@ pub struct Domain {
     pub case_sensitive: bool,
     /// RCPT in the clear is refused (530 5.7.0, RFC 3207 §4), but for the postmaster.
     pub require_tls: bool,
-}
-
-/// `[[route]]`
-#[derive(Debug, Clone)]
-pub struct Route {
-    /// As written, for the trace.
-    pub pattern: String,
-    pub matches: Pattern,
-    pub action: RouteAction,
-    pub enabled: bool,
-}
-
-/// What `match` says.
-#[derive(Debug, Clone)]
-pub enum Pattern {
-    Address(Address),
-    /// `local@*`
-    Local(String),
-    /// `*@example.com`
-    Domain(String),
-    /// `/regex/`, against the whole address in lower case.
-    Regex(regex::Regex),
-}
-
-#[derive(Debug, Clone)]
-pub enum RouteAction {
-    /// `main` where the route names one.
-    Worker {
-        main: Option<PathBuf>,
-    },
-    Forward {
-        to: Vec<String>,
-    },
-    /// Bindings or URLs.
-    Webhook {
-        to: Vec<String>,
-    },
-    Store,
-    Drop,
-    Reject {
-        text: String,
-    },
 }
 
 /// `[[webhook]]`

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::decode::At;
 use super::leaf::{
-    Binding, DestinationName, DomainName, Endpoint, HopUrl, HostName, HttpAddress, Match, Parsed, Server, Size,
+    Binding, DestinationName, DomainName, Endpoint, HopUrl, HostName, HttpAddress, Parsed, Server, Size,
 };
 use super::secret::{HeaderValue, KeySource, PemFile, Secrets};
 use super::{EarlyTalk, ListenAddress, TlsMode};
@@ -44,9 +44,9 @@ pub struct File {
     /// The domains that mail is taken for.
     #[serde(default)]
     pub domain: Vec<At<Domain>>,
-    /// In order, first match wins; without any, all mail goes to the worker.
+    /// In order, up to the first that applies and stops; what none takes goes to the worker.
     #[serde(default)]
-    pub route: Vec<At<Route>>,
+    pub route: Vec<At<super::route::Written>>,
     /// Strings, numbers, booleans, arrays, tables: `env.NAME` in a worker.
     #[serde(default)]
     pub vars: BTreeMap<String, At<serde_json::Value>>,
@@ -152,39 +152,6 @@ pub struct Domain {
     pub case_sensitive: Option<bool>,
     /// Mail for it, but for its postmaster, is taken over TLS alone. Default: false.
     pub require_tls: Option<At<bool>>,
-}
-
-/// Sends the mail of some recipients elsewhere than to the worker.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// "billing@example.com", "local@*", "*@example.com" or "/regex/".
-    #[serde(rename = "match")]
-    pub matches: Leaf<Match>,
-    /// What is done. Default: worker.
-    pub action: Option<At<RouteActionName>>,
-    /// forward: addresses and destinations; webhook: bindings and URLs.
-    pub to: Option<At<Vec<At<String>>>>,
-    /// worker: the script. Default: the domain's.
-    pub main: Leaf<PathBuf>,
-    /// reject: what the sender reads. Default: "Message rejected".
-    pub text: Option<At<String>>,
-    /// Default: true.
-    pub enabled: Option<bool>,
-}
-
-/// What a route does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum RouteActionName {
-    #[default]
-    Worker,
-    Forward,
-    Webhook,
-    Store,
-    Drop,
-    Reject,
 }
 
 /// A key-value store that workers read and write.

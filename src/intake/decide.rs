@@ -11,7 +11,8 @@ use super::forward;
 use super::recipient::is_postmaster;
 use super::snapshot::Snapshot;
 use crate::clock::{self, Instant};
-use crate::config::{Config, Route, RouteAction};
+use crate::config::route::Taken;
+use crate::config::{Config, RouteAction};
 use crate::event::{Decision, Event, Kind, shown_url};
 use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
@@ -60,6 +61,9 @@ pub struct Judged {
     pub events: Vec<Event>,
     /// Mails that the worker wrote.
     pub authored: Vec<Acceptance>,
+    /// Who decides: the worker, and the route that chose it; the labels of that route.
+    by: String,
+    tags: Vec<String>,
     /// What the worker changed of the message so far, for the forwards that follow.
     changes: Changes,
 }
@@ -118,30 +122,42 @@ impl Asked {
         let address = &recipient.address;
         if let Some(reply) = loops(case, recipient) {
             judged.fate = Fate::Reject(reply);
-            judged.decided(case, "loop check", "reject", None, Vec::new());
+            judged.decided(case, "loop check", "reject", Vec::new());
             return Self::Nobody(judged);
         }
         // RFC 5321 §4.5.1: <postmaster> without a domain is the first one's. A domain that is gone is nobody's.
         let any = || config.domains.first().filter(|_| address.domain().is_empty());
         let Some(domain) = config.domain_for(address).or_else(any) else {
             judged.fate = Fate::Defer(Reply::new(451, 3, 5, "This domain is not configured any more, try again later"));
-            judged.decided(case, "configuration", "defer", None, Vec::new());
+            judged.decided(case, "configuration", "defer", Vec::new());
             return Self::Nobody(judged);
         };
         if is_postmaster(address) {
             // RFC 5321 §4.5.1: whatever the rules say of others.
             judged.forward(case, &ForwardTo::Address(domain.postmaster.clone()), &[]);
             let effects = vec![format!("forward to {}", domain.postmaster)];
-            judged.decided(case, "postmaster", "accept", None, effects);
+            judged.decided(case, "postmaster", "accept", effects);
             return Self::Nobody(judged);
         }
-        let route = config.route_for(address);
-        if let Some((at, route)) = route.filter(|(_, route)| !matches!(route.action, RouteAction::Worker { .. })) {
-            judged.by_route(case, at, route);
-            return Self::Nobody(judged);
+        let mut chosen: Option<Taken<'_>> = None;
+        for taken in config.routes_for(&case.route_facts(recipient)) {
+            if matches!(taken.route.action, RouteAction::Worker { .. }) {
+                chosen = Some(taken);
+                break;
+            }
+            judged.by_route(case, &taken);
+            if taken.route.stop {
+                return Self::Nobody(judged);
+            }
         }
+        let main = config.main_for(Some(domain), chosen.as_ref().map(|taken| taken.route));
+        judged.by = match &chosen {
+            Some(taken) => format!("worker {main}, {taken}"),
+            None => format!("worker {main}"),
+        };
+        judged.tags = chosen.map(|taken| taken.route.tags.clone()).unwrap_or_default();
         let call = EmailCall {
-            main: config.main_for(Some(domain), route.map(|(_, route)| route)),
+            main,
             id: case.id,
             received_at: case.received_at,
             recipient: address.clone(),
@@ -183,6 +199,8 @@ impl Judged {
             mailbox: None,
             events: Vec::new(),
             authored: Vec::new(),
+            by: String::new(),
+            tags: Vec::new(),
             changes: Changes::default(),
         }
     }
@@ -196,27 +214,38 @@ impl Judged {
             Fate::Reject(_) => "reject",
             Fate::Defer(_) => "defer",
         };
-        again.decided(case, "the same recipient before", verdict, None, Vec::new());
+        again.decided(case, "the same recipient before", verdict, Vec::new());
         again
     }
 
     /// There was no room left for it, as `what` says.
     pub(super) fn put_off(mut self, case: &Case, what: &str) -> Self {
         self.fate = Fate::Defer(Reply::new(451, 3, 0, format!("Too busy now, try again later ({})", case.id)));
-        self.decided(case, what, "defer", None, Vec::new());
+        self.decided(case, what, "defer", Vec::new());
         self
     }
 
-    fn decided(&mut self, case: &Case, by: &str, verdict: &str, at: Option<String>, effects: Vec<String>) {
+    fn decided(&mut self, case: &Case, by: &str, verdict: &str, effects: Vec<String>) {
+        self.decided_with_tags(case, by, verdict, effects, &[]);
+    }
+
+    pub(super) fn decided_with_tags(
+        &mut self,
+        case: &Case,
+        by: &str,
+        verdict: &str,
+        effects: Vec<String>,
+        tags: &[String],
+    ) {
         self.push_decision(
             case.received_at,
             Decision {
                 recipient: self.recipient.address.clone(),
                 by: by.to_owned(),
                 verdict: verdict.to_owned(),
-                place: at,
+                place: None,
                 effects,
-                tags: Vec::new(),
+                tags: tags.to_vec(),
                 operations: 0,
                 micros: 0,
                 runs: 1,
@@ -228,55 +257,25 @@ impl Judged {
         self.events.push(Event::new(at, Kind::Decided(Box::new(decision))));
     }
 
-    fn by_route(&mut self, case: &Case, at: usize, route: &Route) {
-        let by = format!("route {} ({})", at + 1, route.pattern);
-        let config = &case.snapshot.config;
-        let (verdict, effects) = match &route.action {
-            RouteAction::Forward { to } => {
-                for target in to {
-                    self.forward(case, &forward::target(config, target), &[]);
-                }
-                ("accept", to.iter().map(|to| format!("forward to {to}")).collect())
-            }
-            RouteAction::Webhook { to } => {
-                for target in to {
-                    self.webhook(case, &webhook_target(config, target), "POST", &[], WebhookBody::Message);
-                }
-                ("accept", to.iter().map(|to| format!("webhook to {}", named(config, to))).collect())
-            }
-            RouteAction::Drop => {
-                self.outcome = MessageOutcome::Dropped;
-                ("drop", Vec::new())
-            }
-            RouteAction::Reject { text } => {
-                self.fate = Fate::Reject(Reply::new(550, 7, 1, text.clone()));
-                ("reject", Vec::new())
-            }
-            RouteAction::Store | RouteAction::Worker { .. } => {
-                self.outcome = MessageOutcome::Stored;
-                ("store", Vec::new())
-            }
-        };
-        self.decided(case, &by, verdict, None, effects);
-    }
-
     fn by_worker(mut self, case: &Case, call: &EmailCall, mut outcome: Outcome, took: Duration, run: u32) -> Self {
         let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(case, effect, at)).collect();
         effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
         let effects = effects.into_iter().map(|effect| case.snapshot.release.hide(effect)).collect();
         let operations = outcome.usage.operations;
-        let tags = std::mem::take(&mut outcome.tags);
-        let tags = tags.into_iter().map(|tag| case.snapshot.release.hide(tag)).collect();
+        let of_worker = std::mem::take(&mut outcome.tags).into_iter().map(|tag| case.snapshot.release.hide(tag));
+        let tags = std::mem::take(&mut self.tags).into_iter().chain(of_worker).collect();
         let why = match &outcome.verdict {
             Verdict::Quarantine { reason, .. } => case.snapshot.release.hide(format!(" ({reason})")),
             _ => String::new(),
         };
         let (verdict, at) = self.take(case, outcome, call.now);
+        self.settle();
+        let by = std::mem::take(&mut self.by);
         self.push_decision(
             call.now,
             Decision {
                 recipient: self.recipient.address.clone(),
-                by: format!("worker {}", call.main),
+                by,
                 verdict: format!("{verdict}{why}"),
                 place: at.map(|at| at.to_string()),
                 effects,
@@ -358,14 +357,14 @@ impl Judged {
         }
     }
 
-    fn forward(&mut self, case: &Case, to: &ForwardTo, headers: &[(String, String)]) {
+    pub(super) fn forward(&mut self, case: &Case, to: &ForwardTo, headers: &[(String, String)]) {
         let config = &case.snapshot.config;
         let delivery = forward::delivery(config, &self.recipient, to, headers, &self.changes, case.received_at);
         self.outcome = MessageOutcome::Accepted;
         self.deliveries.push(delivery);
     }
 
-    fn webhook(
+    pub(super) fn webhook(
         &mut self,
         case: &Case,
         target: &WebhookTarget,
@@ -398,7 +397,7 @@ impl Judged {
     }
 }
 
-fn webhook_target(config: &Config, target: &str) -> WebhookTarget {
+pub(super) fn webhook_target(config: &Config, target: &str) -> WebhookTarget {
     if config.webhook(target).is_some() {
         WebhookTarget::Binding(target.to_owned())
     } else {
@@ -407,7 +406,7 @@ fn webhook_target(config: &Config, target: &str) -> WebhookTarget {
 }
 
 /// A webhook of the configuration, as it may stand in a trace.
-fn named(config: &Config, target: &str) -> String {
+pub(super) fn named(config: &Config, target: &str) -> String {
     match webhook_target(config, target) {
         WebhookTarget::Binding(name) => name,
         WebhookTarget::Url(url) => shown_url(&url),

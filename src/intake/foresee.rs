@@ -106,7 +106,7 @@ impl Foresight {
     /// Whether it comes to a message.
     fn rcpt_to(&mut self, snapshot: &Snapshot, probe: &Probe, facts: &mut SessionFacts, kv: &KvView) -> bool {
         let now = clock::now();
-        let answer = match standing(snapshot, &probe.recipient) {
+        let answer = match standing(snapshot, &probe.recipient, probe.sender.as_ref(), probe.client.ip) {
             Standing::Answered(answer) => answer,
             Standing::Asks { domain, main } => {
                 let (session, recipient) = (facts.clone(), probe.recipient.clone());

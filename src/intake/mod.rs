@@ -19,6 +19,7 @@ mod large;
 mod overlay;
 mod recipient;
 mod round;
+mod routed;
 pub mod snapshot;
 mod stages;
 mod turns;

@@ -2,13 +2,15 @@
 //!
 //! Standards: RFC 5321 §3.6 (relaying), §4.5.1 (postmaster), §3.3.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::decide::{log_events, script_failed};
 use super::stages::Script;
 use super::{Intake, Snapshot, Visit};
 use crate::clock;
-use crate::config::{Config, Domain, RouteAction};
+use crate::config::route::{AtRcpt, Facts};
+use crate::config::{Config, Domain};
 use crate::mail::{Address, Client, Recipient, Reply};
 use crate::rules::{RcptCall, RcptOutcome, RcptVerdict, Release, SessionFacts};
 use crate::smtp::Answer;
@@ -26,7 +28,7 @@ impl Intake {
 
     async fn judge_recipient(&self, visit: &mut Visit, client: &Client, address: &Address) -> Answer {
         let snapshot = Arc::clone(&visit.snapshot);
-        let (domain, main) = match standing(&snapshot, address) {
+        let (domain, main) = match standing(&snapshot, address, visit.sender.as_ref(), client.ip) {
             Standing::Answered(answer) => return answer,
             Standing::Asks { domain, main } => (domain, main),
         };
@@ -76,7 +78,12 @@ pub(super) enum Standing<'a> {
     },
 }
 
-pub(super) fn standing<'a>(snapshot: &'a Snapshot, address: &Address) -> Standing<'a> {
+pub(super) fn standing<'a>(
+    snapshot: &'a Snapshot,
+    address: &Address,
+    sender: Option<&Address>,
+    ip: IpAddr,
+) -> Standing<'a> {
     let config = &snapshot.config;
     if address.domain().is_empty() {
         // RFC 5321 §4.5.1: <postmaster> without a domain is always ours.
@@ -90,14 +97,11 @@ pub(super) fn standing<'a>(snapshot: &'a Snapshot, address: &Address) -> Standin
         let text = format!("Relaying denied: {address} names another address within");
         return Standing::Answered(Answer::Reply(Reply::new(550, 7, 1, text)));
     }
-    let route = config.route_for(address).map(|(_, route)| route);
-    match route.map(|route| &route.action) {
-        Some(RouteAction::Reject { text }) => {
-            return Standing::Answered(Answer::Reply(Reply::new(550, 7, 1, text.clone())));
-        }
-        Some(RouteAction::Worker { .. }) | None => {}
-        Some(_) => return Standing::Answered(Answer::Accept),
-    }
+    let route = match config.route_at_rcpt(&Facts { recipient: address, sender, ip, message: None }) {
+        AtRcpt::Refuse(text) => return Standing::Answered(Answer::Reply(Reply::new(550, 7, 1, text.to_owned()))),
+        AtRcpt::Accept => return Standing::Answered(Answer::Accept),
+        AtRcpt::Ask(route) => route,
+    };
     let main = config.main_for(Some(domain), route);
     if snapshot.release.has(&main, "rcpt_to") {
         Standing::Asks { domain, main }

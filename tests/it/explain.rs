@@ -7,7 +7,7 @@ fn rcpt_to(session, rcpt, env) {
     switch rcpt.local {
         "nobody" => session.reject(550, "5.1.1", "No such mailbox"),
         "old" => session.redirect("new@example.com"),
-        "broken" => rcpt.no_such_thing(),
+        "broken" => { throw "no such thing" }
         _ => (),
     }
 }

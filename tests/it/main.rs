@@ -24,6 +24,7 @@ mod refuse;
 mod relay;
 mod reload;
 mod replay;
+mod routes;
 mod rule_tests;
 mod secrets;
 mod stop;

@@ -14,7 +14,7 @@ use super::kind::Kind;
 use super::written;
 use crate::clock;
 use crate::config::Config;
-use crate::event::{Event, Kind as Happened};
+use crate::event::{Decision as Decided, Event, Kind as Happened};
 use crate::intake::Snapshot;
 use crate::intake::decide::{Fate, Judged};
 use crate::intake::foresee::{Foresight, Probe, foresee};
@@ -124,9 +124,10 @@ impl Maker<'_> {
         let Some(judged) = &seen.judged else { return };
         self.tell(&judged.events);
         self.fate(judged, seen.outcome.as_ref());
-        match &seen.outcome {
-            Some(outcome) => self.effects(outcome),
-            None => self.route(judged),
+        self.tags(judged);
+        self.route(judged, seen.outcome.as_ref());
+        if let Some(outcome) = &seen.outcome {
+            self.effects(outcome);
         }
         let places = seen.outcome.as_ref().map(|outcome| outcome.writes_at.as_slice()).unwrap_or_default();
         for (at, write) in judged.writes.iter().enumerate() {
@@ -169,6 +170,11 @@ impl Maker<'_> {
             (Fate::Accept, Some(Verdict::Quarantine { reason, .. })) => {
                 self.made.add(Kind::Quarantine, json!({ "reason": reason }), at);
             }
+            (Fate::Accept, None) if judged.outcome == MessageOutcome::Quarantined => {
+                let reason = last_decision(judged).and_then(|decision| decision.verdict.split_once(' '));
+                let reason = reason.map(|(_, reason)| reason.trim_matches(['(', ')']));
+                self.made.add(Kind::Quarantine, json!({ "reason": reason }), at);
+            }
             (Fate::Accept, _) if judged.outcome == MessageOutcome::Dropped => self.made.add(Kind::Drop, json!({}), at),
             (Fate::Accept, _) => {}
         }
@@ -176,9 +182,6 @@ impl Maker<'_> {
 
     /// What a worker asked for.
     fn effects(&mut self, outcome: &Outcome) {
-        for tag in &outcome.tags {
-            self.made.add(Kind::Tag, json!({ "name": tag }), None);
-        }
         for (effect, at) in &outcome.effects {
             let at = Some(at.to_string());
             match effect {
@@ -216,10 +219,25 @@ impl Maker<'_> {
         }
     }
 
-    /// What the configuration says of a recipient that no worker is asked about.
-    fn route(&mut self, judged: &Judged) {
+    /// The labels of routes and worker.
+    fn tags(&mut self, judged: &Judged) {
+        for event in &judged.events {
+            if let Happened::Decided(decision) = &event.kind {
+                for tag in &decision.tags {
+                    self.made.add(Kind::Tag, json!({ "name": tag }), None);
+                }
+            }
+        }
+    }
+
+    /// What the configuration says, before the worker or in its place.
+    fn route(&mut self, judged: &Judged, outcome: Option<&Outcome>) {
         let at = decided_by(judged);
-        for delivery in &judged.deliveries {
+        let is_queued =
+            |(effect, _): &&(Effect, Place)| matches!(effect, Effect::Forward { .. } | Effect::Webhook { .. });
+        let of_worker = outcome.map_or(0, |outcome| outcome.effects.iter().filter(is_queued).count());
+        let of_routes = judged.deliveries.len().saturating_sub(of_worker);
+        for delivery in judged.deliveries.iter().take(of_routes) {
             match &delivery.task {
                 Task::Relay(relay) => {
                     let to = relay.via.clone().unwrap_or_else(|| relay.recipient.to_string());
@@ -236,7 +254,7 @@ impl Maker<'_> {
                 Task::Notice(_) | Task::Decide(_) => {}
             }
         }
-        if judged.fate == Fate::Accept && judged.outcome == MessageOutcome::Stored {
+        if outcome.is_none() && judged.fate == Fate::Accept && judged.outcome == MessageOutcome::Stored {
             self.made.add(Kind::Store, json!({}), at);
         }
     }
@@ -290,11 +308,16 @@ pub fn by_name(config: &Config, webhook: &mut Value) {
 }
 
 /// Who decided, where it is the configuration.
-fn decided_by(judged: &Judged) -> Option<String> {
-    judged.events.iter().find_map(|event| match &event.kind {
-        Happened::Decided(decision) => Some(decision.by.clone()),
+/// What settled it: the worker, or the last route.
+fn last_decision(judged: &Judged) -> Option<&Decided> {
+    judged.events.iter().rev().find_map(|event| match &event.kind {
+        Happened::Decided(decision) => Some(&**decision),
         _ => None,
     })
+}
+
+fn decided_by(judged: &Judged) -> Option<String> {
+    last_decision(judged).map(|decision| decision.by.clone())
 }
 
 fn words(reply: &Reply) -> Map<String, Value> {

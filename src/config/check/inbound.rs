@@ -1,16 +1,15 @@
-//! What comes in: listeners, certificates, domains, routes, workers.
+//! What comes in: listeners, certificates, domains, workers, and the names that are bound.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::super::decode::At;
 use super::super::leaf::Parsed;
-use super::super::raw::{self, RouteActionName};
+use super::super::raw;
 use super::super::secret::{PemFile, Reading, credential};
-use super::super::{Destination, Domain, ListenAddress, Listener, Route, RouteAction, TlsFiles, TlsMode, Webhook};
+use super::super::{Destination, Domain, ListenAddress, Listener, TlsFiles, TlsMode, Webhook};
 use super::{Checker, or, plain};
 use crate::diagnostic::suggest;
-use crate::mail::Address;
 
 /// Where TLS is demanded and nobody can have it.
 pub(super) const NO_TLS: &str = "no listener offers TLS, so all of this mail would be refused";
@@ -182,146 +181,8 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn routes(
-        &mut self,
-        raw: Vec<At<raw::Route>>,
-        domains: &[Domain],
-        webhooks: &[At<Webhook>],
-        destinations: &[At<Destination>],
-    ) -> Vec<Route> {
-        let mut routes = Vec::with_capacity(raw.len());
-        for At { value, node } in raw {
-            let action = self.action(&value, node, webhooks, destinations);
-            let Some(matches) = value.matches else {
-                let help = "match = \"billing@example.com\", \"local@*\", \"*@example.com\" or \"/regex/\"";
-                self.lack(node, &["match"], "this route has no `match`", help);
-                continue;
-            };
-            self.matches_a_domain(&matches.value.0.pattern, matches.node, domains);
-            routes.push(Route {
-                pattern: matches.value.0.text,
-                matches: matches.value.0.pattern,
-                action,
-                enabled: value.enabled.unwrap_or(true),
-            });
-        }
-        routes
-    }
-
-    fn matches_a_domain(&mut self, pattern: &super::super::Pattern, node: u32, domains: &[Domain]) {
-        use super::super::Pattern;
-        let name = match pattern {
-            Pattern::Address(address) => address.domain_key(),
-            Pattern::Domain(name) if !name.starts_with('*') => name.clone(),
-            _ => return,
-        };
-        let ours = domains.iter().any(|domain| match domain.name.strip_prefix('*') {
-            Some(suffix) => name.ends_with(suffix),
-            None => domain.name == name,
-        });
-        if !ours {
-            let near = suggest(&name, domains.iter().map(|domain| domain.name.as_str()));
-            let help = near.map(|near| format!("did you mean {near}?"));
-            self.warn(node, &format!("{name} is no [[domain]], so this route never matches"), help.as_deref());
-        }
-    }
-
-    fn action(
-        &mut self,
-        route: &raw::Route,
-        node: u32,
-        webhooks: &[At<Webhook>],
-        destinations: &[At<Destination>],
-    ) -> RouteAction {
-        if self.is_hole_in(node, "action") {
-            // Told already; what it goes with can't be known.
-            return RouteAction::Store;
-        }
-        let action = route.action.as_ref().map_or(RouteActionName::default(), |at| at.value);
-        self.only_with(action, route);
-        match action {
-            RouteActionName::Worker => {
-                RouteAction::Worker { main: route.main.as_ref().map(|at| self.worker(Some(at), Path::new(""))) }
-            }
-            RouteActionName::Forward => {
-                let to = self.targets(route, node, "[\"accounts@example.net\"], or a [[destination]]");
-                for target in &to {
-                    self.forward_target(target, destinations);
-                }
-                RouteAction::Forward { to: to.into_iter().map(|at| at.value).collect() }
-            }
-            RouteActionName::Webhook => {
-                let to = self.targets(route, node, "[\"TICKETS\"], or a URL");
-                for target in &to {
-                    self.webhook_target(target, webhooks);
-                }
-                RouteAction::Webhook { to: to.into_iter().map(|at| at.value).collect() }
-            }
-            RouteActionName::Store => RouteAction::Store,
-            RouteActionName::Drop => RouteAction::Drop,
-            RouteActionName::Reject => RouteAction::Reject { text: self.reject_text(route.text.as_ref()) },
-        }
-    }
-
-    fn reject_text(&mut self, text: Option<&At<String>>) -> String {
-        let Some(at) = text else { return "Message rejected".to_owned() };
-        if at.value.chars().any(char::is_control) || at.value.len() > 400 {
-            self.error(at.node, "what the sender reads is one line of at most 400 octets", None);
-        }
-        at.value.clone()
-    }
-
-    /// `to`, `main` and `text` each belong to some actions.
-    fn only_with(&mut self, action: RouteActionName, route: &raw::Route) {
-        let takes_to = matches!(action, RouteActionName::Forward | RouteActionName::Webhook);
-        if let Some(to) = route.to.as_ref().filter(|_| !takes_to) {
-            self.error_at_key(to.node, "`to` goes with `action = \"forward\"` or \"webhook\"", None);
-        }
-        if let Some(main) = route.main.as_ref().filter(|_| action != RouteActionName::Worker) {
-            self.error_at_key(main.node, "`main` goes with `action = \"worker\"`", None);
-        }
-        if let Some(text) = route.text.as_ref().filter(|_| action != RouteActionName::Reject) {
-            self.error_at_key(text.node, "`text` goes with `action = \"reject\"`", None);
-        }
-    }
-
-    fn targets(&mut self, route: &raw::Route, node: u32, forms: &str) -> Vec<At<String>> {
-        let to = route.to.as_ref().map(|at| at.value.clone()).unwrap_or_default();
-        if to.is_empty() {
-            let place = route.to.as_ref().map_or(node, |at| at.node);
-            self.lack(place, &["to"], "this route doesn't say where to", &format!("to = {forms}"));
-        }
-        to
-    }
-
-    fn forward_target(&mut self, target: &At<String>, destinations: &[At<Destination>]) {
-        if target.value.contains('@') {
-            if let Err(error) = Address::parse(&target.value) {
-                self.error(target.node, &error.to_string(), None);
-            }
-            return;
-        }
-        let names = || destinations.iter().map(|at| at.value.name.as_str());
-        if !names().any(|name| name == target.value) {
-            self.unbound(target, "[[destination]]", &names().collect::<Vec<_>>());
-        }
-    }
-
-    fn webhook_target(&mut self, target: &At<String>, webhooks: &[At<Webhook>]) {
-        if target.value.contains("://") {
-            if let Err(text) = <super::super::leaf::Endpoint as super::super::leaf::Leaf>::parse(&target.value) {
-                self.error_text(target.node, &text);
-            }
-            return;
-        }
-        let names = || webhooks.iter().map(|at| at.value.binding.as_str());
-        if !names().any(|name| name == target.value) {
-            self.unbound(target, "[[webhook]]", &names().collect::<Vec<_>>());
-        }
-    }
-
     /// A name that is used and not bound.
-    fn unbound(&mut self, name: &At<String>, section: &str, bound: &[&str]) {
+    pub(super) fn unbound(&mut self, name: &At<String>, section: &str, bound: &[&str]) {
         // One whose own name didn't fit may be the one that is meant.
         if self.holes.iter().any(|hole| matches!(hole.key.as_str(), "binding" | "name" | "webhook" | "destination")) {
             return;

@@ -5,6 +5,7 @@
 mod inbound;
 mod kept;
 mod outbound;
+mod routes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -237,7 +238,8 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
     if webhook_defaults.secrets.is_empty() {
         checker.unsigned(&vars, &webhooks);
     }
-    let routes = checker.routes(file.route, &domains, &webhooks, &destinations);
+    let limits = checker.limits(&file.limits.unwrap_or_default());
+    let routes = checker.routes(file.route, &domains, &webhooks, &destinations, limits.message_size);
     Config {
         hostname: file
             .hostname
@@ -259,7 +261,7 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
         relay: checker.relay(file.relay),
         egress: plain(file.egress.unwrap_or_default().allow),
         dns: checker.dns(file.dns.unwrap_or_default()),
-        limits: checker.limits(&file.limits.unwrap_or_default()),
+        limits,
         budget: checker.budget(&file.budget.unwrap_or_default()),
         retention: checker.retention(&file.retention.unwrap_or_default()),
         session: checker.session(file.session.unwrap_or_default(), offers_tls),

@@ -1,0 +1,80 @@
+//! What `[[route]]`s do with a message: each that applies, in order, before the worker or in its place.
+//!
+//! A route that doesn't stop adds to what comes after it; where that refuses, puts off or quarantines the message,
+//! nothing of it is done.
+
+use super::decide::{Case, Fate, Judged, named, webhook_target};
+use super::forward;
+use crate::config::RouteAction;
+use crate::config::route::{Facts, Taken};
+use crate::mail::{Recipient, Reply};
+use crate::store::{MessageOutcome, WebhookBody};
+
+impl Case {
+    /// What routes go by.
+    pub(super) fn route_facts<'a>(&'a self, recipient: &'a Recipient) -> Facts<'a> {
+        Facts {
+            recipient: &recipient.address,
+            sender: self.envelope.sender.as_ref(),
+            ip: self.facts.client.ip,
+            message: Some(&self.message),
+        }
+    }
+}
+
+impl Judged {
+    /// Does what a route says; a worker's is for the worker.
+    pub(super) fn by_route(&mut self, case: &Case, taken: &Taken<'_>) {
+        let config = &case.snapshot.config;
+        let (verdict, effects) = match &taken.route.action {
+            RouteAction::Forward { to, headers } => {
+                for target in to {
+                    self.forward(case, &forward::target(config, target), headers);
+                }
+                ("accept".to_owned(), to.iter().map(|to| format!("forward to {to}")).collect())
+            }
+            RouteAction::Webhook { to } => {
+                for target in to {
+                    self.webhook(case, &webhook_target(config, target), "POST", &[], WebhookBody::Message);
+                }
+                ("accept".to_owned(), to.iter().map(|to| format!("webhook to {}", named(config, to))).collect())
+            }
+            RouteAction::Drop => {
+                self.outcome = MessageOutcome::Dropped;
+                ("drop".to_owned(), Vec::new())
+            }
+            RouteAction::Reject { text } => {
+                self.fate = Fate::Reject(Reply::new(550, 7, 1, text.clone()));
+                ("reject".to_owned(), Vec::new())
+            }
+            RouteAction::Quarantine { reason } => {
+                self.outcome = MessageOutcome::Quarantined;
+                (format!("quarantine ({reason})"), Vec::new())
+            }
+            RouteAction::Store => {
+                self.outcome = MessageOutcome::Stored;
+                ("store".to_owned(), Vec::new())
+            }
+            RouteAction::Tag | RouteAction::Worker { .. } => (String::new(), Vec::new()),
+        };
+        self.settle();
+        if taken.route.stop {
+            self.decided_with_tags(case, &taken.to_string(), &verdict, effects, &taken.route.tags);
+        } else {
+            let then =
+                if verdict.is_empty() { "continue".to_owned() } else { format!("continue ({verdict}, and go on)") };
+            self.decided_with_tags(case, &taken.to_string(), &then, effects, &taken.route.tags);
+        }
+    }
+
+    /// After the last route or the worker: nothing goes out of what is refused, put off or kept back, and what goes out
+    /// beside a `store` or `drop` makes the message an accepted one.
+    pub(super) fn settle(&mut self) {
+        let kept_back = self.fate != Fate::Accept || self.outcome == MessageOutcome::Quarantined;
+        if kept_back {
+            self.deliveries.clear();
+        } else if !self.deliveries.is_empty() {
+            self.outcome = MessageOutcome::Accepted;
+        }
+    }
+}
