@@ -26,6 +26,7 @@ use crate::intake::decide::Fate;
 use crate::intake::{self, Anew, Current, Intake};
 use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
 use crate::mail::{MessageId, Reply};
+use crate::reach::Outside;
 use crate::reload::{self, Adjust, Built, Source, Swapped, Watch, Watched, Watcher};
 use crate::smtp::{Answer, Closed, Question};
 use crate::store::{self, DecideTask, Keep, Store, StoreError};
@@ -98,8 +99,10 @@ impl App {
         let current = Current::new(built.snapshot);
         let config = Arc::clone(&current.load().config);
         store.expect_waits(longest_wait(&config));
-        let dns = Dns::new(&config.dns).map_err(|error| StartError::Resolver(error.to_string()))?;
-        let answerer = Arc::new(Answering::new(&store, &bus, &current));
+        let dns = Dns::new(&config.dns).map(Arc::new).map_err(|error| StartError::Resolver(error.to_string()))?;
+        let outside = Outside::new(Arc::clone(&dns), None, &delivery::Network::default());
+        let outside = outside.map(Arc::new).map_err(|error| StartError::Resolver(error.to_string()))?;
+        let answerer = Arc::new(Answering::new(&store, &bus, &current, Some(outside)));
         let delivery_config = Arc::new(ArcSwap::new(Arc::clone(&config)));
         let tls = Arc::new(ArcSwap::from_pointee(built.tls));
         let budget = Budget::new(&config.limits);
@@ -119,7 +122,7 @@ impl App {
         let dispatcher = Dispatcher::start(delivery::Parts {
             store: store.clone(),
             config: Arc::clone(&delivery_config),
-            dns: Arc::new(dns),
+            dns,
             bus: bus.clone(),
             decider: Arc::clone(&answerer) as Arc<dyn Decide>,
             capture: options.capture,
@@ -361,6 +364,7 @@ fn in_use(intake: &Intake, dispatcher: &Dispatcher, store: &Store) {
     }
     tell(Level::DeliveryAttempts, dispatcher.attempts_open());
     tell(Level::WorkerRuns, intake.runs_open());
+    tell(Level::WorkerRequests, intake.requests_open());
     tell(Level::StoreReads, store.reads_open());
     tell(Level::StoreWaiting, store.waiting());
 }
@@ -437,8 +441,9 @@ pub struct Answering {
 
 impl Answering {
     #[must_use]
-    pub fn new(store: &Store, bus: &Bus, current: &Current) -> Self {
-        Self { intake: Intake::new(store.clone(), bus.clone(), current.clone()), current: current.clone() }
+    pub fn new(store: &Store, bus: &Bus, current: &Current, outside: Option<Arc<Outside>>) -> Self {
+        let intake = Intake::new(store.clone(), bus.clone(), current.clone(), outside);
+        Self { intake, current: current.clone() }
     }
 }
 

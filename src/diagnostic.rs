@@ -112,6 +112,17 @@ pub fn suggest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// A URL as it may stand in an event, a list or an error: whose it is. All that follows the host may be a key, and with
+/// the hooks of Slack, Discord and Teams the path is the key.
+#[must_use]
+pub fn shown_url(text: &str) -> String {
+    let Ok(url) = url::Url::parse(text) else { return "(no URL)".to_owned() };
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+    let rest = if bare { "" } else { "/…" };
+    format!("{}://{}{port}{rest}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

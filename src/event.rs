@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::diagnostic::shown_url;
 use crate::mail::{Address, Client, MessageId, Reply, Timestamp};
 
 /// One thing that happened.
@@ -107,6 +108,20 @@ pub enum Kind {
         file: String,
         line: u32,
         text: String,
+    },
+    /// What a worker asked outside: `GET https://api.example.net/…`, `ai gpt-4o-mini`, `DNS TXT example.org`.
+    Reached {
+        recipient: Option<Address>,
+        file: String,
+        line: u32,
+        what: String,
+        /// `200, 512 octets`, or why there is none.
+        answer: String,
+        failed: bool,
+        /// Asked in an earlier run for the same message.
+        #[serde(default)]
+        kept: bool,
+        millis: u64,
     },
     /// `error` begins with `file:line:column:`.
     ScriptFailed {
@@ -256,9 +271,9 @@ impl Kind {
                 (vec![sender.as_ref().map_or("<>", Address::as_str)], recipients.iter().map(Address::as_str).collect())
             }
             Self::Decided(decision) => (Vec::new(), vec![decision.recipient.as_str()]),
-            Self::ScriptLog { recipient, .. } | Self::ScriptFailed { recipient, .. } => {
-                (Vec::new(), recipient.iter().map(Address::as_str).collect())
-            }
+            Self::ScriptLog { recipient, .. }
+            | Self::Reached { recipient, .. }
+            | Self::ScriptFailed { recipient, .. } => (Vec::new(), recipient.iter().map(Address::as_str).collect()),
             Self::Attempted(attempted) => (Vec::new(), vec![attempted.target.as_str()]),
             Self::Failed { target, .. } => (Vec::new(), vec![target.as_str()]),
             Self::NoticeSent { to, .. } => (Vec::new(), vec![to.as_str()]),
@@ -324,17 +339,6 @@ impl Bus {
     pub fn subscribe(&self) -> tokio::sync::broadcast::Receiver<std::sync::Arc<Event>> {
         self.sender.subscribe()
     }
-}
-
-/// A URL as it may stand in an event, a list or an error: whose it is. All that follows the host may be a key, and with
-/// the hooks of Slack, Discord and Teams the path is the key.
-#[must_use]
-pub fn shown_url(text: &str) -> String {
-    let Ok(url) = url::Url::parse(text) else { return "(no URL)".to_owned() };
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
-    let rest = if bare { "" } else { "/…" };
-    format!("{}://{}{port}{rest}", url.scheme(), url.host_str().unwrap_or_default())
 }
 
 /// A duration in whole milliseconds, for an event's field.

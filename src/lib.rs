@@ -31,6 +31,7 @@ pub mod intake;
 pub mod kv;
 pub mod listener;
 pub mod mail;
+pub mod reach;
 pub mod reload;
 pub mod replay;
 pub mod rules;

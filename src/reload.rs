@@ -202,7 +202,9 @@ pub fn bindings(config: &Config) -> Bindings {
             map_size: budget.map_size,
             call_depth: budget.call_depth,
             actions: budget.actions,
+            requests: budget.requests,
         }),
+        ai: config.ai.as_ref().map(|ai| crate::rules::Ai { model: ai.model.clone() }),
     }
 }
 

@@ -349,7 +349,8 @@ fn with_defaults_said(reference: &str) -> String {
 fn the_reference_has_every_key_and_the_right_defaults() {
     const REFERENCE: &str = include_str!("../deploy/mailworker.toml");
     let key = format!("whsec_{}", "A".repeat(32));
-    let environment = options(&[("TICKETS_SECRET", &key), ("WEBHOOK_SECRET", &key), ("RELAY_PASSWORD", "x")]);
+    let environment =
+        options(&[("TICKETS_SECRET", &key), ("WEBHOOK_SECRET", &key), ("RELAY_PASSWORD", "x"), ("AI_KEY", "x")]);
     let found = loaded(REFERENCE, &environment);
     assert_eq!(found.warnings.len(), 0, "{}", text_of(&found.warnings));
     let said = loaded(&with_defaults_said(REFERENCE), &environment);

@@ -22,6 +22,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // It does nothing aside where the clock is held.
     ("aside", &["clock"]),
     ("dns", &["config"]),
+    // It asks for workers, by the clients that webhooks have.
+    ("reach", &["config", "rules", "dns", "delivery", "clock"]),
     ("authenticate", &["mail", "dns"]),
     ("store", &["mail", "kv", "event", "clock", "aside"]),
     // Secrets lie sealed in the store, and are opened with a key of the configuration's.
@@ -39,6 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "store",
             "dns",
             "authenticate",
+            "reach",
             "clock",
             "aside",
         ],
@@ -70,6 +73,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vault",
             "intake",
             "delivery",
+            "reach",
             "listener",
             "telemetry",
             "admin",
@@ -92,6 +96,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vault",
             "intake",
             "delivery",
+            "reach",
             "listener",
             "telemetry",
             "admin",
@@ -118,7 +123,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("mail_send", &["src/delivery/", "src/cli/dialogue.rs"]),
     ("mail_builder", &["src/delivery/", "src/compose.rs", "src/compose/"]),
     ("axum", &["src/admin/", "src/cli/"]),
-    ("reqwest", &["src/delivery/", "src/cli/"]),
+    ("reqwest", &["src/delivery/", "src/reach/", "src/cli/"]),
     ("toml", &["src/config/"]),
     // It changes tests of rules where they stand.
     ("toml_edit", &["src/cli/test/"]),
@@ -444,6 +449,7 @@ fn assert_generated(file: &str, text: &str) {
 #[test]
 fn the_reference_of_rules_is_what_the_code_says() {
     assert_generated("rules/README.md", &mailworker::rules::reference::text());
+    assert_generated("rules/outside.md", &mailworker::rules::reference::outside());
     assert_generated("rules/functions.md", &mailworker::rules::reference::functions());
     assert_generated("rules/sender.md", &mailworker::rules::reference::sender());
     assert_generated("rules/effects.md", &mailworker::rules::reference::effects());
@@ -453,6 +459,7 @@ fn the_reference_of_rules_is_what_the_code_says() {
 fn every_example_of_the_reference_compiles() {
     let mut page = mailworker::rules::reference::text();
     page.push_str(&mailworker::rules::reference::effects());
+    page.push_str(&mailworker::rules::reference::outside());
     let examples: Vec<&str> = page.split("```rhai\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 4, "{} examples", examples.len());
     let vars = ["SUPPORT_EMAIL", "DEFAULT_EMAIL"].map(|name| (name.to_owned(), "team@example.net".into())).into();
@@ -460,6 +467,7 @@ fn every_example_of_the_reference_compiles() {
         vars,
         kv_namespaces: ["USERS", "COUNTS", "SEEN"].map(str::to_owned).into(),
         webhooks: vec!["TICKETS".to_owned()],
+        ai: Some(mailworker::rules::Ai::default()),
         ..Default::default()
     };
     for example in examples {

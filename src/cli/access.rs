@@ -1,6 +1,7 @@
 //! The way to the store: through a running server's control socket, or by opening it ourselves where none runs.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::event::Bus;
 use crate::intake::{Current, Snapshot};
 use crate::kv;
+use crate::reach::Outside;
 use crate::store::{Discharge, QueueFilter, Reader, Store};
 use crate::vault::Sealer;
 
@@ -72,7 +74,9 @@ impl Writer {
         match self {
             Self::Server(server) => server.post(api::REPLAY, &asked).await,
             Self::Own(store) => {
-                let answering = Answering::new(store, &Bus::new(16), &Current::new(snapshot));
+                let outside = Outside::of(&snapshot.config).map_err(Failure::Failed)?;
+                let outside = Some(Arc::new(outside));
+                let answering = Answering::new(store, &Bus::new(16), &Current::new(snapshot), outside);
                 Ok(answering.redecide(asked).await?)
             }
         }

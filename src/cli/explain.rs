@@ -1,4 +1,5 @@
-//! `explain ADDRESS`: where mail for an address would go, and why. Nothing is sent, kept or written.
+//! `explain ADDRESS`: where mail for an address would go, and why. Nothing is sent, kept or written; what the
+//! rules ask outside (`fetch`, `ai`, DNS) is asked, for it is read.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,12 +15,13 @@ use crate::intake::decide::{Fate, Judged};
 use crate::intake::foresee::{Foresight, Probe, foresee};
 use crate::kv::{self, Write};
 use crate::mail::{Address, Client, Reply, Timestamp};
+use crate::reach::Alone;
 use crate::reload;
 use crate::rules::{KvView, Stage};
 use crate::store::Task;
 
 pub fn run(common: &Common, options: &Explain) -> Done {
-    let found = load::Options { secrets: Reading::Unread, ..configured::with_secrets(common) };
+    let found = load::Options { secrets: Reading::Wanted, ..configured::with_secrets(common) };
     let snapshot = Arc::new(reload::snapshot(&found).map_err(Failure::Configuration)?);
     let sender = match options.from.as_str() {
         "" | "<>" => None,
@@ -44,7 +46,8 @@ pub fn run(common: &Common, options: &Explain) -> Done {
         ptr: None,
         auth: None,
     };
-    let probe = Probe { recipient: options.address.clone(), sender, client, raw: raw.into() };
+    let reach = Alone::lent(&snapshot.config);
+    let probe = Probe { recipient: options.address.clone(), sender, client, raw: raw.into(), reach };
     let seen = foresee(&snapshot, probe, &kv);
     if options.machine.json { print::json(&as_json(options, &seen)) } else { tell(options, &seen) }
 }

@@ -37,6 +37,10 @@ fn message(kind: &Kind) -> Option<String> {
         }
         Kind::Resent { original } => told(NOTE, "resent", &format!("the same message as {original}, which stands")),
         Kind::ScriptLog { file, line, text, .. } => told(DIM, "log", &format!("{text}  ({file}:{line})")),
+        Kind::Reached { file, line, what, answer, failed, kept, millis, .. } => {
+            let time = if *kept { "kept".to_owned() } else { format!("{millis} ms") };
+            told(if *failed { WAIT } else { DIM }, "asked", &format!("{what}: {answer}, {time}  ({file}:{line})"))
+        }
         Kind::ScriptFailed { handler, error, .. } => told(BAD, "failed", &format!("{handler}: {error}")),
         Kind::Accepted { reply, deliveries } => {
             told(GOOD, "accepted", &format!("{reply}  ({})", super::print::count(u64::from(*deliveries), "delivery")))

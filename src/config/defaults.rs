@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Budget, Config, Dns, EarlyTalk, Http, Limits, ListenAddress, Listener, Relay, RelayTimeouts, Retention,
+    Budget, Config, Dns, EarlyTalk, Fetch, Http, Limits, ListenAddress, Listener, Relay, RelayTimeouts, Retention,
     SecretSource, SessionSettings, TlsMode, WebhookDefaults,
 };
 
@@ -37,6 +37,8 @@ impl Default for Config {
             destinations: Vec::new(),
             relay: Relay::default(),
             egress: Vec::new(),
+            fetch: Fetch::default(),
+            ai: None,
             dns: Dns::default(),
             limits: Limits::default(),
             budget: Budget::default(),
@@ -103,6 +105,16 @@ impl Default for RelayTimeouts {
     }
 }
 
+/// Below the budget's time, so that a script can still decide without an answer.
+impl Default for Fetch {
+    fn default() -> Self {
+        Self { allow: None, timeout: Duration::from_secs(3), concurrency: 100 }
+    }
+}
+
+/// Of `[ai]`.
+pub const AI_TIMEOUT: Duration = Duration::from_secs(4);
+
 impl Default for Dns {
     fn default() -> Self {
         Self { servers: Vec::new(), timeout: Duration::from_secs(5) }
@@ -151,6 +163,7 @@ impl Default for Budget {
             map_size: 10_000,
             call_depth: 64,
             actions: 100,
+            requests: 20,
         }
     }
 }

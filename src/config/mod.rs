@@ -13,6 +13,7 @@ pub mod load;
 pub mod lookup;
 mod queue;
 mod raw;
+mod reach;
 pub mod route;
 mod schema;
 mod secret;
@@ -20,6 +21,7 @@ mod tree;
 pub mod units;
 mod variable;
 
+pub use reach::{Ai, Fetch, Reachable};
 pub use route::{Route, RouteAction};
 pub use schema::schema;
 pub use secret::SecretSource;
@@ -57,6 +59,8 @@ pub struct Config {
     pub destinations: Vec<Destination>,
     pub relay: Relay,
     pub egress: Vec<IpNet>,
+    pub fetch: Fetch,
+    pub ai: Option<Ai>,
     pub dns: Dns,
     pub limits: Limits,
     pub budget: Budget,
@@ -328,6 +332,8 @@ pub struct Budget {
     pub map_size: usize,
     pub call_depth: usize,
     pub actions: usize,
+    /// Outside: `fetch`, `ai`, look-ups.
+    pub requests: usize,
 }
 
 /// `[retention]`

@@ -16,6 +16,7 @@ use super::decode::At;
 use super::leaf::{
     Binding, DestinationName, DomainName, Endpoint, HopUrl, HostName, HttpAddress, Parsed, Server, Size,
 };
+use super::reach::Reachable;
 use super::secret::{HeaderValue, KeySource, PemFile, Secrets};
 use super::{EarlyTalk, ListenAddress, TlsMode};
 use crate::mail::Address;
@@ -67,6 +68,10 @@ pub struct File {
     pub relay: Option<At<Relay>>,
     /// Where MX targets and URLs from scripts may lead.
     pub egress: Option<Egress>,
+    /// What a worker's `fetch` may reach.
+    pub fetch: Option<Fetch>,
+    /// What a worker's `ai` asks: a server that speaks OpenAI's chat completions.
+    pub ai: Option<At<Ai>>,
     /// Who answers look-ups.
     pub dns: Option<Dns>,
     /// What the server takes on at once.
@@ -266,6 +271,32 @@ pub struct Egress {
     pub allow: Vec<Parsed<IpNet>>,
 }
 
+/// What a worker's `fetch` may reach. Private addresses are reached only where `[egress]` allows them, too.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fetch {
+    /// Hosts ("api.example.com", "*.example.com"), or URLs that others begin with (`https://api.example.com/v1/`). Default: every host with a public address.
+    pub allow: Option<Vec<Parsed<Reachable>>>,
+    /// For one request that says no other. Default: "3 s".
+    pub timeout: Leaf<Duration>,
+    /// Requests at once, of all runs together: `fetch`, `ai` and look-ups. Default: 100.
+    pub concurrency: Option<At<usize>>,
+}
+
+/// A server that speaks OpenAI's chat completions.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ai {
+    /// Its base URL, such as `https://api.openai.com/v1`.
+    pub url: Leaf<Endpoint>,
+    /// The model where a script names none. Default: none.
+    pub model: Option<At<String>>,
+    /// The key that it asks for (`Authorization: Bearer`). Default: none.
+    pub api_key: Option<At<Secrets>>,
+    /// For one answer. Default: "4 s".
+    pub timeout: Leaf<Duration>,
+}
+
 /// Who answers look-ups.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -322,6 +353,8 @@ pub struct Budget {
     pub call_depth: Option<At<usize>>,
     /// Forwards, webhooks, writes and so on. Default: 100.
     pub actions: Option<At<usize>>,
+    /// What is read from outside: fetch, ai, look-ups. Default: 20.
+    pub requests: Option<At<usize>>,
 }
 
 /// How long what is kept is kept.

@@ -398,6 +398,12 @@ pub fn check_webhook_key(secret: &Secret) -> Result<(), String> {
 }
 
 impl Secret {
+    /// Whether it stands for one that wasn't read.
+    #[must_use]
+    pub fn is_placeholder(&self) -> bool {
+        self.expose() == UNREAD
+    }
+
     /// The private key of ed25519 that follows `whsk_`, in either of the forms in use: its seed (RFC 8032 §5.1.5), or that
     /// and the public key.
     #[must_use]

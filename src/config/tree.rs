@@ -114,7 +114,7 @@ impl Sight {
 
 /// Whether the table under this key says where one value is read from: it is one value then, though it has keys.
 pub(super) fn is_source(within: &str, key: &str) -> bool {
-    within == "headers" || matches!(key, "secret" | "password") || (within == "secrets" && key == "key")
+    within == "headers" || matches!(key, "secret" | "password" | "api_key") || (within == "secrets" && key == "key")
 }
 
 /// A tree under construction.

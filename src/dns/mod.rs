@@ -9,6 +9,7 @@ mod table;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use mail_auth::hickory_resolver::config::{NameServerConfig, ResolverConfig, Reso
 use mail_auth::hickory_resolver::lookup::Lookup;
 use mail_auth::hickory_resolver::net::NetError;
 use mail_auth::hickory_resolver::net::runtime::TokioRuntimeProvider;
-use mail_auth::hickory_resolver::proto::rr::{Name, RData};
+use mail_auth::hickory_resolver::proto::rr::{Name, RData, RecordType};
 use mail_auth::hickory_resolver::system_conf::read_system_conf;
 use rustls::{ClientConfig, RootCertStore};
 
@@ -42,6 +43,20 @@ pub struct Dns {
 pub struct Mx {
     pub preference: u16,
     pub host: String,
+}
+
+/// What one record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// An address, a name, a text.
+    Text(String),
+    Mx(Mx),
+    Srv {
+        priority: u16,
+        weight: u16,
+        port: u16,
+        target: String,
+    },
 }
 
 /// Why there is no answer.
@@ -184,6 +199,22 @@ impl Dns {
         Ok(found)
     }
 
+    /// The records of one of the types A, AAAA, CNAME, MX, NS, PTR, SRV and TXT; empty where there are none.
+    ///
+    /// # Errors
+    /// [`LookupError`]
+    pub async fn records(&self, name: &str, kind: &str) -> Result<Vec<Data>, LookupError> {
+        if let Some(table) = &self.table {
+            return table.records(name, kind);
+        }
+        let kind = RecordType::from_str(kind).map_err(|_| LookupError::NoSuchName(name.to_owned()))?;
+        let answer = self.ask(name, self.authenticator.0.lookup(absolute(name)?, kind)).await?;
+        let records = answer.iter().flat_map(Lookup::answers).take(MAX_RECORDS);
+        let mut found: Vec<Data> = records.filter_map(|record| data(&record.data, kind)).collect();
+        found.sort_by_key(|data| if let Data::Mx(mx) = data { mx.preference } else { 0 });
+        Ok(found)
+    }
+
     /// The host name of `ip` that its own address records confirm (RFC 8601 §3 iprev); `None` where there is none.
     ///
     /// # Errors
@@ -249,6 +280,29 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
         connection.port = address.port();
     }
     server
+}
+
+/// What a record of this type says; of others (an alias on the way) nothing.
+fn data(record: &RData, kind: RecordType) -> Option<Data> {
+    let text = match record {
+        _ if record.record_type() != kind => return None,
+        RData::MX(mx) => return Some(Data::Mx(Mx { preference: mx.preference, host: plain(&mx.exchange) })),
+        RData::SRV(srv) => {
+            let target = plain(&srv.target);
+            return Some(Data::Srv { priority: srv.priority, weight: srv.weight, port: srv.port, target });
+        }
+        RData::A(address) => address.0.to_string(),
+        RData::AAAA(address) => address.0.to_string(),
+        RData::CNAME(name) => plain(&name.0),
+        RData::NS(name) => plain(&name.0),
+        RData::PTR(name) => plain(&name.0),
+        RData::TXT(txt) => {
+            let octets: Vec<u8> = txt.txt_data.iter().flat_map(|part| part.iter().copied()).collect();
+            String::from_utf8_lossy(&octets).into_owned()
+        }
+        _ => return None,
+    };
+    Some(Data::Text(text))
 }
 
 fn relative(name: &str) -> Result<Name, LookupError> {

@@ -12,7 +12,7 @@ use mail_auth::hickory_resolver::proto::op::ResponseCode;
 use mail_auth::spf::Spf;
 use mail_auth::{DnsError, DnssecStatus, Error, MX, RecordSet, ResolverCache, Txt};
 
-use super::{LookupError, Mx};
+use super::{Data, LookupError, Mx};
 
 /// Names and what they answer. A name that isn't in it doesn't exist.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +69,21 @@ impl Table {
 
     pub(super) fn txt(&self, name: &str) -> Result<Vec<String>, LookupError> {
         self.answer(name, &self.txt)
+    }
+
+    /// Addresses, MX and texts; it has no others.
+    pub(super) fn records(&self, name: &str, kind: &str) -> Result<Vec<Data>, LookupError> {
+        let of = |is_wanted: fn(&IpAddr) -> bool| {
+            let found = self.addresses(name)?;
+            Ok(found.iter().filter(|ip| is_wanted(ip)).map(|ip| Data::Text(ip.to_string())).collect())
+        };
+        match kind {
+            "A" => of(IpAddr::is_ipv4),
+            "AAAA" => of(IpAddr::is_ipv6),
+            "MX" => Ok(self.mx(name)?.into_iter().map(Data::Mx).collect()),
+            "TXT" => Ok(self.txt(name)?.into_iter().map(Data::Text).collect()),
+            _ => Ok(Vec::new()),
+        }
     }
 
     pub(super) fn names(&self, ip: IpAddr) -> Vec<String> {

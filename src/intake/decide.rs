@@ -13,11 +13,11 @@ use super::snapshot::Snapshot;
 use crate::clock::{self, Instant};
 use crate::config::route::Taken;
 use crate::config::{Config, RouteAction};
-use crate::event::{Decision, Event, Kind, shown_url};
+use crate::event::{Decision, Event, Kind, millis, shown_url};
 use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
 use crate::rules::outcome::{Effect, ForwardTo, LogLine, Place, WebhookTarget};
-use crate::rules::{EmailCall, KvView, Outcome, Seed, SessionFacts, Verdict};
+use crate::rules::{EmailCall, KvView, Lent, Outcome, Reached, Seed, SessionFacts, Verdict};
 use crate::store::{Acceptance, MessageOutcome, NewDelivery, Task, WebhookBody, WebhookTask};
 
 /// Octets of a key that a line of the trace shows.
@@ -69,8 +69,8 @@ pub struct Judged {
 }
 
 /// One recipient.
-pub fn decide(case: &Case, recipient: &Recipient, kv: &KvView, run: u32) -> Judged {
-    match Asked::of(case, recipient) {
+pub fn decide(case: &Case, recipient: &Recipient, kv: &KvView, reach: &Lent, run: u32) -> Judged {
+    match Asked::of(case, recipient, reach) {
         Asked::Nobody(judged) => judged,
         Asked::Worker { judged, call } => {
             let started = Instant::now();
@@ -81,8 +81,8 @@ pub fn decide(case: &Case, recipient: &Recipient, kv: &KvView, run: u32) -> Judg
 }
 
 /// One recipient, and with it what its worker came to, where one decides.
-pub fn decide_telling(case: &Case, recipient: &Recipient, kv: &KvView) -> (Judged, Option<Outcome>) {
-    match Asked::of(case, recipient) {
+pub fn decide_telling(case: &Case, recipient: &Recipient, kv: &KvView, reach: &Lent) -> (Judged, Option<Outcome>) {
+    match Asked::of(case, recipient, reach) {
         Asked::Nobody(judged) => (judged, None),
         Asked::Worker { judged, call } => {
             let started = Instant::now();
@@ -95,7 +95,7 @@ pub fn decide_telling(case: &Case, recipient: &Recipient, kv: &KvView) -> (Judge
 
 /// One recipient, where its worker comes to an end within `patience`; else nothing has happened.
 pub fn decide_within(patience: Duration, case: &Case, recipient: &Recipient, kv: &KvView, run: u32) -> Option<Judged> {
-    match Asked::of(case, recipient) {
+    match Asked::of(case, recipient, &Lent::default()) {
         Asked::Nobody(judged) => Some(judged),
         Asked::Worker { judged, call } => {
             let started = Instant::now();
@@ -116,7 +116,7 @@ enum Asked {
 }
 
 impl Asked {
-    fn of(case: &Case, recipient: &Recipient) -> Self {
+    fn of(case: &Case, recipient: &Recipient, reach: &Lent) -> Self {
         let config = &case.snapshot.config;
         let mut judged = Judged::of(recipient);
         let address = &recipient.address;
@@ -166,6 +166,7 @@ impl Asked {
             message: Arc::clone(&case.message),
             now: clock::now(),
             seed: case.seed,
+            reach: reach.clone(),
         };
         Self::Worker { judged, call }
     }
@@ -291,6 +292,7 @@ impl Judged {
     /// Turns a worker's outcome into what is committed. Returns the verdict's word and the place that settled it.
     fn take(&mut self, case: &Case, outcome: Outcome, now: Timestamp) -> (&'static str, Option<Place>) {
         self.reads = outcome.reads;
+        self.events.extend(reached_events(now, Some(&self.recipient.address), outcome.reached));
         self.events.extend(log_events(now, Some(&self.recipient.address), outcome.log));
         let last = outcome.effects.last().map(|(_, at)| at.clone());
         match outcome.verdict {
@@ -455,6 +457,23 @@ pub(super) fn log_events(now: Timestamp, recipient: Option<&Address>, lines: Vec
         Event::new(now, kind)
     };
     lines.into_iter().map(event).collect()
+}
+
+pub(super) fn reached_events(now: Timestamp, recipient: Option<&Address>, reached: Vec<Reached>) -> Vec<Event> {
+    let event = |one: Reached| {
+        let kind = Kind::Reached {
+            recipient: recipient.cloned(),
+            file: one.at.file,
+            line: one.at.line,
+            what: one.what,
+            answer: one.answer,
+            failed: one.failed,
+            kept: one.kept,
+            millis: millis(one.took),
+        };
+        Event::new(now, kind)
+    };
+    reached.into_iter().map(event).collect()
 }
 
 pub(super) fn script_failed(now: Timestamp, recipient: Option<&Address>, handler: &str, error: String) -> Event {

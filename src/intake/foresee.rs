@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::decide::{self, Case, Judged, log_events, script_failed};
+use super::decide::{self, Case, Judged, log_events, reached_events, script_failed};
 use super::recipient::{Standing, answer_of, rules_failed, standing};
 use super::stages::{stage_call, stage_reply};
 use super::{Notes, Snapshot, headers};
@@ -19,7 +19,7 @@ use crate::clock;
 use crate::event::Event;
 use crate::mail::{Address, Client, Envelope, Message, Recipient, Reply};
 use crate::rules::outcome::Place;
-use crate::rules::{KvView, Outcome, RcptCall, RcptVerdict, Seed, SessionFacts, Stage, StageVerdict};
+use crate::rules::{KvView, Lent, Outcome, RcptCall, RcptVerdict, Seed, SessionFacts, Stage, StageCall, StageVerdict};
 use crate::smtp::Answer;
 
 /// The mail that is asked about.
@@ -31,6 +31,8 @@ pub struct Probe {
     /// With what it calls itself.
     pub client: Client,
     pub raw: Bytes,
+    /// Whom the rules ask outside: all that they ask are reads.
+    pub reach: Lent,
 }
 
 /// What would become of it.
@@ -90,9 +92,11 @@ impl Foresight {
         if !snapshot.release.asks(stage) {
             return None;
         }
-        let call = stage_call(snapshot, stage, facts.clone(), Seed::default());
+        let call =
+            StageCall { reach: probe.reach.clone(), ..stage_call(snapshot, stage, facts.clone(), Seed::default()) };
         let outcome = snapshot.release.stage(&call, kv);
         facts.notes = outcome.notes;
+        self.events.extend(reached_events(call.now, None, outcome.reached));
         self.events.extend(log_events(call.now, None, outcome.log));
         if let StageVerdict::Failed { error } = &outcome.verdict {
             self.events.push(script_failed(call.now, None, stage.handler(), error.clone()));
@@ -111,10 +115,12 @@ impl Foresight {
             Standing::Asks { domain, main } => {
                 let (session, recipient) = (facts.clone(), probe.recipient.clone());
                 let (subaddress, seed) = (domain.subaddress.clone(), Seed::default());
-                let call = RcptCall { main, session, recipient, subaddress, now, seed };
+                let reach = probe.reach.clone();
+                let call = RcptCall { main, session, recipient, subaddress, now, seed, reach };
                 let outcome = snapshot.release.rcpt_to(&call, kv);
                 facts.notes = outcome.notes;
                 self.answered_at = place(&outcome.verdict);
+                self.events.extend(reached_events(now, Some(&probe.recipient), outcome.reached));
                 self.events.extend(log_events(now, Some(&probe.recipient), outcome.log));
                 answer_of(&snapshot.config, outcome.verdict).unwrap_or_else(|error| {
                     self.events.push(script_failed(now, Some(&probe.recipient), "rcpt_to", error));
@@ -147,7 +153,7 @@ impl Foresight {
         };
         self.refused = headers::refusal(&case);
         if self.refused.is_none() {
-            let (judged, outcome) = decide::decide_telling(&case, &recipient, kv);
+            let (judged, outcome) = decide::decide_telling(&case, &recipient, kv, &probe.reach);
             (self.judged, self.outcome) = (Some(judged), outcome);
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::decide::{self, Case, Judged};
+use super::errand::Errand;
 use super::round::{DECIDING, Round};
 use super::under_way::{Mark, UnderWay};
 use super::{Intake, PATIENCE, Trouble, clip, headers, in_place, too_busy};
@@ -37,13 +38,13 @@ pub(super) struct Verdicts {
 
 impl Intake {
     /// Judges, and leaves `mark` for as long as the message is under way. A further run begins with the first one's.
-    /// `since`: when the message was received, from which all its time counts.
+    /// `since`: when the message was received, from which all its time counts. What its runs ask outside is kept with `errand`.
     pub(super) async fn judge(
         &self,
         case: &Arc<Case>,
         run: u32,
         since: Instant,
-        mark: &mut Option<Mark>,
+        (mark, errand): (&mut Option<Mark>, &mut Option<Arc<Errand>>),
     ) -> Result<Judgement, Trouble> {
         if let Some(done) = self.judge_in_place(case, run, mark) {
             return done;
@@ -52,13 +53,14 @@ impl Intake {
         let Some(mut turn) = self.turns.take(client, since + PATIENCE).await else {
             return Ok(Judgement::Refused(too_busy()));
         };
-        let mut round = Round::new(case, self.store.kv(), run);
+        let errand = errand.get_or_insert_with(|| Errand::new(&self.ways, &self.turns, &case.snapshot.config, client));
+        let mut round = Round::new(case, self.store.kv(), errand.lent(), run);
         loop {
             let (store, under_way) = (self.store.clone(), self.under_way.clone());
-            let (case_there, marked) = (Arc::clone(case), mark.take());
+            let (case_there, marked, errand) = (Arc::clone(case), mark.take(), Arc::clone(errand));
             let task = aside::run(move || {
-                let _for_so_long = turn;
-                step(&case_there, marked, round, latest, || looked_at(&case_there, &store, &under_way))
+                let look = || looked_at(&case_there, &store, &under_way);
+                errand.within(turn, || step(&case_there, marked, round, latest, look))
             });
             // A panic stays on that thread; the message is the sender's still.
             match task.await.map_err(|error| Trouble::Panic(error.to_string()))? {

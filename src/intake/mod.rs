@@ -10,6 +10,7 @@ pub mod author;
 mod changes;
 mod combine;
 pub mod decide;
+mod errand;
 pub mod foresee;
 pub mod forward;
 pub mod headers;
@@ -36,6 +37,7 @@ use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::event::{Bus, Event, Kind};
 use crate::mail::{Address, Client, Message, MessageId, Reply};
+use crate::reach::Outside;
 use crate::rules::SessionFacts;
 use crate::smtp::{Answer, Question, Transaction};
 use crate::store::{Acceptance, Accepted, DecideTask, Incoming, MessageOutcome, Raw, Store, StoreError};
@@ -44,6 +46,7 @@ pub use anew::Anew;
 pub use combine::notice;
 use combine::{Combined, combine};
 use decide::{Case, Judged};
+use errand::{Errand, Ways};
 use in_place::InPlace;
 use judge::{Judgement, Verdicts};
 pub use snapshot::{Current, Snapshot};
@@ -66,6 +69,7 @@ pub struct Intake {
     current: Current,
     /// Bounds how many workers run at once, so that slow ones can't take every thread.
     turns: Turns,
+    ways: Ways,
     in_place: InPlace,
     under_way: UnderWay,
 }
@@ -107,9 +111,11 @@ impl Visit {
 }
 
 impl Intake {
+    /// `outside`: who asks for its workers what they read from outside; without one nobody does.
     #[must_use]
-    pub fn new(store: Store, bus: Bus, current: Current) -> Self {
-        let configured = current.load().config.limits.runs;
+    pub fn new(store: Store, bus: Bus, current: Current, outside: Option<Arc<Outside>>) -> Self {
+        let config = Arc::clone(&current.load().config);
+        let configured = config.limits.runs;
         let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let runs = if configured == 0 { processors * 2 } else { configured };
         Self {
@@ -117,6 +123,7 @@ impl Intake {
             bus,
             current,
             turns: Turns::new(runs),
+            ways: Ways::new(outside, config.fetch.concurrency),
             in_place: InPlace::default(),
             under_way: UnderWay::default(),
         }
@@ -126,6 +133,12 @@ impl Intake {
     pub fn runs_open(&self) -> impl Fn() -> usize + Send + Sync + use<> {
         let turns = self.turns.clone();
         move || turns.taken()
+    }
+
+    /// How many of their requests outside are under way.
+    pub fn requests_open(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let ways = self.ways.clone();
+        move || ways.taken()
     }
 
     /// A session begins: it keeps the snapshot it began with.
@@ -234,21 +247,22 @@ impl Intake {
         mut incoming: Option<Incoming>,
         prdr: bool,
     ) -> Result<Answer, Trouble> {
-        let (since, mut mark) = (Instant::now(), None);
+        let (since, mut mark, mut errand) = (Instant::now(), None, None);
         for run in 1..=MAX_RUNS {
-            let Verdicts { judged, subject, header_from } = match self.judge(case, run, since, &mut mark).await? {
-                Judgement::Verdicts(verdicts) => verdicts,
-                Judgement::Refused(reply) => {
-                    self.refused(visit, &case.facts.client, "data", case.envelope.sender.as_ref(), None, &reply);
-                    return Ok(Answer::Reply(reply));
-                }
-                Judgement::Resent { original, fingerprint } => {
-                    visit.promise(fingerprint, original);
-                    self.publish(visit, original, vec![Event::new(case.received_at, Kind::Resent { original })]);
-                    let text = format!("Received already, queued as {original}");
-                    return Ok(Answer::Reply(Reply::new(250, 0, 0, text)));
-                }
-            };
+            let Verdicts { judged, subject, header_from } =
+                match self.judge(case, run, since, (&mut mark, &mut errand)).await? {
+                    Judgement::Verdicts(verdicts) => verdicts,
+                    Judgement::Refused(reply) => {
+                        self.refused(visit, &case.facts.client, "data", case.envelope.sender.as_ref(), None, &reply);
+                        return Ok(Answer::Reply(reply));
+                    }
+                    Judgement::Resent { original, fingerprint } => {
+                        visit.promise(fingerprint, original);
+                        self.publish(visit, original, vec![Event::new(case.received_at, Kind::Resent { original })]);
+                        let text = format!("Received already, queued as {original}");
+                        return Ok(Answer::Reply(Reply::new(250, 0, 0, text)));
+                    }
+                };
             let mut combined = combine(case, judged, prdr, clock::now());
             // A resend may be answered "received already" only where that is true for each recipient.
             let fingerprint = mark.as_ref().filter(|_| !combined.partial).map(Mark::fingerprint);
@@ -304,9 +318,10 @@ impl Intake {
             seed: clock::seed(),
         };
         let kv = self.store.kv();
+        let errand = Errand::new(&self.ways, &self.turns, &case.snapshot.config, case.facts.client.ip);
         let task = aside::run(move || {
-            let _for_so_long = turn;
-            decide::decide(&case, &recipient, &kv, 1)
+            let reach = errand.lent();
+            errand.within(turn, || decide::decide(&case, &recipient, &kv, &reach, 1))
         });
         task.await.map_err(|error| error.to_string())
     }

@@ -5,14 +5,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::decide::{log_events, script_failed};
+use super::decide::{log_events, reached_events, script_failed};
 use super::stages::Script;
 use super::{Intake, Snapshot, Visit};
 use crate::clock;
 use crate::config::route::{AtRcpt, Facts};
 use crate::config::{Config, Domain};
 use crate::mail::{Address, Client, Recipient, Reply};
-use crate::rules::{RcptCall, RcptOutcome, RcptVerdict, Release, SessionFacts};
+use crate::rules::{Lent, RcptCall, RcptOutcome, RcptVerdict, Release, SessionFacts};
 use crate::smtp::Answer;
 
 impl Intake {
@@ -43,9 +43,15 @@ impl Intake {
             subaddress: domain.subaddress.clone(),
             now: clock::now(),
             seed: clock::seed(),
+            reach: Lent::default(),
         };
         let notes = call.session.notes.clone();
-        let script = Script { name: "rcpt_to", within: Release::rcpt_to_within, whole: Release::rcpt_to };
+        let script = Script {
+            name: "rcpt_to",
+            within: Release::rcpt_to_within,
+            whole: Release::rcpt_to,
+            lend: |call: &mut RcptCall, reach| call.reach = reach,
+        };
         match self.run(visit, client.ip, call, script).await {
             Ok(outcome) => self.rcpt_answer(visit, &snapshot.config, address, outcome),
             Err(reply) => {
@@ -58,7 +64,8 @@ impl Intake {
     fn rcpt_answer(&self, visit: &mut Visit, config: &Config, address: &Address, outcome: RcptOutcome) -> Answer {
         visit.notes = outcome.notes;
         let now = clock::now();
-        for event in log_events(now, Some(address), outcome.log) {
+        let told = reached_events(now, Some(address), outcome.reached);
+        for event in told.into_iter().chain(log_events(now, Some(address), outcome.log)) {
             self.bus.publish(event.in_session(visit.session));
         }
         answer_of(config, outcome.verdict).unwrap_or_else(|error| {

@@ -12,7 +12,7 @@ use super::decide::{Case, Judged, decide};
 use super::overlay::Overlay;
 use crate::clock::Instant;
 use crate::mail::Recipient;
-use crate::rules::KvView;
+use crate::rules::{KvView, Lent};
 
 /// For all recipients of one message together, from its last octet on: the sender waits for the answer (RFC 5321
 /// §4.5.3.2.6), and an answer that comes late makes duplicates (RFC 1047 §2).
@@ -26,6 +26,7 @@ const MOST_WRITTEN: usize = 16 << 20;
 pub(super) struct Round {
     run: u32,
     view: KvView,
+    reach: Lent,
     /// With a single recipient there is nothing to lay over the keys.
     overlay: Option<Arc<Overlay>>,
     judged: Vec<Judged>,
@@ -34,11 +35,11 @@ pub(super) struct Round {
 }
 
 impl Round {
-    pub(super) fn new(case: &Case, kv: KvView, run: u32) -> Self {
+    pub(super) fn new(case: &Case, kv: KvView, reach: Lent, run: u32) -> Self {
         let overlay = (case.envelope.recipients.len() > 1).then(|| Arc::new(Overlay::new(Arc::clone(&kv))));
         let view = overlay.clone().map_or(kv, |overlay| overlay as KvView);
         let judged = Vec::with_capacity(case.envelope.recipients.len());
-        Self { run, view, overlay, judged, known: HashMap::new() }
+        Self { run, view, reach, overlay, judged, known: HashMap::new() }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -91,7 +92,7 @@ impl Round {
     }
 
     fn run(&self, case: &Case, recipient: &Recipient) -> Judged {
-        let mut judged = decide(case, recipient, &self.view, self.run);
+        let mut judged = decide(case, recipient, &self.view, &self.reach, self.run);
         if let Some(overlay) = &self.overlay {
             judged.reads = overlay.settle_reads(std::mem::take(&mut judged.reads));
             overlay.add(&judged.writes);
@@ -174,7 +175,7 @@ mod tests {
     #[test]
     fn who_has_no_turn_in_time_is_put_off_and_the_first_always_has_one() {
         let case = case(&["a@example.com", "b@example.com", "c@example.com"]);
-        let mut round = Round::new(&case, Arc::new(Empty), 1);
+        let mut round = Round::new(&case, Arc::new(Empty), Lent::default(), 1);
         assert!(round.go_on(&case, Instant::now(), Instant::now()));
         assert_eq!(fates(round), [true, false, false]);
     }
@@ -182,14 +183,14 @@ mod tests {
     #[test]
     fn it_pauses_after_a_recipient_and_goes_on_with_the_next() {
         let case = case(&["a@example.com", "b@example.com", "c@example.com", "d@example.com"]);
-        let mut round = Round::new(&case, Arc::new(Empty), 1);
+        let mut round = Round::new(&case, Arc::new(Empty), Lent::default(), 1);
         assert!(!round.has_begun());
         assert!(!round.go_on(&case, Instant::now(), far()));
         assert!(!round.go_on(&case, Instant::now(), far()));
         assert!(round.has_begun());
         round.put_off_the_rest(&case);
         assert_eq!(fates(round), [true, true, false, false]);
-        let mut round = Round::new(&case, Arc::new(Empty), 1);
+        let mut round = Round::new(&case, Arc::new(Empty), Lent::default(), 1);
         assert!(round.go_on(&case, far(), far()));
         assert_eq!(fates(round), [true; 4]);
     }
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn a_domain_that_is_gone_is_decided_by_no_other_ones_worker() {
         let case = case(&["a@gone.example", "b@example.com"]);
-        let mut round = Round::new(&case, Arc::new(Empty), 1);
+        let mut round = Round::new(&case, Arc::new(Empty), Lent::default(), 1);
         assert!(round.go_on(&case, far(), far()));
         let [gone, ours] = round.judged().try_into().unwrap();
         assert!(matches!(gone.fate, Fate::Defer(_)) && ours.fate == Fate::Accept, "{gone:?}");

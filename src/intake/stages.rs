@@ -8,13 +8,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::decide::{log_events, script_failed};
+use super::decide::{log_events, reached_events, script_failed};
+use super::errand::Errand;
 use super::{Intake, Notes, PATIENCE, Snapshot, Visit, too_busy};
 use crate::aside;
 use crate::clock::{self, Instant};
 use crate::event::{Event, Kind};
 use crate::mail::{Address, Client, Envelope, Reply};
-use crate::rules::{KvView, Release, Seed, SessionFacts, Stage, StageCall, StageVerdict};
+use crate::rules::{KvView, Lent, Release, Seed, SessionFacts, Stage, StageCall, StageVerdict};
 use crate::smtp::Answer;
 
 impl Intake {
@@ -76,10 +77,16 @@ impl Intake {
         }
         let session = SessionFacts { client: client.clone(), sender: sender.cloned(), notes };
         let call = stage_call(&visit.snapshot, stage, session, clock::seed());
-        let script = Script { name: stage.handler(), within: Release::stage_within, whole: Release::stage };
+        let script = Script {
+            name: stage.handler(),
+            within: Release::stage_within,
+            whole: Release::stage,
+            lend: |call: &mut StageCall, reach| call.reach = reach,
+        };
         let outcome = self.run(visit, client.ip, call, script).await.map_err(|reply| at_stage(stage, reply))?;
         let now = clock::now();
-        for event in log_events(now, None, outcome.log) {
+        let told = reached_events(now, None, outcome.reached).into_iter().chain(log_events(now, None, outcome.log));
+        for event in told {
             self.bus.publish(event.in_session(visit.session));
         }
         if let StageVerdict::Failed { error } = &outcome.verdict {
@@ -100,7 +107,7 @@ impl Intake {
         &self,
         visit: &Visit,
         client: IpAddr,
-        call: C,
+        mut call: C,
         script: Script<C, T>,
     ) -> Result<T, Reply> {
         let release = &visit.snapshot.release;
@@ -111,10 +118,9 @@ impl Intake {
         let turn = self.turns.take(client, Instant::now() + PATIENCE).await;
         let turn = turn.ok_or_else(too_busy)?;
         let (release, kv) = (Arc::clone(release), self.store.kv());
-        let task = aside::run(move || {
-            let _for_so_long = turn;
-            (script.whole)(&release, &call, &kv)
-        });
+        let errand = Errand::new(&self.ways, &self.turns, &visit.snapshot.config, client);
+        (script.lend)(&mut call, errand.lent());
+        let task = aside::run(move || errand.within(turn, || (script.whole)(&release, &call, &kv)));
         task.await.map_err(|error| self.panicked(visit, script.name, &error.to_string()))
     }
 
@@ -130,12 +136,14 @@ pub(super) struct Script<C, T> {
     pub name: &'static str,
     pub within: fn(&Release, Duration, &C, &KvView) -> Option<T>,
     pub whole: fn(&Release, &C, &KvView) -> T,
+    /// Whom it asks outside.
+    pub lend: fn(&mut C, Lent),
 }
 
 pub(super) fn stage_call(snapshot: &Snapshot, stage: Stage, session: SessionFacts, seed: Seed) -> StageCall {
     // No recipient says whose mail it is: the first domain's separator.
     let subaddress = snapshot.config.domains.first().map(|domain| domain.subaddress.clone()).unwrap_or_default();
-    StageCall { stage, session, subaddress, now: clock::now(), seed }
+    StageCall { stage, session, subaddress, now: clock::now(), seed, reach: Lent::default() }
 }
 
 /// What is said to the client; `None`: it may go on.

@@ -40,6 +40,8 @@ pub struct Budget {
     pub map_size: usize,
     pub call_depth: usize,
     pub actions: usize,
+    /// Outside: `fetch`, `ai`, look-ups.
+    pub requests: usize,
 }
 
 impl Budget {
@@ -51,6 +53,7 @@ impl Budget {
         map_size: 10_000,
         call_depth: 64,
         actions: 100,
+        requests: 20,
     };
 }
 
@@ -187,6 +190,28 @@ pub(super) fn charge(octets: usize) {
         let operations = meter.operations.get().saturating_add(stretches);
         meter.operations.set(meter.most.get().map_or(operations, |most| operations.min(most)));
     });
+}
+
+/// What is left of a run's time.
+pub(super) enum Left {
+    /// Without a clock, all that a run may take.
+    Time(Duration),
+    /// Its caller waits for a moment only: from here on it is cut short.
+    GivesWay,
+}
+
+/// Asked by what makes the run wait.
+pub(super) fn time_left() -> Left {
+    METER.with(|meter| {
+        if meter.brief.get() {
+            meter.cut.set(true);
+            return Left::GivesWay;
+        }
+        let clock = meter.clock.borrow();
+        Left::Time(
+            clock.as_ref().map_or(Budget::DEFAULT.wall_clock, |clock| meter.until.get().saturating_sub(clock.read())),
+        )
+    })
 }
 
 /// What a metered run came to.

@@ -1,6 +1,6 @@
 //! Workers: Rhai scripts that are handed a message and return what is to become of it. No effects: effects are returned.
 //!
-//! Pure: knows neither store nor network. It reads KV through [`crate::kv::View`]; what a run wrote comes back in its
+//! Pure: knows neither store nor network. It reads KV through [`crate::kv::View`], and what is outside through [`Reach`]; what a run wrote comes back in its
 //! [`Outcome`]. Input: sources, bindings, facts about message and session. Output: diagnostics, outcomes.
 //! rhai is confined to this module. The contract with admins is `rules/README.md`.
 
@@ -11,6 +11,7 @@ mod failure;
 mod hidden;
 mod modules;
 pub mod outcome;
+pub mod reach;
 pub mod reference;
 pub mod release;
 pub mod seed;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 pub use hidden::Secrets;
 pub use outcome::{Effect, Outcome, Verdict};
+pub use reach::{Lent, Reach, Reached};
 pub use release::Release;
 pub use seed::Seed;
 pub use stack::THREAD as THREAD_STACK;
@@ -43,8 +45,17 @@ pub struct Bindings {
     /// The domains that each main may write mail for, `*.example.com` for all below it.
     pub senders: std::collections::BTreeMap<String, Vec<String>>,
     pub budget: Option<crate::rules::engine::Budget>,
+    /// What `ctx.ai` asks; `None`: nobody.
+    pub ai: Option<Ai>,
     /// What the budget's wall clock is read from; without one, operations alone bound a run.
     pub clock: Option<RunClock>,
+}
+
+/// What rules know of `[ai]`.
+#[derive(Debug, Clone, Default)]
+pub struct Ai {
+    /// The model where a script names none.
+    pub model: Option<String>,
 }
 
 /// A monotonic clock, lent by the caller: how long it is since some moment of its choosing.
@@ -93,6 +104,7 @@ pub struct EmailCall {
     pub now: Timestamp,
     /// What ids are drawn from.
     pub seed: Seed,
+    pub reach: Lent,
 }
 
 /// One call of `rcpt_to`.
@@ -105,6 +117,7 @@ pub struct RcptCall {
     pub now: Timestamp,
     /// What ids are drawn from.
     pub seed: Seed,
+    pub reach: Lent,
 }
 
 /// Where a session stands before it names a recipient: each has a handler of the first worker.
@@ -141,6 +154,7 @@ pub struct StageCall {
     pub subaddress: String,
     pub now: Timestamp,
     pub seed: Seed,
+    pub reach: Lent,
 }
 
 /// What such a handler decided, and the notes as it left them.
@@ -149,6 +163,7 @@ pub struct StageOutcome {
     pub verdict: StageVerdict,
     pub notes: std::collections::BTreeMap<String, serde_json::Value>,
     pub log: Vec<outcome::LogLine>,
+    pub reached: Vec<Reached>,
     pub usage: outcome::Usage,
 }
 
@@ -175,6 +190,7 @@ pub struct RcptOutcome {
     pub verdict: RcptVerdict,
     pub notes: std::collections::BTreeMap<String, serde_json::Value>,
     pub log: Vec<outcome::LogLine>,
+    pub reached: Vec<Reached>,
     pub usage: outcome::Usage,
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::reach::Reached;
 use crate::kv;
 use crate::mail::{Address, Draft, Reply};
 
@@ -34,6 +35,8 @@ pub struct Outcome {
     /// Labels that the script gave it; none where it failed.
     pub tags: Vec<String>,
     pub log: Vec<LogLine>,
+    /// What it asked outside, in order.
+    pub reached: Vec<Reached>,
     pub usage: Usage,
 }
 

@@ -6,6 +6,7 @@
 
 mod functions;
 mod members;
+mod outside;
 mod sender;
 
 use std::fmt::Write as _;
@@ -43,6 +44,15 @@ fn table(page: &mut String, (heading, first, rows): &Section, level: &str) {
         let signatures: Vec<String> = signatures.iter().map(|signature| format!("`{signature}`")).collect();
         let _ = writeln!(page, "| {} | {gives} | {meaning} |", signatures.join(", "));
     }
+}
+
+/// The page of what is read from outside.
+#[must_use]
+pub fn outside() -> String {
+    let mut page = include_str!("reference/outside.md").to_owned();
+    table(&mut page, &outside::OUTSIDE, "##");
+    page.push_str(include_str!("reference/outside_examples.md"));
+    page
 }
 
 /// The page of the functions that belong to nothing.
@@ -99,7 +109,7 @@ pub(super) fn member_ways(kind: &str, name: &str) -> Vec<&'static str> {
 
 /// Of all pages.
 fn sections() -> impl Iterator<Item = &'static Section> {
-    SECTIONS.iter().chain([&sender::AUTH])
+    SECTIONS.iter().chain([&sender::AUTH, &outside::OUTSIDE])
 }
 
 fn signatures<'a>(kind: &'a str, name: &'a str) -> impl Iterator<Item = (&'static Member, &'static str)> + 'a {
@@ -129,7 +139,8 @@ pub(super) fn takes(name: &str) -> Option<String> {
 }
 
 fn budget(page: &mut String) {
-    let Budget { operations, wall_clock, string_size, array_size, map_size, call_depth, actions } = Budget::default();
+    let default = Budget::default();
+    let Budget { operations, wall_clock, string_size, array_size, map_size, call_depth, actions, requests } = default;
     let time = humantime::format_duration(wall_clock);
     let rows = [
         ("operations", format!("{operations}"), "steps of the script"),
@@ -143,6 +154,7 @@ fn budget(page: &mut String) {
         ("map_size", format!("{map_size}"), "entries of a map, what is nested counted in"),
         ("call_depth", format!("{call_depth}"), "functions within functions"),
         ("actions", format!("{actions}"), "`forward` (each address), `webhook`, `send`, `store`, and writes of KV"),
+        ("requests", format!("{requests}"), "what is asked outside"),
     ];
     page.push_str("\n## Budget\nOf one run; `[budget]` of the configuration sets it. An overrun is an error that no `try` catches.\n\n");
     page.push_str("| key | default | what it bounds |\n| --- | --- | --- |\n");

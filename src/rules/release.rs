@@ -109,6 +109,8 @@ impl Release {
             seed: call.seed.of(&call.recipient),
             environment: &self.environment,
             kv,
+            reach: &call.reach,
+            client: call.session.client.ip,
             notes: &call.session.notes,
         }));
         let about = Arc::new(call.clone());
@@ -143,6 +145,8 @@ impl Release {
             seed: call.seed.of(&call.recipient),
             environment: &self.environment,
             kv,
+            reach: &call.reach,
+            client: call.session.client.ip,
             notes: &call.session.notes,
         }));
         let arguments = [
@@ -176,6 +180,8 @@ impl Release {
             seed: call.seed,
             environment: &self.environment,
             kv,
+            reach: &call.reach,
+            client: call.session.client.ip,
             notes: &call.session.notes,
         }));
         let session = Dynamic::from(SessionView::new(Arc::new(call.session.clone()), Arc::clone(&run)));
@@ -263,7 +269,7 @@ impl Ended {
 
 /// Failed before Defer before Reject before Quarantine; then the effects, then `drop()`, then nothing at all.
 fn outcome(result: Result<(), String>, state: State, usage: Usage) -> Outcome {
-    let State { reject, defer, quarantine, drop, mut effects, kv, log, mut tags, .. } = state;
+    let State { reject, defer, quarantine, drop, mut effects, kv, log, reached, mut tags, .. } = state;
     if result.is_err() {
         tags.clear();
     }
@@ -281,7 +287,7 @@ fn outcome(result: Result<(), String>, state: State, usage: Usage) -> Outcome {
         }
         (Ok(()), None, None, None) => (drop.map_or(Verdict::Undecided, |at| Verdict::Drop { at }), effects, writes),
     };
-    Outcome { verdict, effects, reads, writes, writes_at, tags, log, usage }
+    Outcome { verdict, effects, reads, writes, writes_at, tags, log, reached, usage }
 }
 
 fn rcpt_outcome(result: Result<(), String>, state: State, usage: Usage, call: &RcptCall) -> RcptOutcome {
@@ -294,7 +300,7 @@ fn rcpt_outcome(result: Result<(), String>, state: State, usage: Usage, call: &R
     };
     let failed = matches!(verdict, RcptVerdict::Failed { .. });
     let notes = if failed { call.session.notes.clone() } else { noted(state.notes) };
-    RcptOutcome { verdict, notes, log: state.log, usage }
+    RcptOutcome { verdict, notes, log: state.log, reached: state.reached, usage }
 }
 
 fn stage_outcome(result: Result<(), String>, state: State, usage: Usage, call: &StageCall) -> StageOutcome {
@@ -306,7 +312,7 @@ fn stage_outcome(result: Result<(), String>, state: State, usage: Usage, call: &
     };
     let failed = matches!(verdict, StageVerdict::Failed { .. });
     let notes = if failed { call.session.notes.clone() } else { noted(state.notes) };
-    StageOutcome { verdict, notes, log: state.log, usage }
+    StageOutcome { verdict, notes, log: state.log, reached: state.reached, usage }
 }
 
 /// The notes as a run left them; what a failed one noted counts for nothing.

@@ -137,7 +137,7 @@ fn message(event: &Event) {
         }
         Kind::Resent { original } => tracing::info!(session, id, original = %original, "resent"),
         Kind::Decided(decision) => decided(event, decision),
-        Kind::ScriptLog { .. } | Kind::ScriptFailed { .. } => script(event),
+        Kind::ScriptLog { .. } | Kind::Reached { .. } | Kind::ScriptFailed { .. } => script(event),
         Kind::Accepted { reply, deliveries } => {
             tracing::info!(session, id, deliveries, reply = text(reply).as_str(), "accepted");
         }
@@ -162,6 +162,19 @@ fn script(event: &Event) {
             line,
             text = text.as_str(),
             "script"
+        ),
+        Kind::Reached { recipient, file, line, what, answer, failed, kept, millis } => tracing::info!(
+            session,
+            id,
+            recipient = recipient.as_ref().map(Address::as_str),
+            file = file.as_str(),
+            line,
+            what = what.as_str(),
+            answer = answer.as_str(),
+            failed,
+            kept,
+            millis,
+            "reached"
         ),
         Kind::ScriptFailed { recipient, handler, error } => tracing::error!(
             session,

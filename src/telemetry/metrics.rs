@@ -42,6 +42,7 @@ pub enum Level {
     StorageFreeBytes,
     DeliveryAttempts,
     WorkerRuns,
+    WorkerRequests,
     StoreReads,
     StoreWaiting,
 }
@@ -61,6 +62,11 @@ const LEVELS: &[(Level, &str, &str)] = &[
         "Attempts at deliveries under way, of [limits] deliveries",
     ),
     (Level::WorkerRuns, "mailworker_worker_runs_open", "Worker runs under way that took a place of [limits] runs"),
+    (
+        Level::WorkerRequests,
+        "mailworker_worker_requests_open",
+        "Requests outside (fetch, ai, DNS) that workers wait for",
+    ),
     (Level::StoreReads, "mailworker_store_reads_open", "Reads of the store under way, those of workers apart"),
     (Level::StoreWaiting, "mailworker_store_waiting", "Changes that wait for the store's writer or are being written"),
 ];

@@ -18,6 +18,7 @@ mod large;
 mod limits;
 mod log;
 mod observe;
+mod outside;
 mod quarantine;
 mod receive;
 mod refuse;

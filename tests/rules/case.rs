@@ -1,6 +1,6 @@
 //! A case: message, script and bindings from text, and the outcome as text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,9 +11,10 @@ use mailworker::mail::draft::Named;
 use mailworker::mail::{Address, Client, Draft, Message, MessageId, Timestamp, Tls};
 use mailworker::rules::engine::Budget;
 use mailworker::rules::outcome::{ForwardTo, LogLine, Place, WebhookTarget};
+use mailworker::rules::reach::{Answer, Asked, Failed, Request};
 use mailworker::rules::{
-    Bindings, Effect, EmailCall, KvView, Outcome, RcptCall, RcptOutcome, RcptVerdict, Release, RunClock, Seed,
-    SessionFacts, Stage, StageCall, StageOutcome, StageVerdict, Verdict,
+    Ai, Bindings, Effect, EmailCall, KvView, Lent, Outcome, RcptCall, RcptOutcome, RcptVerdict, Reach, Reached,
+    Release, RunClock, Seed, SessionFacts, Stage, StageCall, StageOutcome, StageVerdict, Verdict,
 };
 
 /// 2026-11-24T09:15:02.123Z
@@ -149,6 +150,7 @@ impl Case {
                 "map_size" => budget.map_size = number,
                 "call_depth" => budget.call_depth = number,
                 "actions" => budget.actions = number,
+                "requests" => budget.requests = number,
                 // Each look at the clock finds a second gone.
                 "seconds" => {
                     budget.wall_clock = Duration::from_secs(number as u64);
@@ -177,6 +179,7 @@ impl Case {
             destinations: self.names("destination"),
             senders: [(MAIN.to_owned(), vec!["example.com".to_owned(), "*.example.com".to_owned()])].into(),
             budget: Some(budget),
+            ai: self.one("ai").map(|model| Ai { model: Some(model.to_owned()).filter(|model| !model.is_empty()) }),
             clock,
         }
     }
@@ -200,6 +203,13 @@ impl Case {
             },
             notes: self.one("notes").map(|json| serde_json::from_str(json).unwrap()).unwrap_or_default(),
         }
+    }
+
+    /// Answers in order; without any there is nobody to ask.
+    fn outside(&self) -> Lent {
+        let answers: Vec<serde_json::Value> =
+            self.all("answer").map(|json| serde_json::from_str(json).unwrap()).collect();
+        if answers.is_empty() { Lent::default() } else { Lent::new(Arc::new(Outside(Mutex::new(answers.into())))) }
     }
 
     fn kv(&self) -> Stored {
@@ -237,9 +247,10 @@ impl Case {
         let recipient = Address::parse(self.one("to").unwrap_or("support+urgent@example.com")).unwrap();
         let subaddress = self.one("subaddress").unwrap_or("+").to_owned();
         let now = Timestamp::from_millis(NOW);
+        let reach = self.outside();
         if self.one("handler") == Some("rcpt_to") || self.sections.contains_key("rcpt_to") {
             let (main, session, seed) = (MAIN.to_owned(), self.facts(), Seed::default());
-            let call = RcptCall { main, session, recipient, subaddress, now, seed };
+            let call = RcptCall { main, session, recipient, subaddress, now, seed, reach };
             show_rcpt(&mut lines, &release.rcpt_to(&call, &kv));
             return lines;
         }
@@ -255,7 +266,7 @@ impl Case {
             }
             show_stage(
                 &mut lines,
-                &release.stage(&StageCall { stage, session, subaddress, now, seed: Seed::default() }, &kv),
+                &release.stage(&StageCall { stage, session, subaddress, now, seed: Seed::default(), reach }, &kv),
             );
             return lines;
         }
@@ -270,6 +281,7 @@ impl Case {
             message: Arc::new(Message::new(raw.into())),
             now,
             seed: Seed::default(),
+            reach,
         };
         show(&mut lines, &release.email(&call, &kv));
         lines
@@ -300,6 +312,7 @@ fn show(lines: &mut Vec<String>, outcome: &Outcome) {
         lines.push(format!("and {more} more reads"));
     }
     lines.extend(outcome.writes.iter().map(shown_write));
+    lines.extend(outcome.reached.iter().map(shown_reached));
     lines.extend(outcome.log.iter().map(shown_line));
 }
 
@@ -314,6 +327,7 @@ fn show_rcpt(lines: &mut Vec<String>, outcome: &RcptOutcome) {
     if !outcome.notes.is_empty() {
         lines.push(format!("notes {}", serde_json::to_string(&outcome.notes).unwrap()));
     }
+    lines.extend(outcome.reached.iter().map(shown_reached));
     lines.extend(outcome.log.iter().map(shown_line));
 }
 
@@ -327,6 +341,7 @@ fn show_stage(lines: &mut Vec<String>, outcome: &StageOutcome) {
     if !outcome.notes.is_empty() {
         lines.push(format!("notes {}", serde_json::to_string(&outcome.notes).unwrap()));
     }
+    lines.extend(outcome.reached.iter().map(shown_reached));
     lines.extend(outcome.log.iter().map(shown_line));
 }
 
@@ -416,6 +431,39 @@ fn shown_write(write: &Write) -> String {
         }
         Write::Delete { namespace, key } => format!("write {namespace} delete {key}"),
         Write::Increment { namespace, key, by } => format!("write {namespace} increment {key} by {by}"),
+    }
+}
+
+fn shown_reached(reached: &Reached) -> String {
+    let Reached { at, what, answer, failed, .. } = reached;
+    format!("{} {at}: {what}: {answer}", if *failed { "unanswered" } else { "asked" })
+}
+
+/// The world as a case has it: `{ "status", "headers", "body" }`, `{ "records" }`, `{ "fails" }` or `{ "ends" }`. `$asked`
+/// in a body is what was asked.
+struct Outside(Mutex<VecDeque<serde_json::Value>>);
+
+impl Reach for Outside {
+    fn ask(&self, request: &Request, nth: usize, within: Duration) -> Asked {
+        let answer = self.0.lock().unwrap().pop_front().unwrap_or_else(|| serde_json::json!({ "fails": "nobody" }));
+        let text = |key: &str| answer[key].as_str().map(ToOwned::to_owned);
+        let result = if let Some(why) = text("fails") {
+            Err(Failed::Unanswered(why))
+        } else if let Some(why) = text("ends") {
+            Err(Failed::Ends(why))
+        } else if let Some(records) = answer["records"].as_array() {
+            Ok(Answer::Records(records.clone()))
+        } else {
+            let headers = answer["headers"].as_object().into_iter().flatten();
+            let headers = headers.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect();
+            let body = match text("body") {
+                Some(body) => body.replace("$asked", &format!("{nth} {within:?} {request:?}")).into_bytes(),
+                None => answer["octets"].as_array().into_iter().flatten().map(|o| o.as_u64().unwrap() as u8).collect(),
+            };
+            let status = answer["status"].as_u64().unwrap_or(200).try_into().unwrap();
+            Ok(Answer::Http { status, headers, body: body.into() })
+        };
+        Asked { result, took: Duration::ZERO, kept: false }
     }
 }
 

@@ -95,7 +95,7 @@ impl Server {
         let current = Current::new(built.snapshot);
         let config = Arc::clone(&current.load().config);
         let store = Store::open(app::store_options(&config), bus.clone()).unwrap();
-        let answering = Arc::new(Answering::new(&store, &bus, &current));
+        let answering = Arc::new(Answering::new(&store, &bus, &current, None));
         let budget = Budget::new(&config.limits);
         let parts = listener::Parts {
             answerer: Arc::clone(&answering) as Arc<dyn listener::Answerer>,

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use super::decision::by_name;
 use super::file::{Encryption, Expect, File, Ip, Moment, Namespaces, Recipients, Sender, Session, Test};
 use super::keys::{self, Name};
 use super::kind::{self, Items, Kind};
+use super::outside::World;
 use crate::cli::dialogue::with_crlf;
 use crate::config::Config;
 use crate::config::document::{self, At, Document, NodeId, Parsed};
@@ -44,6 +46,8 @@ pub struct Case {
     pub keys: BTreeMap<Name, Entry>,
     /// What `[vars]` is overridden by.
     pub vars: BTreeMap<String, Value>,
+    /// Who answers outside.
+    pub world: Arc<World>,
     /// What is named of the decision; what isn't may be as it is.
     pub expected: BTreeMap<Kind, Vec<Value>>,
 }
@@ -141,6 +145,11 @@ impl Reader<'_> {
         };
         let keys = self.keys(test.kv, now);
         let vars = self.vars(test.vars);
+        let world = World { fetch: test.fetch, ai: test.ai, dns: test.dns };
+        for (node, why) in world.findings() {
+            self.find_lines(node, &why);
+        }
+        let world = Arc::new(world);
         let expected = if let Some(At { value, node }) = test.expect {
             self.expected(node, value)
         } else {
@@ -150,7 +159,7 @@ impl Reader<'_> {
         };
         let mut client = client(test.session);
         client.auth = test.auth.map(|auth| auth.found(&Speaker::of(&raw, from.as_ref(), &client)));
-        Case { name, line, index, raw, from, to, client, now, keys, vars, expected }
+        Case { name, line, index, raw, from, to, client, now, keys, vars, world, expected }
     }
 
     fn name(&mut self, node: NodeId, line: usize, name: Option<At<String>>) -> String {

@@ -21,7 +21,7 @@ use crate::intake::foresee::{Foresight, Probe, foresee};
 use crate::kv::Write;
 use crate::mail::{Reply, Timestamp};
 use crate::rules::outcome::{Effect, ForwardTo, Place, WebhookTarget};
-use crate::rules::{KvView, Outcome, Stage, Verdict};
+use crate::rules::{KvView, Lent, Outcome, Reach, Stage, Verdict};
 use crate::store::{MessageOutcome, Task, WebhookBody};
 
 /// What ids are drawn from.
@@ -65,6 +65,7 @@ impl Decision {
 pub fn decide(case: &Case, snapshot: &Arc<Snapshot>) -> Decision {
     let _stopped = clock::stop(case.now);
     let keys = Arc::new(Keys::new(case.keys.clone()));
+    let reach = Lent::new(Arc::clone(&case.world) as Arc<dyn Reach>);
     let mut maker = Maker {
         config: &snapshot.config,
         keys: &keys,
@@ -75,7 +76,7 @@ pub fn decide(case: &Case, snapshot: &Arc<Snapshot>) -> Decision {
     for recipient in &case.to {
         fastrand::seed(SEED);
         let (sender, client) = (case.from.clone(), case.client.clone());
-        let probe = Probe { recipient: recipient.clone(), sender, client, raw: case.raw.clone() };
+        let probe = Probe { recipient: recipient.clone(), sender, client, raw: case.raw.clone(), reach: reach.clone() };
         let kv: KvView = Arc::clone(&keys) as KvView;
         let is_first = maker.made.kinds.is_empty();
         if !maker.take(&foresee(snapshot, probe, &kv), is_first) {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::auth::Auth;
 use super::kind::{self, Items};
+use super::outside;
 use crate::config::document::{At, Leaf, Parsed};
 use crate::mail::{Address, Timestamp, Tls};
 
@@ -39,6 +40,12 @@ pub struct Test {
     pub kv: Namespaces,
     #[serde(default)]
     pub vars: BTreeMap<String, At<Value>>,
+    #[serde(default)]
+    pub fetch: Vec<At<outside::Fetch>>,
+    #[serde(default)]
+    pub ai: Vec<At<outside::Ai>>,
+    #[serde(default)]
+    pub dns: Vec<At<outside::Dns>>,
     pub expect: Option<At<Expect>>,
 }
 

@@ -11,6 +11,7 @@ mod file;
 mod junit;
 mod keys;
 mod kind;
+mod outside;
 mod tell;
 mod update;
 mod written;

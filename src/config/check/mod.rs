@@ -5,6 +5,7 @@
 mod inbound;
 mod kept;
 mod outbound;
+mod reach;
 mod routes;
 
 use std::collections::{BTreeMap, HashMap};
@@ -238,6 +239,9 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
     if webhook_defaults.secrets.is_empty() {
         checker.unsigned(&vars, &webhooks);
     }
+    let budget = checker.budget(&file.budget.unwrap_or_default());
+    let fetch = checker.fetch(file.fetch.unwrap_or_default());
+    let ai = file.ai.and_then(|ai| checker.ai(ai, budget.wall_clock));
     let limits = checker.limits(&file.limits.unwrap_or_default());
     let routes = checker.routes(file.route, &domains, &webhooks, &destinations, limits.message_size);
     Config {
@@ -260,9 +264,11 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
         destinations: destinations.into_iter().map(|at| at.value).collect(),
         relay: checker.relay(file.relay),
         egress: plain(file.egress.unwrap_or_default().allow),
+        ai,
+        fetch,
         dns: checker.dns(file.dns.unwrap_or_default()),
         limits,
-        budget: checker.budget(&file.budget.unwrap_or_default()),
+        budget,
         retention: checker.retention(&file.retention.unwrap_or_default()),
         session: checker.session(file.session.unwrap_or_default(), offers_tls),
         env_name: env_name.to_owned(),
@@ -356,6 +362,7 @@ impl Checker<'_> {
             map_size: self.count(budget.map_size.as_ref(), default.map_size, 1),
             call_depth: self.count(budget.call_depth.as_ref(), default.call_depth, 1),
             actions: self.count(budget.actions.as_ref(), default.actions, 1),
+            requests: self.count(budget.requests.as_ref(), default.requests, 0),
         }
     }
 

@@ -57,13 +57,13 @@ struct Other {
 }
 
 impl Client {
-    pub(super) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+    pub fn request(&self, method: Method, url: Url) -> RequestBuilder {
         self.http.request(method, url)
     }
 
     /// # Errors
     /// The innermost cause says why; one that is [`Unreachable`] is among the causes.
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Failed> {
+    pub async fn send(&self, request: RequestBuilder) -> Result<Response, Failed> {
         let Some(other) = &self.other else { return Ok(request.send().await?) };
         let request = request.build()?;
         let to = other.resolver.of(request.url()).await.map_err(Unsent)?;

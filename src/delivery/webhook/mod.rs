@@ -7,7 +7,7 @@
 //! octets. Output: [`Sent`]; whether and when it is tried again is the dispatcher's.
 
 pub mod answer;
-mod client;
+pub mod client;
 mod endpoint;
 mod exchange;
 mod gone;

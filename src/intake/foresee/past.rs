@@ -2,7 +2,7 @@
 //!
 //! As it came: its id, its time (the caller's clock is to say so), its client, its envelope. What sessions leave behind
 //! nowhere is made again: the handlers before `email` run, so that `session.notes` are what they would be. The runs of one
-//! message see each other's writes, as they did then.
+//! message see each other's writes, as they did then. Nobody outside is asked: thousands of messages would be as many calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::intake::decide::Case;
 use crate::intake::round::Round;
 use crate::intake::{Notes, Snapshot, headers};
 use crate::mail::{Address, Client, Envelope, Message, MessageId, Recipient};
-use crate::rules::{KvView, Seed, SessionFacts, Stage};
+use crate::rules::{KvView, Lent, Seed, SessionFacts, Stage};
 
 /// No judgement of one message takes as long: each run has its budget.
 const EVER: Duration = Duration::from_hours(24);
@@ -86,7 +86,7 @@ fn judge(
         accepted.for_each(|one| one.refused = Some(reply.clone()));
         return;
     }
-    let mut round = Round::new(&case, Arc::clone(kv), 1);
+    let mut round = Round::new(&case, Arc::clone(kv), Lent::default(), 1);
     let ever = Instant::now() + EVER;
     let _all_of_them = round.go_on(&case, ever, ever);
     for (one, judged) in accepted.zip(round.judged()) {
@@ -97,7 +97,7 @@ fn judge(
 impl Past {
     fn probe(&self, recipient: Address) -> Probe {
         let (sender, client) = (self.envelope.sender.clone(), self.client.clone());
-        Probe { recipient, sender, client, raw: self.message.raw().clone() }
+        Probe { recipient, sender, client, raw: self.message.raw().clone(), reach: Lent::default() }
     }
 }
 

@@ -36,6 +36,12 @@ impl Bounds {
         self.string / 4
     }
 
+    /// Octets of the largest answer from outside.
+    #[must_use]
+    pub fn answer(self) -> usize {
+        self.share()
+    }
+
     /// The text, as much of it as its share allows.
     #[must_use]
     pub fn cut(self, text: String) -> ImmutableString {

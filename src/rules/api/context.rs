@@ -1,4 +1,4 @@
-//! `ctx`: webhooks, the log, the time, what is deployed. What a worker writes is in `drafts`.
+//! `ctx`: webhooks, the log, the time, what is deployed. What a worker writes is in `drafts`; what it reads from outside in `outside`.
 //!
 //! A webhook is staged with its body as it will be sent. Its target is a `[[webhook]]` by name or an http(s) URL;
 //! whether that URL may be reached is the egress policy's to say, when it is sent.
@@ -55,13 +55,13 @@ impl ContextView {
     }
 
     #[must_use]
-    pub fn run(&self) -> &Arc<Run> {
-        &self.run
+    pub fn about(&self) -> Option<&EmailCall> {
+        self.about.as_deref()
     }
 
     #[must_use]
-    pub fn about(&self) -> Option<&EmailCall> {
-        self.about.as_deref()
+    pub fn run(&self) -> &Arc<Run> {
+        &self.run
     }
 }
 
@@ -144,7 +144,11 @@ fn target_of(run: &Run, text: &ImmutableString) -> Result<WebhookTarget, String>
     Ok(WebhookTarget::Url(text.to_string()))
 }
 
-fn field(name: &str, value: &Dynamic) -> Result<(String, String), String> {
+/// A header field, checked.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn field(name: &str, value: &Dynamic) -> Result<(String, String), String> {
     let token = |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet);
     if name.is_empty() || name.len() > 100 || !name.bytes().all(token) {
         return Err(format!("{name:?} is no name of a header"));

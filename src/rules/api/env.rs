@@ -12,8 +12,8 @@ use super::kv::KvNamespace;
 use super::run::{Run, ScriptResult, refuse};
 use super::value;
 use crate::diagnostic::suggest;
-use crate::rules::Bindings;
 use crate::rules::hidden::Hidden;
+use crate::rules::{Ai, Bindings};
 
 /// What is bound, made once for each release.
 #[derive(Debug, Default)]
@@ -23,6 +23,9 @@ pub struct Environment {
     pub version: String,
     /// Effects and writes of one run.
     pub actions: usize,
+    /// What it may ask outside.
+    pub requests: usize,
+    pub ai: Option<Ai>,
     pub webhooks: Vec<String>,
     pub destinations: Vec<String>,
     /// The secrets' values, which no text shows.
@@ -57,6 +60,8 @@ impl Environment {
             env_name: bindings.env_name.clone(),
             version,
             actions: bindings.budget.clone().unwrap_or_default().actions,
+            requests: bindings.budget.clone().unwrap_or_default().requests,
+            ai: bindings.ai.clone(),
             webhooks: bindings.webhooks.clone(),
             destinations: bindings.destinations.clone(),
             hidden: Hidden::new(&bindings.secrets),

@@ -22,6 +22,7 @@ pub mod log;
 pub mod message;
 pub mod octets;
 pub mod options;
+pub mod outside;
 pub mod run;
 pub mod session;
 pub mod tags;
@@ -43,6 +44,7 @@ pub fn register(engine: &mut rhai::Engine) {
     log::register(engine);
     message::register(engine);
     octets::register(engine);
+    outside::register(engine);
     session::register(engine);
     tags::register(engine);
 }

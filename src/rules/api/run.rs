@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rhai::{Dynamic, EvalAltResult, Map, NativeCallContext, Position};
@@ -16,6 +17,7 @@ use super::kv::Staging;
 use super::value;
 use crate::mail::{Address, Reply, Timestamp};
 use crate::rules::outcome::{Effect, LogLine, Place};
+use crate::rules::reach::{Lent, Reached, Request};
 use crate::rules::{KvView, Seed, Stage};
 
 /// Lines that one run may log, and octets of each.
@@ -56,6 +58,9 @@ pub struct Run {
     pub seed: Seed,
     pub environment: Arc<Environment>,
     pub kv: KvView,
+    pub reach: Lent,
+    /// Whom the lists are asked about.
+    pub client: IpAddr,
     state: Mutex<State>,
     /// What has ended the run. Kept apart from the error, since some functions of Rhai (`sort`) swallow what their
     /// closures throw, and from the state, whose lock its finder may hold.
@@ -74,6 +79,9 @@ pub struct State {
     pub effects: Vec<(Effect, Place)>,
     pub kv: Staging,
     pub log: Vec<LogLine>,
+    /// What was asked outside, and what the trace tells of it.
+    pub requests: Vec<Request>,
+    pub reached: Vec<Reached>,
     pub notes: Map,
     /// Labels, each once.
     pub tags: Vec<String>,
@@ -94,6 +102,8 @@ pub struct Start<'a> {
     pub seed: Seed,
     pub environment: &'a Arc<Environment>,
     pub kv: &'a KvView,
+    pub reach: &'a Lent,
+    pub client: IpAddr,
     pub notes: &'a BTreeMap<String, Json>,
 }
 
@@ -115,6 +125,8 @@ impl Run {
             seed: start.seed,
             environment: Arc::clone(start.environment),
             kv: Arc::clone(start.kv),
+            reach: start.reach.clone(),
+            client: start.client,
             state: Mutex::new(State { notes, ..State::default() }),
             fatal: OnceLock::new(),
         }

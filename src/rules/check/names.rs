@@ -22,8 +22,7 @@ use crate::rules::reference;
 use crate::rules::worker::body;
 
 /// Members of the contract that this version doesn't offer; what is registered isn't looked for here.
-const LATER: &[(&str, &[&str])] =
-    &[("ctx", &["fetch", "ai", "dns_lookup", "dnsbl"]), ("env", &["limit"]), ("session", &["asn", "country"])];
+const LATER: &[(&str, &[&str])] = &[("env", &["limit"]), ("session", &["asn", "country"])];
 
 /// What names are held against.
 pub struct Known<'a> {
@@ -141,6 +140,11 @@ impl Look<'_, '_> {
             Member::Property(name, at) => (name, at),
             Member::Method(call, at) => (call.name.as_str(), at),
         };
+        if kind.name == "ctx" && name == "ai" && self.known.environment.ai.is_none() {
+            let help = "[ai] with url = \"https://api.openai.com/v1\" and its api_key".to_owned();
+            self.push(kind, at, name, "ctx.ai has nobody to ask".to_owned(), Some(help));
+            return;
+        }
         let is_own = self.own.iter().any(|(own, _)| *own == name);
         if !members.knows(kind.name) && kind.name != "env" || is_own {
             return;

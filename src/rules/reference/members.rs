@@ -188,7 +188,8 @@ const KV: Section = (
 
 const CONTEXT: Section = (
     "`ctx`",
-    "`print` and `debug` are lines in the message's trace, too.",
+    "`print` and `debug` are lines in the message's trace, too. What it reads from outside (`fetch`, `ai`, `dns_lookup`, \
+     `dnsbl`; of `session`, too): [outside.md](outside.md).",
     &[
         Member(
             &["ctx.webhook(target, payload)", "ctx.webhook(target, payload, options)"],

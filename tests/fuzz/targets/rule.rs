@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use mailworker::kv::{Entry, Page, View, ViewError};
 use mailworker::mail::{Address, Client, Message, MessageId, Timestamp};
 use mailworker::rules::engine::Budget;
-use mailworker::rules::{Bindings, Effect, EmailCall, KvView, Release, Seed, SessionFacts, Verdict};
+use mailworker::rules::{Bindings, Effect, EmailCall, KvView, Lent, Release, Seed, SessionFacts, Verdict};
 
 const MAIN: &str = "rules/main.rhai";
 const NOW: Timestamp = Timestamp::from_millis(1_795_511_702_123);
@@ -82,6 +82,7 @@ fuzz_target!(|input: &[u8]| {
         message: Arc::new(Message::new(Bytes::copy_from_slice(raw))),
         now: NOW,
         seed: Seed::default(),
+        reach: Lent::default(),
     };
     let kv: KvView = Arc::new(Empty);
     let outcome = release.email(&call, &kv);

@@ -44,6 +44,11 @@ impl Dns {
         self.add(host, RData::A(A(address)))
     }
 
+    /// From here on `host` is at this address alone.
+    pub fn replace_a(&self, host: &str, address: Ipv4Addr) {
+        self.table.lock().unwrap().records.insert(name(host), vec![RData::A(A(address))]);
+    }
+
     /// `host` is another name of `target`.
     pub fn cname(&self, host: &str, target: &str) -> &Self {
         self.add(host, RData::CNAME(CNAME(name(target))))

@@ -101,7 +101,8 @@ fn serve(stream: &TcpStream, seen: &Watched<Seen>) -> Option<()> {
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+/// One request, to the end of its body.
+pub fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace();

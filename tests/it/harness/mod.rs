@@ -13,6 +13,7 @@ pub mod setup;
 pub mod sink;
 pub mod smtp;
 pub mod watched;
+pub mod web;
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub use server::Server;
 pub use setup::Setup;
 pub use sink::SmtpSink;
 pub use smtp::{Client, Reply};
+pub use web::{Says, Web};
 
 /// How long anything may take before a test gives it up. Generous: the machine may be busy; nothing waits it out but failures.
 pub const DEADLINE: Duration = Duration::from_secs(30);

@@ -24,7 +24,11 @@ pub(super) fn register(engine: &mut Engine) {
     });
 }
 
-fn parse(text: &str, bounds: Bounds) -> Result<Dynamic, serde_json::Error> {
+/// The text's value, within the budget.
+///
+/// # Errors
+/// No JSON; or, of the category «data», more of it than the budget allows.
+pub fn parse(text: &str, bounds: Bounds) -> Result<Dynamic, serde_json::Error> {
     let (array, map) = (Cell::new(bounds.array), Cell::new(bounds.map));
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = Reader { depth: 0, bounds, array: &array, map: &map }.deserialize(&mut reader)?;

@@ -7,7 +7,7 @@
 mod dates;
 mod domains;
 mod encodings;
-mod json;
+pub mod json;
 mod parsing;
 mod pattern;
 mod random;

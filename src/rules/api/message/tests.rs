@@ -10,7 +10,7 @@ use super::MessageView;
 use crate::kv;
 use crate::mail::{Address, Client, Message, MessageId, Timestamp};
 use crate::rules::api::run::{self, Handler, Run, Start};
-use crate::rules::{EmailCall, KvView, Seed, SessionFacts};
+use crate::rules::{EmailCall, KvView, Lent, Seed, SessionFacts};
 
 const LETTER: &str = "From: =?utf-8?q?J=C3=BCrgen?= <J@Example.NET>\nTo: a@example.com, B <b@example.com>\n\
     Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n aus K\nReceived: one\nRECEIVED: two\nDate: Tue, 24 Nov 2026 10:00:00 +0000\n\
@@ -40,6 +40,8 @@ fn run_of(call: &EmailCall) -> Arc<Run> {
         seed: call.seed,
         environment: &Arc::default(),
         kv: &kv,
+        reach: &Lent::default(),
+        client: std::net::Ipv4Addr::LOCALHOST.into(),
         notes: &BTreeMap::new(),
     }))
 }
@@ -66,6 +68,7 @@ fn call(recipient: &str, sender: &str, message: Arc<Message>) -> EmailCall {
         message,
         now: Timestamp::from_millis(1_000),
         seed: Seed::default(),
+        reach: Lent::default(),
     }
 }
 
