@@ -9,10 +9,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use crate::mail::Address;
 
 mod deployed;
+mod import;
 mod kept;
 mod replay;
 
 pub use deployed::Secret;
+pub use import::{Import, ImportFrom};
 pub use kept::{
     Backup, Kv, Limit, LogList, Logged, MessageList, Messages, Queue, QueueChange, QueueFilter, Store, Tail,
 };
@@ -75,6 +77,8 @@ pub enum Color {
 pub enum Command {
     /// Write a configuration, rules and a key for webhooks to start from
     Init(Init),
+    /// Turn another service's rules into routes
+    Import(Import),
     /// Receive mail
     Serve(Serve),
     /// Try configuration and rules: mail comes in, what would go out is captured and shown

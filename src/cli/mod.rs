@@ -14,6 +14,7 @@ pub mod dev;
 pub mod dialogue;
 pub mod explain;
 pub mod generate;
+pub mod import;
 pub mod init;
 pub mod kv;
 pub mod log;
@@ -110,6 +111,7 @@ fn run(arguments: Arguments) -> Done {
     let common = &arguments.common;
     match arguments.command {
         Command::Init(options) => init::run(&options),
+        Command::Import(options) => import::run(common, &options),
         Command::Check(options) => check::run(common, options),
         Command::Serve(options) => runtime()?.block_on(serve::run(common, &options)),
         Command::Dev(options) => runtime()?.block_on(dev::run(common, &options)),
