@@ -13,8 +13,7 @@ use futures_util::future::BoxFuture;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-use crate::admin::api::Listening;
-use crate::admin::api::{ReplayOf, Replayed};
+use crate::admin::api::{InForce, Listening, ReplayOf, Replayed};
 use crate::admin::control::Redecide;
 use crate::admin::{self, Control, Health, Readiness};
 use crate::config::{Config, TlsMode};
@@ -29,6 +28,7 @@ use crate::mail::{MessageId, Reply};
 use crate::reach::Outside;
 use crate::reload::{self, Adjust, Built, Source, Swapped, Watch, Watched, Watcher};
 use crate::smtp::{Answer, Closed, Question};
+use crate::store::releases::{Change, Stop};
 use crate::store::{self, DecideTask, Keep, Store, StoreError};
 use crate::telemetry::Level;
 use crate::vault::Sealer;
@@ -45,6 +45,8 @@ const RETENTION_EVERY: Duration = Duration::from_mins(1);
 /// Half of what retention waits between two steps, by how long the first took.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked at how a release on trial does.
+const TRIAL_EVERY: Duration = Duration::from_millis(500);
 /// How often the gauges are read.
 const GAUGES_EVERY: Duration = Duration::from_secs(5);
 
@@ -83,7 +85,7 @@ pub struct App {
     watcher: Watcher,
     readiness: Readiness,
     http: Option<SocketAddr>,
-    warnings: Vec<Diagnostic>,
+    found: FoundAtStart,
     stop: watch::Sender<bool>,
     chores: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -141,17 +143,14 @@ impl App {
         };
         let sealer = sealer(&ours);
         let watcher = Watcher::start(ours, watch);
-        let mut warnings = built.warnings;
-        warnings
-            .extend(listeners.bound().iter().filter_map(|bound| unencrypted(bound.address, bound.tls, bound.offered)));
+        let found = found(built.warnings, built.deployed, &listeners);
         let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let redecider = Arc::clone(&answerer) as Arc<dyn Redecide>;
-        let ground = Ground { store: &store, bus: &bus, config: &config, redecider, sealer, stopping };
+        let ground =
+            Ground { store: &store, bus: &bus, config: &config, current: &current, redecider, sealer, stopping };
         let chores = ground.chores(http_listener, readiness.clone(), &listeners, watcher.nudger())?;
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        keep(&bus, &store);
-        bus.publish(Event::new(clock::now(), Kind::Started { version }));
-        Ok(Self { store, bus, current, listeners, dispatcher, watcher, readiness, http, warnings, stop, chores })
+        begun(&bus, &store, &found);
+        Ok(Self { store, bus, current, listeners, dispatcher, watcher, readiness, http, found, stop, chores })
     }
 
     /// Each listener with the port it really has.
@@ -169,7 +168,13 @@ impl App {
     /// What the configuration and the rules were warned of.
     #[must_use]
     pub fn warnings(&self) -> &[Diagnostic] {
-        &self.warnings
+        &self.found.warnings
+    }
+
+    /// Which deployed release runs since the start in place of the files, in words.
+    #[must_use]
+    pub fn deployed(&self) -> Option<&str> {
+        self.found.deployed.as_deref()
     }
 
     #[must_use]
@@ -231,6 +236,28 @@ fn sealer(watched: &Watched) -> Sealer {
     Sealer::new(watched.source.options(), move || Arc::clone(&current.load().config))
 }
 
+/// What an admin is to know of a start.
+struct FoundAtStart {
+    warnings: Vec<Diagnostic>,
+    /// Which deployed release runs in place of the files, in words.
+    deployed: Option<String>,
+}
+
+fn found(mut warnings: Vec<Diagnostic>, deployed: Option<String>, listeners: &Listeners) -> FoundAtStart {
+    warnings.extend(listeners.bound().iter().filter_map(|bound| unencrypted(bound.address, bound.tls, bound.offered)));
+    FoundAtStart { warnings, deployed }
+}
+
+/// Told, and from now on kept.
+fn begun(bus: &Bus, store: &Store, found: &FoundAtStart) {
+    keep(bus, store);
+    if let Some(rules) = found.deployed.clone() {
+        bus.publish(Event::new(clock::now(), Kind::Running { rules }));
+    }
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    bus.publish(Event::new(clock::now(), Kind::Started { version }));
+}
+
 /// What a configuration that comes into force changes beside the snapshot.
 fn follow(budget: Arc<Budget>, store: Store, delivery: Arc<ArcSwap<Config>>) -> Swapped {
     Arc::new(move |fresh| {
@@ -256,6 +283,7 @@ struct Ground<'a> {
     store: &'a Store,
     bus: &'a Bus,
     config: &'a Config,
+    current: &'a Current,
     sealer: Sealer,
     redecider: Arc<dyn Redecide>,
     stopping: watch::Receiver<bool>,
@@ -275,14 +303,15 @@ impl Ground<'_> {
             tokio::spawn(retention(store.clone(), bus.clone(), stopping.clone())),
             tokio::spawn(gauges(store.clone(), stopping.clone())),
             tokio::spawn(notice(store.clone(), nudge, stopping.clone())),
+            tokio::spawn(watch_trial(store.clone(), bus.clone(), self.current.clone(), stopping.clone())),
         ];
         if let Some(listener) = http {
             let health = Health { store: store.clone(), readiness, metrics: telemetry::prometheus };
             chores.push(tokio::spawn(admin::serve_http(listener, health, stopped(stopping.clone()))));
         }
         let socket = bind_control(&self.config.data_dir)?;
-        let (redecider, sealer) = (self.redecider, self.sealer);
-        let control = Control { redecider, store, bus, listeners: listening(listeners), sealer };
+        let (redecider, sealer, in_force) = (self.redecider, self.sealer, in_force(self.current));
+        let control = Control { redecider, store, bus, listeners: listening(listeners), sealer, in_force };
         chores.push(tokio::spawn(admin::serve_control(socket, control, stopped(stopping))));
         Ok(chores)
     }
@@ -416,6 +445,41 @@ async fn notice(store: Store, nudge: impl Fn() + Send, stopping: watch::Receiver
             () = store.deployed() => nudge(),
         }
     }
+}
+
+/// Gives up a release on trial whose runs fail too often.
+async fn watch_trial(store: Store, bus: Bus, current: Current, stopping: watch::Receiver<bool>) {
+    let mut timer = tokio::time::interval(TRIAL_EVERY);
+    loop {
+        tokio::select! {
+            biased;
+            _ = timer.tick() => {}
+            () = stopped(stopping.clone()) => return,
+        }
+        let snapshot = current.load();
+        let failing = snapshot.canary().and_then(|canary| Some((canary.id, canary.verdict()?)));
+        let Some((release, reason)) = failing else { continue };
+        let (env, at) = (snapshot.config.env_name.clone(), clock::now());
+        let stop = Stop { env: env.clone(), release, reason: reason.clone(), at };
+        // What fails is tried again; that it is tried no more already is as good.
+        if store.change_release(Change::Stop(stop)).await.is_ok() {
+            bus.publish(Event::new(at, Kind::CanaryStopped { env, release, reason }));
+        }
+    }
+}
+
+/// What runs, for who asks over the control socket.
+fn in_force(current: &Current) -> admin::Asking {
+    let current = current.clone();
+    admin::Asking::new(move || {
+        let snapshot = current.load();
+        let deployed = snapshot.deployed.as_ref();
+        InForce {
+            env: snapshot.config.env_name.clone(),
+            active: deployed.map(|deployed| deployed.active),
+            canary: snapshot.canary().map(|canary| canary.id),
+        }
+    })
 }
 
 /// Keeps the store's gauges up to date.

@@ -39,6 +39,16 @@ pub enum Kind {
     Reloaded {
         what: String,
     },
+    /// A deployed release runs, and not the files of the rules: which.
+    Running {
+        rules: String,
+    },
+    /// A release that was tried on a part of the mail is tried no more; what is active stays.
+    CanaryStopped {
+        env: String,
+        release: i64,
+        reason: String,
+    },
     /// What was there before is kept.
     ReloadFailed {
         what: String,
@@ -202,6 +212,12 @@ pub struct Decision {
     /// Labels that the worker gave it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// The version of the deployed release whose worker decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// That release is tried on a part of the mail.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
     /// Of one run: operations used, microseconds taken, runs needed (more than one where KV was overtaken).
     pub operations: u64,
     pub micros: u64,
@@ -288,7 +304,12 @@ impl Kind {
     pub fn is_kept(&self) -> bool {
         !matches!(
             self,
-            Self::Connected { .. } | Self::TlsStarted { .. } | Self::Listening { .. } | Self::Retention { .. }
+            Self::Connected { .. }
+                | Self::TlsStarted { .. }
+                | Self::Listening { .. }
+                | Self::Retention { .. }
+                // The store keeps it with what it tells.
+                | Self::CanaryStopped { .. }
         )
     }
 }
@@ -373,6 +394,8 @@ mod tests {
             place: Some("rules/main.rhai:3:13".into()),
             effects: Vec::new(),
             tags: Vec::new(),
+            version: None,
+            canary: false,
             operations: 1,
             micros: 1,
             runs: 1,

@@ -5,8 +5,10 @@
 //! Input: files. Output: a new snapshot in [`Current`], a new certificate in `TlsState`, an Event either way.
 //! `reload/watch.rs` knows in which places a change shows.
 
+mod deployed;
 mod watch;
 
+pub use deployed::Stored;
 pub use watch::Watch;
 
 use std::collections::BTreeMap;
@@ -45,6 +47,8 @@ pub type Adjust = Arc<dyn Fn(&mut Config) + Send + Sync>;
 #[derive(Clone)]
 pub enum Source {
     Files(load::Options),
+    /// The same, but for the rules where a release of them was deployed to the store.
+    Server(load::Options),
     /// Built into the program: what `dev` runs by where there is no file.
     Embedded {
         config: &'static str,
@@ -57,7 +61,7 @@ impl Source {
     #[must_use]
     pub fn options(&self) -> load::Options {
         match self {
-            Self::Files(options) => options.clone(),
+            Self::Files(options) | Self::Server(options) => options.clone(),
             Self::Embedded { .. } => load::Options::default(),
         }
     }
@@ -69,6 +73,8 @@ pub struct Built {
     pub tls: TlsState,
     pub warnings: Vec<Diagnostic>,
     pub origins: Vec<(String, String, String)>,
+    /// Which deployed release runs in place of the files, in words; `None`: the files run.
+    pub deployed: Option<String>,
     /// Files and folders whose change calls for a reload.
     pub watched: Vec<PathBuf>,
 }
@@ -78,8 +84,13 @@ pub struct Built {
 /// # Errors
 /// Every finding, each with its place. Nothing is in force by this alone.
 pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diagnostic>> {
+    build_after(source, adjust, None)
+}
+
+/// The same in place of what is in force.
+fn build_after(source: &Source, adjust: Option<&Adjust>, before: Option<&Snapshot>) -> Result<Built, Vec<Diagnostic>> {
     let loaded = match source {
-        Source::Files(options) => Config::load(options)?,
+        Source::Files(options) | Source::Server(options) => Config::load(options)?,
         Source::Embedded { config, .. } => {
             // The key that it names lies beside no file; who runs by it brings one along.
             let options = load::Options { secrets: load::Reading::Unread, ..load::Options::default() };
@@ -90,14 +101,11 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
     if let Some(adjust) = adjust {
         adjust(&mut config);
     }
-    let mains = config.rules_mains();
-    let Found { sources, links: folders, warnings: of_links } = match source {
-        Source::Files(_) => read_rules(&config.base_dir, &mains)?,
-        Source::Embedded { rules, .. } => Found { sources: embedded(rules), ..Found::default() },
-    };
-    let (release, mut warnings) = Release::compile(&sources, &mains, bindings(&config))?;
-    warnings.splice(0..0, loaded.warnings.into_iter().chain(of_links));
-    warnings.extend(unanswered(&config, &release));
+    let config = Arc::new(config);
+    let (compiled, folders) = compile(source, &config, before)?;
+    let Compiled { snapshot, mut warnings, deployed } = compiled;
+    warnings.splice(0..0, loaded.warnings);
+    warnings.extend(unanswered(&config, &snapshot.release));
     let tls = TlsState::load(&config).map_err(|error| {
         vec![match loaded.tls {
             Some(place) => Diagnostic { message: error, ..place },
@@ -110,8 +118,61 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
         watched.extend([files.certificate.clone(), files.key.clone()]);
         watched.extend(files.sni.iter().flat_map(|(certificate, key)| [certificate.clone(), key.clone()]));
     }
-    let snapshot = Snapshot { config: Arc::new(config), release: Arc::new(release) };
-    Ok(Built { snapshot, tls, warnings, origins: loaded.origins, watched })
+    Ok(Built { snapshot, tls, warnings, origins: loaded.origins, deployed, watched })
+}
+
+/// Rules compiled for a configuration.
+struct Compiled {
+    snapshot: Snapshot,
+    warnings: Vec<Diagnostic>,
+    deployed: Option<String>,
+}
+
+/// The rules that run, and what is to be watched for them.
+fn compile(
+    source: &Source,
+    config: &Arc<Config>,
+    before: Option<&Snapshot>,
+) -> Result<(Compiled, Vec<PathBuf>), Vec<Diagnostic>> {
+    let mains = config.rules_mains();
+    if let Source::Server(_) = source
+        && let Some(stored) = Stored::read(config)?
+    {
+        let (mut told, has_canary) = (stored.told(config), stored.deployed.canary.is_some());
+        let (snapshot, warnings) = stored.compile(Arc::clone(config), before)?;
+        if has_canary && snapshot.canary().is_none() {
+            told.push_str("; the one on trial doesn't fit the configuration, and isn't tried");
+        }
+        let deployed = Some(told);
+        // Who changes them is to be told that they don't run.
+        let folders = read_rules(&config.base_dir, &mains).map(|found| found.links).unwrap_or_default();
+        return Ok((Compiled { snapshot, warnings, deployed }, folders));
+    }
+    let Found { sources, links, warnings: of_links } = match source {
+        Source::Files(_) | Source::Server(_) => read_rules(&config.base_dir, &mains)?,
+        Source::Embedded { rules, .. } => Found { sources: embedded(rules), ..Found::default() },
+    };
+    let (release, mut warnings) = Release::compile(&sources, &mains, bindings(config))?;
+    warnings.splice(0..0, of_links);
+    let snapshot = Snapshot::new(Arc::clone(config), Arc::new(release));
+    Ok((Compiled { snapshot, warnings, deployed: None }, links))
+}
+
+/// The rules' files, as they would be deployed.
+///
+/// # Errors
+/// What can't be read.
+pub fn files(config: &Config) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
+    read_rules(&config.base_dir, &config.rules_mains()).map(|found| found.sources)
+}
+
+/// What a server would decide by now, certificates apart.
+///
+/// # Errors
+/// As [`build`].
+pub fn in_force(options: &load::Options) -> Result<Snapshot, Vec<Diagnostic>> {
+    let config = Arc::new(Config::load(options)?.config);
+    compile(&Source::Server(options.clone()), &config, None).map(|(compiled, _)| compiled.snapshot)
 }
 
 /// Reads configuration and rules alone, for who asks what would be decided: certificates stay unread.
@@ -132,7 +193,7 @@ pub fn snapshot_with(options: &load::Options, change: impl FnOnce(&mut Config)) 
     let mains = config.rules_mains();
     let Found { sources, .. } = read_rules(&config.base_dir, &mains)?;
     let (release, _warnings) = Release::compile(&sources, &mains, bindings(&config))?;
-    Ok(Snapshot { config: Arc::new(config), release: Arc::new(release) })
+    Ok(Snapshot::new(Arc::new(config), Arc::new(release)))
 }
 
 /// The same with the rules of `folder` in place of those that the configuration's `main` stands among. Where workers stand
@@ -172,7 +233,7 @@ pub fn snapshot_by(options: &load::Options, folder: &Path) -> Result<Snapshot, V
     };
     let compiled = Release::compile(&sources, &mains, bindings(&config));
     let (release, _warnings) = compiled.map_err(|findings| findings.into_iter().map(here).collect::<Vec<_>>())?;
-    Ok(Snapshot { config: Arc::new(config), release: Arc::new(release) })
+    Ok(Snapshot::new(Arc::new(config), Arc::new(release)))
 }
 
 fn embedded(rules: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -401,8 +462,8 @@ fn waiting(started: &Config, fresh: &Config) -> Vec<&'static str> {
 
 /// Builds and swaps; the files to watch from now on where that went well.
 async fn reload(watched: &Watched, started: &Config) -> Option<Places> {
-    let (source, adjust) = (watched.source.clone(), watched.adjust.clone());
-    let built = tokio::task::spawn_blocking(move || build(&source, adjust.as_ref())).await;
+    let (source, adjust, before) = (watched.source.clone(), watched.adjust.clone(), watched.current.load());
+    let built = tokio::task::spawn_blocking(move || build_after(&source, adjust.as_ref(), Some(&before))).await;
     let mut what = "configuration, rules and certificates".to_owned();
     let findings = match built {
         Ok(Ok(built)) => {
@@ -410,6 +471,9 @@ async fn reload(watched: &Watched, started: &Config) -> Option<Places> {
             let waiting = waiting(started, &built.snapshot.config);
             if !waiting.is_empty() {
                 what = format!("{what}; {} changed, which counts from the next start", waiting.join(", "));
+            }
+            if let Some(deployed) = &built.deployed {
+                what = format!("{what}; {deployed}");
             }
             (watched.swapped)(&built.snapshot.config);
             watched.tls.store(Arc::new(built.tls));
@@ -424,9 +488,31 @@ async fn reload(watched: &Watched, started: &Config) -> Option<Places> {
     if let Ok(renewed) = TlsState::load(&watched.current.load().config) {
         watched.tls.store(Arc::new(renewed));
     }
+    take_deployed(watched).await;
     let rendered: Vec<String> = findings.iter().map(|finding| crate::diagnostic::render(finding, false)).collect();
     watched.bus.publish(Event::new(clock::now(), Kind::ReloadFailed { what, error: rendered.join("\n") }));
     None
+}
+
+/// A configuration with errors keeps nobody from deploying or rolling back: that is taken up beside the one in force.
+async fn take_deployed(watched: &Watched) {
+    if !matches!(watched.source, Source::Server(_)) {
+        return;
+    }
+    let before = watched.current.load();
+    let compiled = tokio::task::spawn_blocking(move || {
+        let stored = Stored::read(&before.config).ok()??;
+        if stored.is_in_force(&before) {
+            return None;
+        }
+        let what = format!("rules alone; {}", stored.told(&before.config));
+        let (snapshot, _) = stored.compile(Arc::clone(&before.config), Some(&before)).ok()?;
+        Some((snapshot, what))
+    });
+    if let Ok(Some((snapshot, what))) = compiled.await {
+        watched.current.swap(snapshot);
+        watched.bus.publish(Event::new(clock::now(), Kind::Reloaded { what }));
+    }
 }
 
 #[cfg(test)]

@@ -60,9 +60,11 @@ async fn control() -> (Running, Server) {
     let listener = admin::bind_control(&data_dir).unwrap();
     let listening =
         api::Listening { protocol: "smtp".into(), address: "127.0.0.1:2525".into(), tls: "starttls".into() };
+    let in_force = admin::Asking::new(|| api::InForce { env: String::new(), active: None, canary: None });
     let sealer = Sealer::new(LoadOptions::default(), || std::sync::Arc::new(Config::default()));
     let (store_of_it, bus_of_it, redecider) = (store.clone(), bus.clone(), Arc::new(Nobody));
-    let control = Control { redecider, store: store_of_it, bus: bus_of_it, listeners: vec![listening], sealer };
+    let control =
+        Control { redecider, store: store_of_it, bus: bus_of_it, listeners: vec![listening], sealer, in_force };
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(admin::serve_control(listener, control, async { drop(stopped.await) }));
     let server = Server::required(&data_dir).await.unwrap();

@@ -18,6 +18,7 @@ pub const QUEUE_DROP: &str = "/v1/queue/drop";
 pub const RELEASE: &str = "/v1/messages/release";
 pub const REPLAY: &str = "/v1/messages/replay";
 pub const KV: &str = "/v1/kv";
+pub const RELEASES: &str = "/v1/releases";
 pub const SECRET_PUT: &str = "/v1/secrets/put";
 pub const SECRET_DELETE: &str = "/v1/secrets/delete";
 pub const BACKUP: &str = "/v1/backup";
@@ -28,6 +29,23 @@ pub struct Status {
     pub version: String,
     pub pid: u32,
     pub listeners: Vec<Listening>,
+    pub in_force: InForce,
+}
+
+/// Which rules run there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    pub env: String,
+    /// A deployed release; `None`: the files.
+    pub active: Option<i64>,
+    /// A release on trial.
+    pub canary: Option<i64>,
+}
+
+/// Which release a change was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    pub release: i64,
 }
 
 /// One listener, as bound.

@@ -17,12 +17,13 @@ use serde::de::DeserializeOwned;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{
-    self, ApiError, BackupTo, Changed, KvWrites, Listening, QueueChange, ReplayOf, Replayed, SecretDelete, SecretPut,
-    Status, TailFilter,
+    self, ApiError, BackupTo, Changed, InForce, KvWrites, Listening, QueueChange, Released, ReplayOf, Replayed,
+    SecretDelete, SecretPut, Status, TailFilter,
 };
 use super::tail::Follow;
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
+use crate::store::releases::Change;
 use crate::store::{Discharge, QueueFilter, Store, StoreError};
 use crate::vault::Sealer;
 
@@ -39,6 +40,24 @@ pub struct Control {
     pub bus: Bus,
     pub listeners: Vec<Listening>,
     pub sealer: Sealer,
+    pub in_force: Asking,
+}
+
+/// Asks what runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Asking(Arc<dyn Fn() -> InForce + Send + Sync>);
+
+impl Asking {
+    #[must_use]
+    pub fn new(ask: impl Fn() -> InForce + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+}
+
+impl std::fmt::Debug for Asking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Asking")
+    }
 }
 
 pub fn router(control: Control) -> Router {
@@ -50,6 +69,7 @@ pub fn router(control: Control) -> Router {
         .route(api::RELEASE, post(release))
         .route(api::REPLAY, post(replay))
         .route(api::KV, post(kv_write))
+        .route(api::RELEASES, post(change_release))
         .route(api::SECRET_PUT, post(secret_put))
         .route(api::SECRET_DELETE, post(secret_delete))
         .route(api::BACKUP, post(backup))
@@ -122,7 +142,7 @@ async fn not_that_way() -> Refused {
 
 async fn status(State(control): State<Control>) -> Json<Status> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Json(Status { version, pid: std::process::id(), listeners: control.listeners })
+    Json(Status { version, pid: std::process::id(), listeners: control.listeners, in_force: (control.in_force.0)() })
 }
 
 async fn queue_retry(
@@ -167,7 +187,14 @@ async fn kv_write(State(control): State<Control>, Asked(request): Asked<KvWrites
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The store tells of it in its log, by the same transaction.
+/// The store tells of it in its log, by the same transaction; so it does of secrets.
+async fn change_release(
+    State(control): State<Control>,
+    Asked(change): Asked<Change>,
+) -> Result<Json<Released>, Refused> {
+    Ok(Json(Released { release: control.store.change_release(change).await? }))
+}
+
 async fn secret_put(State(control): State<Control>, Asked(put): Asked<SecretPut>) -> Result<StatusCode, Refused> {
     let sealer = control.sealer.clone();
     let kept = tokio::task::spawn_blocking(move || sealer.seal(&put.env, &put.name, &put.value)).await;

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::{TcpListener, UnixListener};
 
-pub use control::Control;
+pub use control::{Asking, Control};
 pub use health::Health;
 
 /// What still stands between this server and being ready, part by part. Cheap to clone; clones share.

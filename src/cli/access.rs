@@ -9,8 +9,8 @@ use tokio::net::UnixStream;
 
 use super::Failure;
 use crate::admin::api::{
-    self, ApiError, BackupTo, Changed, KvWrites, QueueChange, ReplayOf, Replayed, SecretDelete, SecretPut, Status,
-    TailFilter,
+    self, ApiError, BackupTo, Changed, KvWrites, QueueChange, Released, ReplayOf, Replayed, SecretDelete, SecretPut,
+    Status, TailFilter,
 };
 use crate::admin::control::Redecide as _;
 use crate::admin::control_path;
@@ -21,6 +21,7 @@ use crate::event::Bus;
 use crate::intake::{Current, Snapshot};
 use crate::kv;
 use crate::reach::Outside;
+use crate::store::releases::Change;
 use crate::store::{Discharge, QueueFilter, Reader, Store};
 use crate::vault::Sealer;
 
@@ -87,6 +88,14 @@ impl Writer {
         match self {
             Self::Server(server) => server.tell(api::KV, &KvWrites { writes }).await,
             Self::Own(store) => Ok(store.kv_write(writes, clock::now()).await?),
+        }
+    }
+
+    /// The release that it is about.
+    pub async fn change_release(&self, change: Change) -> Result<i64, Failure> {
+        match self {
+            Self::Server(server) => Ok(server.post::<_, Released>(api::RELEASES, &change).await?.release),
+            Self::Own(store) => Ok(store.change_release(change).await?),
         }
     }
 

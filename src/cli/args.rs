@@ -13,7 +13,7 @@ mod import;
 mod kept;
 mod replay;
 
-pub use deployed::Secret;
+pub use deployed::{Deploy, Rollback, Secret, Versions};
 pub use import::{Import, ImportFrom};
 pub use kept::{
     Backup, Kv, Limit, LogList, Logged, MessageList, Messages, Queue, QueueChange, QueueFilter, Store, Tail,
@@ -91,6 +91,13 @@ pub enum Command {
     Test(Test),
     /// Run past messages through other rules, without effects: what would change, and how
     Replay(Replay),
+    /// Put the rules in force as a release: compiled, tested, for all mail or a part of it
+    Deploy(Deploy),
+    /// Releases of the rules: list them, look into them, compare them
+    #[command(subcommand)]
+    Versions(Versions),
+    /// Go back to the release before, to another, or to the files, at once
+    Rollback(Rollback),
     /// Hand a message to a running server over SMTP and print its answers
     Send(Send),
     /// What came in, and what became of it
@@ -244,7 +251,7 @@ pub struct Explain {
     pub machine: Machine,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "\
 Each [[test]] has a name, a message (a file beside it, or raw), the envelope's to, and what it
 expects; it may have from, now, session, vars and kv. The rules decide as for real mail, by the

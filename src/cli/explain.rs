@@ -22,7 +22,7 @@ use crate::store::Task;
 
 pub fn run(common: &Common, options: &Explain) -> Done {
     let found = load::Options { secrets: Reading::Wanted, ..configured::with_secrets(common) };
-    let snapshot = Arc::new(reload::snapshot(&found).map_err(Failure::Configuration)?);
+    let snapshot = Arc::new(reload::in_force(&found).map_err(Failure::Configuration)?);
     let sender = match options.from.as_str() {
         "" | "<>" => None,
         text => Some(Address::parse(text).map_err(|error| Failure::Usage(format!("--from {text:?}: {error}")))?),

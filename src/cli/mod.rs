@@ -10,6 +10,7 @@ pub mod access;
 pub mod args;
 pub mod check;
 pub mod configured;
+pub mod deploy;
 pub mod dev;
 pub mod dialogue;
 pub mod explain;
@@ -31,6 +32,7 @@ pub mod show;
 pub mod store;
 pub mod tail;
 pub mod test;
+pub mod versions;
 
 use std::process::ExitCode;
 
@@ -120,6 +122,9 @@ fn run(arguments: Arguments) -> Done {
         Command::Explain(options) => explain::run(common, &options),
         Command::Test(options) => test::run(common, &options),
         Command::Replay(options) => replay::run(common, &options),
+        Command::Deploy(options) => runtime()?.block_on(deploy::run(common, options)),
+        Command::Versions(verb) => runtime()?.block_on(versions::run(common, verb)),
+        Command::Rollback(options) => runtime()?.block_on(versions::rollback(common, options)),
         Command::Send(options) => runtime()?.block_on(send::run(common, &options)),
         Command::Messages(verb) => messages::run(common, verb),
         Command::Log(verb) => log::run(common, verb),

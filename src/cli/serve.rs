@@ -18,7 +18,7 @@ pub async fn run(common: &Common, options: &Serve) -> Done {
     start_log(&options.log, "info")?;
     raise_open_files();
     let mut signals = Signals::listen()?;
-    let source = Source::Files(configured::with_secrets(common));
+    let source = Source::Server(configured::with_secrets(common));
     let app = start(app::Options { source, adjust: None, capture: None }).await?;
     if let Err(failure) = announce(&app, options.machine.json) {
         unread(&failure);
@@ -65,11 +65,15 @@ fn announce(app: &App, json: bool) -> Done {
     });
     let listening = app.listening().into_iter().chain(http);
     if !json {
-        return listening.into_iter().try_for_each(|listening| print::line(&listening));
+        listening.into_iter().try_for_each(|listening| print::line(&listening))?;
+        return app.deployed().map_or(Ok(()), |rules| print::line(format_args!("running {}", print::plain(rules))));
     }
     let mut events = app.bus().subscribe();
     for Listening { protocol, address, tls } in listening {
         print::json(&Event::new(clock::now(), Kind::Listening { protocol, address, tls }))?;
+    }
+    if let Some(rules) = app.deployed() {
+        print::json(&Event::new(clock::now(), Kind::Running { rules: rules.to_owned() }))?;
     }
     print::json(&Event::new(clock::now(), Kind::Started { version: env!("CARGO_PKG_VERSION").to_owned() }))?;
     std::thread::spawn(move || {

@@ -96,6 +96,10 @@ fn server(kind: &Kind) -> String {
         Kind::Started { version } => told(GOOD, "started", version),
         Kind::Listening { protocol, address, tls } => told(GOOD, "listening", &format!("{protocol} {address} {tls}")),
         Kind::Reloaded { what } => told(GOOD, "reloaded", what),
+        Kind::Running { rules } => told(GOOD, "running", rules),
+        Kind::CanaryStopped { release, reason, .. } => {
+            told(BAD, "stopped", &format!("release {release} is tried no more: {reason}"))
+        }
         Kind::Fault { what, detail } => told(BAD, "fault", &format!("{what}: {detail}")),
         Kind::StorageLow { free_bytes, wanted_bytes } => {
             told(BAD, "disk", &format!("{free_bytes} bytes are free, {wanted_bytes} wanted: new mail is refused"))
@@ -122,7 +126,10 @@ fn decided(decision: &Decision) -> Vec<String> {
     };
     let at = decision.place.as_deref().map(|at| format!(" at {at}")).unwrap_or_default();
     let runs = if decision.runs > 1 { format!(", run {} times", decision.runs) } else { String::new() };
-    let verdict = format!("{} for {} by {}{at}", decision.verdict, decision.recipient, decision.by);
+    let canary = if decision.canary { ", on trial" } else { "" };
+    let version =
+        decision.version.as_deref().map(|version| format!(" (version {version}{canary})")).unwrap_or_default();
+    let verdict = format!("{} for {} by {}{version}{at}", decision.verdict, decision.recipient, decision.by);
     let used = if decision.operations == 0 {
         String::new()
     } else {
@@ -177,6 +184,8 @@ mod tests {
             place: Some("rules/main.rhai:33".into()),
             effects: vec!["forward to team@example.net (rules/main.rhai:33)".into()],
             tags: vec!["invoice".into()],
+            version: None,
+            canary: false,
             operations: 120,
             micros: 840,
             runs: 1,

@@ -17,7 +17,7 @@ use crate::event::{Decision, Event, Kind, millis, shown_url};
 use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
 use crate::rules::outcome::{Effect, ForwardTo, LogLine, Place, WebhookTarget};
-use crate::rules::{EmailCall, KvView, Lent, Outcome, Reached, Seed, SessionFacts, Verdict};
+use crate::rules::{EmailCall, KvView, Lent, Outcome, Reached, Release, Seed, SessionFacts, Verdict};
 use crate::store::{Acceptance, MessageOutcome, NewDelivery, Task, WebhookBody, WebhookTask};
 
 /// Octets of a key that a line of the trace shows.
@@ -33,6 +33,13 @@ pub struct Case {
     pub message: Arc<Message>,
     /// What its workers draw ids from.
     pub seed: Seed,
+}
+
+impl Case {
+    /// The rules that decide for this recipient.
+    fn rules_for(&self, recipient: &Recipient) -> &Arc<Release> {
+        self.snapshot.rules_for(self.envelope.sender.as_ref(), &recipient.address)
+    }
 }
 
 /// What becomes of one recipient.
@@ -74,8 +81,9 @@ pub fn decide(case: &Case, recipient: &Recipient, kv: &KvView, reach: &Lent, run
         Asked::Nobody(judged) => judged,
         Asked::Worker { judged, call } => {
             let started = Instant::now();
-            let outcome = case.snapshot.release.email(&call, kv);
-            judged.by_worker(case, &call, outcome, started.elapsed(), run)
+            let rules = case.rules_for(recipient);
+            let outcome = rules.email(&call, kv);
+            judged.by_worker(case, (rules, &call), outcome, started.elapsed(), run)
         }
     }
 }
@@ -86,9 +94,10 @@ pub fn decide_telling(case: &Case, recipient: &Recipient, kv: &KvView, reach: &L
         Asked::Nobody(judged) => (judged, None),
         Asked::Worker { judged, call } => {
             let started = Instant::now();
-            let outcome = case.snapshot.release.email(&call, kv);
+            let rules = case.rules_for(recipient);
+            let outcome = rules.email(&call, kv);
             let told = outcome.clone();
-            (judged.by_worker(case, &call, outcome, started.elapsed(), 1), Some(told))
+            (judged.by_worker(case, (rules, &call), outcome, started.elapsed(), 1), Some(told))
         }
     }
 }
@@ -99,8 +108,9 @@ pub fn decide_within(patience: Duration, case: &Case, recipient: &Recipient, kv:
         Asked::Nobody(judged) => Some(judged),
         Asked::Worker { judged, call } => {
             let started = Instant::now();
-            let outcome = case.snapshot.release.email_within(patience, &call, kv)?;
-            Some(judged.by_worker(case, &call, outcome, started.elapsed(), run))
+            let rules = case.rules_for(recipient);
+            let outcome = rules.email_within(patience, &call, kv)?;
+            Some(judged.by_worker(case, (rules, &call), outcome, started.elapsed(), run))
         }
     }
 }
@@ -247,6 +257,8 @@ impl Judged {
                 place: None,
                 effects,
                 tags: tags.to_vec(),
+                version: None,
+                canary: false,
                 operations: 0,
                 micros: 0,
                 runs: 1,
@@ -258,15 +270,24 @@ impl Judged {
         self.events.push(Event::new(at, Kind::Decided(Box::new(decision))));
     }
 
-    fn by_worker(mut self, case: &Case, call: &EmailCall, mut outcome: Outcome, took: Duration, run: u32) -> Self {
+    fn by_worker(
+        mut self,
+        case: &Case,
+        (rules, call): (&Arc<Release>, &EmailCall),
+        mut outcome: Outcome,
+        took: Duration,
+        run: u32,
+    ) -> Self {
+        case.snapshot.ran(rules, matches!(outcome.verdict, Verdict::Failed { .. }));
+        let (version, canary) = case.snapshot.told(rules);
         let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(case, effect, at)).collect();
         effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
-        let effects = effects.into_iter().map(|effect| case.snapshot.release.hide(effect)).collect();
+        let effects = effects.into_iter().map(|effect| rules.hide(effect)).collect();
         let operations = outcome.usage.operations;
-        let of_worker = std::mem::take(&mut outcome.tags).into_iter().map(|tag| case.snapshot.release.hide(tag));
+        let of_worker = std::mem::take(&mut outcome.tags).into_iter().map(|tag| rules.hide(tag));
         let tags = std::mem::take(&mut self.tags).into_iter().chain(of_worker).collect();
         let why = match &outcome.verdict {
-            Verdict::Quarantine { reason, .. } => case.snapshot.release.hide(format!(" ({reason})")),
+            Verdict::Quarantine { reason, .. } => rules.hide(format!(" ({reason})")),
             _ => String::new(),
         };
         let (verdict, at) = self.take(case, outcome, call.now);
@@ -281,6 +302,8 @@ impl Judged {
                 place: at.map(|at| at.to_string()),
                 effects,
                 tags,
+                version,
+                canary,
                 operations,
                 micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
                 runs: run,

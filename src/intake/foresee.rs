@@ -110,14 +110,16 @@ impl Foresight {
     /// Whether it comes to a message.
     fn rcpt_to(&mut self, snapshot: &Snapshot, probe: &Probe, facts: &mut SessionFacts, kv: &KvView) -> bool {
         let now = clock::now();
-        let answer = match standing(snapshot, &probe.recipient, probe.sender.as_ref(), probe.client.ip) {
+        let rules = snapshot.rules_for(probe.sender.as_ref(), &probe.recipient);
+        let parties = (&probe.recipient, probe.sender.as_ref());
+        let answer = match standing(snapshot, rules, parties, probe.client.ip) {
             Standing::Answered(answer) => answer,
             Standing::Asks { domain, main } => {
                 let (session, recipient) = (facts.clone(), probe.recipient.clone());
                 let (subaddress, seed) = (domain.subaddress.clone(), Seed::default());
                 let reach = probe.reach.clone();
                 let call = RcptCall { main, session, recipient, subaddress, now, seed, reach };
-                let outcome = snapshot.release.rcpt_to(&call, kv);
+                let outcome = rules.rcpt_to(&call, kv);
                 facts.notes = outcome.notes;
                 self.answered_at = place(&outcome.verdict);
                 self.events.extend(reached_events(now, Some(&probe.recipient), outcome.reached));

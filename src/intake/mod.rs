@@ -7,6 +7,7 @@
 
 mod anew;
 pub mod author;
+pub mod canary;
 mod changes;
 mod combine;
 pub mod decide;

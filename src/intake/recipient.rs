@@ -28,7 +28,9 @@ impl Intake {
 
     async fn judge_recipient(&self, visit: &mut Visit, client: &Client, address: &Address) -> Answer {
         let snapshot = Arc::clone(&visit.snapshot);
-        let (domain, main) = match standing(&snapshot, address, visit.sender.as_ref(), client.ip) {
+        let rules = Arc::clone(snapshot.rules_for(visit.sender.as_ref(), address));
+        let parties = (address, visit.sender.as_ref());
+        let (domain, main) = match standing(&snapshot, &rules, parties, client.ip) {
             Standing::Answered(answer) => return answer,
             Standing::Asks { domain, main } => (domain, main),
         };
@@ -52,8 +54,11 @@ impl Intake {
             whole: Release::rcpt_to,
             lend: |call: &mut RcptCall, reach| call.reach = reach,
         };
-        match self.run(visit, client.ip, call, script).await {
-            Ok(outcome) => self.rcpt_answer(visit, &snapshot.config, address, outcome),
+        match self.run(visit, &rules, client.ip, call, script).await {
+            Ok(outcome) => {
+                snapshot.ran(&rules, matches!(outcome.verdict, RcptVerdict::Failed { .. }));
+                self.rcpt_answer(visit, &snapshot.config, address, outcome)
+            }
             Err(reply) => {
                 visit.notes = notes;
                 Answer::Reply(reply)
@@ -87,8 +92,8 @@ pub(super) enum Standing<'a> {
 
 pub(super) fn standing<'a>(
     snapshot: &'a Snapshot,
-    address: &Address,
-    sender: Option<&Address>,
+    rules: &Release,
+    (address, sender): (&Address, Option<&Address>),
     ip: IpAddr,
 ) -> Standing<'a> {
     let config = &snapshot.config;
@@ -110,11 +115,7 @@ pub(super) fn standing<'a>(
         AtRcpt::Ask(route) => route,
     };
     let main = config.main_for(Some(domain), route);
-    if snapshot.release.has(&main, "rcpt_to") {
-        Standing::Asks { domain, main }
-    } else {
-        Standing::Answered(Answer::Accept)
-    }
+    if rules.has(&main, "rcpt_to") { Standing::Asks { domain, main } } else { Standing::Answered(Answer::Accept) }
 }
 
 /// A worker's verdict as an answer; `Err` is the script's failure, in words.

@@ -156,7 +156,7 @@ mod tests {
         Case {
             id: clock::message_id(now),
             received_at: now,
-            snapshot: Arc::new(Snapshot { config: Arc::new(config), release: Arc::new(release) }),
+            snapshot: Arc::new(Snapshot::new(Arc::new(config), Arc::new(release))),
             envelope,
             facts: Arc::new(SessionFacts { client, sender: None, notes: BTreeMap::new() }),
             message: Arc::new(Message::new(bytes::Bytes::from_static(b"Subject: x\r\n\r\nhi\r\n"))),

@@ -41,6 +41,7 @@ impl Intake {
 
     pub(super) async fn mail_from(&self, visit: &mut Visit, client: &Client, envelope: Envelope) -> Answer {
         let sender = envelope.sender;
+        self.current.take_deployed(&mut visit.snapshot);
         if !self.store.has_room() {
             let reply = Reply::new(452, 3, 1, "Not enough space here for more mail; try again later");
             return Answer::Reply(self.said_no(visit, client, "mail", sender.as_ref(), reply));
@@ -83,7 +84,8 @@ impl Intake {
             whole: Release::stage,
             lend: |call: &mut StageCall, reach| call.reach = reach,
         };
-        let outcome = self.run(visit, client.ip, call, script).await.map_err(|reply| at_stage(stage, reply))?;
+        let rules = &visit.snapshot.release;
+        let outcome = self.run(visit, rules, client.ip, call, script).await.map_err(|reply| at_stage(stage, reply))?;
         let now = clock::now();
         let told = reached_events(now, None, outcome.reached).into_iter().chain(log_events(now, None, outcome.log));
         for event in told {
@@ -106,11 +108,11 @@ impl Intake {
     pub(super) async fn run<C: Send + 'static, T: Send + 'static>(
         &self,
         visit: &Visit,
+        release: &Arc<Release>,
         client: IpAddr,
         mut call: C,
         script: Script<C, T>,
     ) -> Result<T, Reply> {
-        let release = &visit.snapshot.release;
         let short = self.in_place.attempt(|patience| (script.within)(release, patience, &call, &self.store.kv()));
         if let Some(done) = short {
             return done.map_err(|panic| self.panicked(visit, script.name, &panic));

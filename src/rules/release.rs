@@ -73,6 +73,12 @@ impl Release {
         self.workers.get(main).is_some_and(|worker| worker.entry(handler).is_some())
     }
 
+    /// What [`Release::version`] of these sources is.
+    #[must_use]
+    pub fn version_of(sources: &BTreeMap<String, String>) -> String {
+        check::version(sources)
+    }
+
     /// A hash of the sources: what `ctx.version` says.
     #[must_use]
     pub fn version(&self) -> &str {

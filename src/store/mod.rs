@@ -31,6 +31,7 @@ mod queue;
 mod raw;
 mod readers;
 mod records;
+pub mod releases;
 mod retention;
 mod secrets;
 mod spool;
@@ -346,6 +347,17 @@ impl Store {
     /// `NotFound`, `Full`, `Failed`, `Closed`.
     pub async fn delete_secret(&self, env: String, name: String, now: Timestamp) -> Result<(), StoreError> {
         self.commit(Work::Secret(secrets::Change::Delete { env, name, now })).await.map(drop)
+    }
+
+    /// Changes what runs, in one transaction. The release that it is about.
+    ///
+    /// # Errors
+    /// `Conflict` where something else runs than who asks has seen; `NotFound`, `Full`, `Failed`, `Closed`.
+    pub async fn change_release(&self, change: releases::Change) -> Result<i64, StoreError> {
+        match self.commit(Work::Release(change)).await? {
+            Done::Batch(id, _) => Ok(i64::try_from(id).unwrap_or_default()),
+            Done::Accepted(_) => Ok(0),
+        }
     }
 
     /// Resolves when an admin has changed what a server runs by: for one who waits, also for a change that came before.

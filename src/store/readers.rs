@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::raw::Gate;
+use super::releases::{Deployed, Files, Release};
 use super::spool::{self, Unreadable};
 use super::trouble::Troubles;
 use super::{
     Body, Gauges, LogFilter, LogPage, MessageDetail, MessageFilter, MessageSummary, QueueEntry, QueueFilter, Sealed,
-    StoreError, backup, directory, journal, log, messages, migrate, queue, secrets,
+    StoreError, backup, directory, journal, log, messages, migrate, queue, releases, secrets,
 };
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
@@ -83,6 +84,38 @@ impl Reader {
     /// `Failed`.
     pub fn secrets(&self, env: &str) -> Result<Vec<Sealed>, StoreError> {
         self.with(|connection| secrets::list(connection, env))
+    }
+
+    /// What runs in an environment.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn deployed(&self, env: &str) -> Result<Deployed, StoreError> {
+        self.with(|connection| releases::deployed(connection, env))
+    }
+
+    /// The releases of an environment, newest first.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn releases(&self, env: &str, limit: usize) -> Result<Vec<Release>, StoreError> {
+        self.with(|connection| releases::list(connection, env, limit))
+    }
+
+    /// A release with its files.
+    ///
+    /// # Errors
+    /// `NotFound`, `Failed`.
+    pub fn release(&self, id: i64) -> Result<(Release, Files), StoreError> {
+        self.at_once(|connection| Ok((releases::one(connection, id)?, releases::files(connection, id)?)))
+    }
+
+    /// The release that ran before this one.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn release_before(&self, env: &str, id: i64) -> Result<Option<Release>, StoreError> {
+        self.with(|connection| releases::before(connection, env, id))
     }
 
     pub(super) fn beside(data_dir: &Path, bus: Option<Bus>) -> Self {

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::apply::{Refusal, json};
-use super::{StoreError, log};
+use super::{StoreError, log, migrate};
 use crate::event::{Event, Kind};
 use crate::mail::Timestamp;
 
@@ -17,9 +17,6 @@ pub(super) const COUNT: &str = "SELECT count(*) FROM secrets WHERE env = ?1";
 pub(super) const PUT: &str = "INSERT INTO secrets (env, name, set_at, key_id, sealed) VALUES (?1, ?2, ?3, ?4, ?5) \
      ON CONFLICT (env, name) DO UPDATE SET set_at = excluded.set_at, key_id = excluded.key_id, sealed = excluded.sealed";
 pub(super) const DELETE: &str = "DELETE FROM secrets WHERE env = ?1 AND name = ?2";
-/// A store that an older version has made is read before it is brought up to date.
-pub(super) const IS_THERE: &str =
-    "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('secrets', 'releases')";
 
 /// Secrets of one environment.
 const MOST: i64 = 1000;
@@ -50,7 +47,7 @@ pub(super) enum Change {
 
 /// By name; none where the store has no room for them yet.
 pub(super) fn list(connection: &Connection, env: &str) -> Result<Vec<Sealed>, StoreError> {
-    if connection.query_row(IS_THERE, [], |row| row.get::<_, i64>(0))? == 0 {
+    if !migrate::has_table(connection, "secrets")? {
         return Ok(Vec::new());
     }
     let mut statement = connection.prepare_cached(LIST)?;

@@ -29,7 +29,7 @@ use super::tally::Tally;
 use super::unread::Unread;
 use super::{
     Acceptance, Accepted, Body, DeliveryKey, Discharge, Options, QueueFilter, Redecision, Settlement, StoreError,
-    directory, keys, log, migrate, orphans, queue, secrets,
+    directory, keys, log, migrate, orphans, queue, releases, secrets,
 };
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
@@ -61,6 +61,7 @@ pub(super) enum Work {
     Discharge(Discharge),
     Secret(secrets::Change),
     Redecide(Box<Redecision>),
+    Release(releases::Change),
     /// An admin's hand on a batch of the queue, past `after`.
     Queue {
         verb: queue::Verb,
@@ -533,6 +534,10 @@ impl Work {
                 secrets::apply(writing.connection, change)?;
                 Ok((Done::Batch(1, None), Vec::new()))
             }
+            Self::Release(change) => {
+                let id = releases::apply(writing.connection, change)?;
+                Ok((Done::Batch(id.unsigned_abs(), None), Vec::new()))
+            }
             Self::Discharge(release) => {
                 let effects = apply::release(writing, release)?;
                 Ok((Done::Batch(release.deliveries.len() as u64, None), vec![effects]))
@@ -551,7 +556,7 @@ impl Work {
 
     /// Whether it changes what a server runs by.
     fn is_deployed(&self) -> bool {
-        matches!(self, Self::Secret(_))
+        matches!(self, Self::Secret(_) | Self::Release(_))
     }
 
     /// The octets of what was accepted, by message, ready to be handed out with its deliveries.

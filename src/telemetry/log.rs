@@ -29,6 +29,8 @@ pub(super) fn write(event: &Event) {
         Kind::Started { .. }
         | Kind::Listening { .. }
         | Kind::Reloaded { .. }
+        | Kind::Running { .. }
+        | Kind::CanaryStopped { .. }
         | Kind::ReloadFailed { .. }
         | Kind::Fault { .. }
         | Kind::StorageLow { .. }
@@ -58,6 +60,10 @@ fn server(event: &Event) {
             tracing::info!(protocol = protocol.as_str(), address = address.as_str(), tls = tls.as_str(), "listening");
         }
         Kind::Reloaded { what } => tracing::info!(what = what.as_str(), "reloaded"),
+        Kind::Running { rules } => tracing::info!(rules = rules.as_str(), "running"),
+        Kind::CanaryStopped { env, release, reason } => {
+            tracing::warn!(env = env.as_str(), release, reason = reason.as_str(), "canary stopped");
+        }
         Kind::ReloadFailed { what, error } => {
             tracing::error!(what = what.as_str(), error = error.as_str(), "reload failed, the old one is kept");
         }

@@ -24,6 +24,8 @@ const ATTEMPTS: &[&str] = &["delivered", "later", "failed", "other"];
 const VERSIONS: &[&str] = &["TLSv1.2", "TLSv1.3", "other"];
 const NOTICES: &[&str] = &["sent", "suppressed"];
 const WRITTEN: &[&str] = &["mail"];
+const RELEASES: &[&str] = &["active", "canary"];
+const RESULTS: &[&str] = &["ok", "fail"];
 const UNLOGGED: &[&str] = &["flood", "stderr", "store"];
 const ONE: &[&str] = &[""];
 
@@ -154,6 +156,8 @@ struct Metrics {
     pauses: Family,
     faults: Family,
     reload_failures: Family,
+    release_runs: Family,
+    canaries_stopped: Family,
     unlogged: Family,
 
     accept_seconds: Histogram,
@@ -195,6 +199,8 @@ impl Metrics {
             pauses: plain("mailworker_destination_pauses_total"),
             faults: plain("mailworker_faults_total"),
             reload_failures: plain("mailworker_reload_failures_total"),
+            release_runs: table("mailworker_release_runs_total", ("release", RELEASES), ("result", RESULTS)),
+            canaries_stopped: plain("mailworker_canaries_stopped_total"),
             unlogged: by("mailworker_unlogged_total", "why", UNLOGGED),
             accept_seconds: seconds("mailworker_accept_seconds"),
             decision_seconds: seconds("mailworker_decision_seconds"),
@@ -231,6 +237,7 @@ impl Metrics {
             Kind::Refused { phase, reply, .. } => self.refused.add(phase, code(reply.code), 1),
             Kind::Dropped { phase, .. } => self.dropped.add(phase, "", 1),
             Kind::Fault { .. } => self.faults.add("", "", 1),
+            Kind::CanaryStopped { .. } => self.canaries_stopped.add("", "", 1),
             Kind::ReloadFailed { .. } => self.reload_failures.add("", "", 1),
             Kind::StorageLow { free_bytes, .. } => self.set(Level::StorageFreeBytes, *free_bytes),
             Kind::DestinationPaused { .. } => self.pauses.add("", "", 1),
@@ -259,6 +266,10 @@ impl Metrics {
             Kind::Written { what, .. } => self.written.add(what, "", 1),
             Kind::Decided(decision) => {
                 self.decisions.add(decision.word(), "", 1);
+                if decision.version.is_some() {
+                    let release = if decision.canary { "canary" } else { "active" };
+                    self.release_runs.add(release, if decision.word() == "fail" { "fail" } else { "ok" }, 1);
+                }
                 self.time(&self.decision_seconds, float(decision.micros) / 1e6);
             }
             _ => {}
@@ -291,6 +302,8 @@ fn describe() {
         ("mailworker_destination_pauses_total", "Destinations given a rest"),
         ("mailworker_faults_total", "Our own faults"),
         ("mailworker_reload_failures_total", "Reloads that failed"),
+        ("mailworker_release_runs_total", "Runs of deployed workers, by release (active, canary) and result"),
+        ("mailworker_canaries_stopped_total", "Releases on trial that were given up"),
         (
             "mailworker_unlogged_total",
             "Not logged: lines kept back in a flood, lines that standard error took too slowly, events the store's log had no place for",
@@ -430,6 +443,8 @@ mod tests {
             place: None,
             effects: Vec::new(),
             tags: Vec::new(),
+            version: None,
+            canary: false,
             operations: 1,
             micros: 1,
             runs: 1,

@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod canary;
 mod changes;
 mod command_line;
 mod decide;
@@ -23,6 +24,7 @@ mod quarantine;
 mod receive;
 mod refuse;
 mod relay;
+mod releases;
 mod reload;
 mod replay;
 mod routes;

@@ -181,15 +181,15 @@ fn the_configuration_signs_with_a_kept_secret() {
 #[test]
 fn each_environment_has_its_own() {
     let sink = SmtpSink::start();
-    let server = Setup::relaying_to(&sink).toml("[env.staging]\nvars = { NAME = \"staging\" }").start();
+    let mut server = Setup::relaying_to(&sink).toml("[env.staging]\nvars = { NAME = \"staging\" }").start();
     must_put(&server, &["TOKEN"], "of-the-top-level");
     must_put(&server, &["TOKEN", "--env", "staging"], "of-staging");
     must_put(&server, &["ONLY", "--env", "staging"], "of-staging");
     assert_eq!(server.json(&["secret", "list"]).len(), 1);
     assert_eq!(server.json(&["secret", "list", "--env", "staging"]).len(), 2);
-    let mark = server.log.mark();
+    assert!(server.stop().success());
     server.write("rules/main.rhai", TELLS);
-    server.wait_event(mark, "reloaded", |_| true);
+    server.run();
     server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
     assert!(contains(&sink.wait(1)[0].data, b"X-Token: of-the-top-level\r\n"));
     let unknown = put(&server, &["TOKEN", "--env", "stagin"], "x-x-x-x");

@@ -81,6 +81,12 @@ pub fn run(common: &Common, options: &Test) -> Done {
     summary(told.iter().flat_map(|(_, reports)| reports), left_out, options)
 }
 
+/// Whether there are any beside the workers.
+#[must_use]
+pub fn are_there(config: &Config) -> bool {
+    find(&[], config).is_ok()
+}
+
 /// The files that are named, or those beside the workers.
 fn find(paths: &[PathBuf], config: &Config) -> Result<Vec<PathBuf>, Failure> {
     let mut folders: Vec<PathBuf> = Vec::new();

@@ -1,7 +1,7 @@
 //! What a route's conditions are written as: patterns of addresses, of senders, of header fields.
 
-use super::super::Domain;
 use super::super::leaf::{DomainName, Leaf};
+use super::super::{Config, Domain};
 use super::same_domain;
 use crate::mail::Address;
 
@@ -17,6 +17,23 @@ pub enum Pattern {
     Domain(String),
     /// `/regex/`, against the whole address in lower case.
     Regex(regex::Regex),
+}
+
+impl Pattern {
+    /// As `match` writes it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        <Match as Leaf>::parse(text).map(|found| found.pattern)
+    }
+
+    /// Whether this recipient is meant.
+    #[must_use]
+    pub fn takes(&self, recipient: &Address, config: &Config) -> bool {
+        let key = recipient.domain_key();
+        Candidate { address: recipient, key: &key, domain: config.domain_by_key(&key) }.matches(self)
+    }
 }
 
 /// A `match`, with the text it was.

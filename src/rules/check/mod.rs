@@ -87,7 +87,7 @@ pub(super) fn compile(
 }
 
 /// Sixteen hexadecimal digits that change with any source.
-fn version(sources: &BTreeMap<String, String>) -> String {
+pub(super) fn version(sources: &BTreeMap<String, String>) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for (path, text) in sources {
         for part in [path, text] {

@@ -1,0 +1,127 @@
+//! What was deployed to the store, as a part of the snapshot: a server runs that, and the files only where nothing is.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Found, bindings, read_rules};
+use crate::config::Config;
+use crate::config::route::Pattern;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::intake::Snapshot;
+use crate::intake::canary::{Canary, Deployed, Share};
+use crate::rules::Release;
+use crate::store::Reader;
+use crate::store::releases::{self, Files};
+
+/// What the store says is to run.
+pub struct Stored {
+    pub deployed: releases::Deployed,
+    active: (releases::Release, Files),
+    canary: Option<(releases::Canary, releases::Release, Files)>,
+}
+
+impl Stored {
+    /// `None`: nothing is deployed in this environment, or its rules are files again.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn read(config: &Config) -> Result<Option<Self>, Vec<Diagnostic>> {
+        let place = config.data_dir.display().to_string();
+        let read = || {
+            let Some(reader) = Reader::if_there(&config.data_dir)? else { return Ok(None) };
+            let deployed = reader.deployed(&config.env_name)?;
+            let Some(active) = deployed.active else { return Ok(None) };
+            let active = reader.release(active)?;
+            let on_trial = deployed.canary.clone().map(|canary| {
+                let (release, files) = reader.release(canary.release)?;
+                Ok::<_, crate::store::StoreError>((canary, release, files))
+            });
+            Ok(Some(Self { canary: on_trial.transpose()?, deployed, active }))
+        };
+        read().map_err(|error: crate::store::StoreError| {
+            vec![Diagnostic::unplaced(place, format!("what is deployed can't be read: {error}"))]
+        })
+    }
+
+    /// Whether it is what this snapshot runs.
+    #[must_use]
+    pub fn is_in_force(&self, snapshot: &Snapshot) -> bool {
+        let canary = self.deployed.canary.as_ref().map(|canary| canary.release);
+        let running = snapshot.deployed.as_ref();
+        running.is_some_and(|running| {
+            Some(running.active) == self.deployed.active && running.canary.as_ref().map(|canary| canary.id) == canary
+        })
+    }
+
+    /// Compiled for this configuration. Counts go on where the same release is on trial in `before`.
+    ///
+    /// # Errors
+    /// The active release doesn't compile. One on trial that doesn't isn't tried, which is among the warnings.
+    pub fn compile(
+        self,
+        config: Arc<Config>,
+        before: Option<&Snapshot>,
+    ) -> Result<(Snapshot, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let mains = config.rules_mains();
+        let (active, files) = &self.active;
+        let id = active.id;
+        let (release, mut warnings) = Release::compile(files, &mains, bindings(&config)).map_err(|mut findings| {
+            let help = "these are the files of that release, not those below the configuration: `mailworker rollback`, \
+                        `mailworker deploy`, or give the configuration what it needs";
+            let which = Diagnostic::unplaced("", format!("the deployed release {id} doesn't fit the configuration"));
+            findings.push(Diagnostic { help: Some(help.to_owned()), ..which });
+            findings
+        })?;
+        let canary = self.canary.and_then(|(canary, stored, files)| {
+            let same = before.and_then(Snapshot::canary).filter(|known| known.id == stored.id);
+            let counts = same.map(|known| Arc::clone(&known.counts)).unwrap_or_default();
+            match on_trial(canary, &files, &config, counts) {
+                Ok(canary) => Some(canary),
+                Err(why) => {
+                    let what = format!("release {} isn't tried: {why}", stored.id);
+                    warnings.push(Diagnostic { severity: Severity::Warning, ..Diagnostic::unplaced("", what) });
+                    None
+                }
+            }
+        });
+        let deployed = Some(Deployed { active: id, canary });
+        Ok((Snapshot { config, release: Arc::new(release), deployed }, warnings))
+    }
+
+    /// What runs, in words, with what an admin must know who looks at the files.
+    #[must_use]
+    pub fn told(&self, config: &Config) -> String {
+        let (active, files) = &self.active;
+        let mut told = format!("release {} ({}) by {}: {}", active.id, active.version, active.author, active.message);
+        if let Some((canary, release, _)) = &self.canary {
+            told = format!("{told}; release {} ({}) on {}", release.id, release.version, canary.trial.share());
+        }
+        let found = read_rules(&config.base_dir, &config.rules_mains());
+        if found.is_ok_and(|Found { sources, .. }| sources == *files) {
+            return told;
+        }
+        let folder = Path::new(&config.main).parent().unwrap_or(Path::new("")).display().to_string();
+        format!(
+            "{told}; what is in {folder}/ is not what runs: `mailworker deploy` puts it in force, `mailworker rollback files` \
+             goes back to running files"
+        )
+    }
+}
+
+fn on_trial(
+    canary: releases::Canary,
+    files: &Files,
+    config: &Config,
+    counts: Arc<crate::intake::canary::Counts>,
+) -> Result<Canary, String> {
+    let trial = canary.trial;
+    let share = match &trial.recipients {
+        Some(text) => Share::Recipients(Box::new(Pattern::parse(text)?)),
+        None => Share::Percent(trial.percent.unwrap_or_default()),
+    };
+    let compiled = Release::compile(files, &config.rules_mains(), bindings(config));
+    let (release, _) =
+        compiled.map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    let (max_errors, min_runs) = (trial.max_errors, trial.min_runs);
+    Ok(Canary { id: canary.release, release: Arc::new(release), share, max_errors, min_runs, counts })
+}

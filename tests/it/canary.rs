@@ -1,0 +1,125 @@
+//! A release on trial: a part of the mail, always the same part; promoted, rolled back, or given up by itself.
+
+use crate::harness::{Server, Setup, SmtpSink, mail};
+
+fn forwards_to(local: &str) -> String {
+    format!("fn email(message, env, ctx) {{ message.forward(\"{local}@example.net\"); }}")
+}
+
+#[track_caller]
+fn deploy(server: &Server, rules: &str, arguments: &[&str]) -> String {
+    server.write("rules/main.rhai", rules);
+    server.stdout(&[&["deploy"], arguments].concat())
+}
+
+/// Who of so many senders is decided on by the one on trial.
+#[track_caller]
+fn tried_on(server: &Server, sink: &SmtpSink, senders: usize) -> Vec<usize> {
+    let before = sink.each(|_| ()).len();
+    let mut client = server.client();
+    for n in 0..senders {
+        client.send(&format!("s{n}@example.org"), &["support@example.com"], &mail("x", "x")).expect(250);
+    }
+    client.command("QUIT").expect(221);
+    sink.wait(before + senders);
+    let all = sink.each(|mail| (mail.from.clone(), mail.recipients()[0] == "new@example.net"));
+    let mut tried: Vec<usize> = all[before..]
+        .iter()
+        .filter(|(_, is_new)| *is_new)
+        .map(|(from, _)| from.trim_start_matches("<s").split('@').next().unwrap().parse().unwrap())
+        .collect();
+    tried.sort_unstable();
+    tried
+}
+
+#[test]
+fn a_share_of_the_mail_is_always_the_same_until_it_is_promoted() {
+    let sink = SmtpSink::start();
+    let mut server = Setup::relaying_to(&sink).start();
+    deploy(&server, &forwards_to("old"), &[]);
+    let printed = deploy(&server, &forwards_to("new"), &["--percent", "30"]);
+    assert!(printed.contains("tried on 30% of the mail"), "{printed}");
+    let tried = tried_on(&server, &sink, 100);
+    // Four standard deviations.
+    assert!((12..=48).contains(&tried.len()), "{tried:?}");
+    server.settled();
+    let canary = server.metric("mailworker_release_runs_total", &["release=\"canary\"", "result=\"ok\""]);
+    assert_eq!(canary.to_string(), tried.len().to_string());
+    let active = server.metric("mailworker_release_runs_total", &["release=\"active\""]);
+    assert_eq!(active.to_string(), (100 - tried.len()).to_string());
+    let list = server.json(&["versions", "list"]);
+    assert_eq!((list[0]["state"].as_str(), list[0]["trial"]["percent"].as_u64()), (Some("on trial"), Some(30)));
+    assert_eq!(list[1]["state"], "active");
+
+    // The same senders, also after a restart.
+    assert!(server.stop().success());
+    server.run();
+    assert_eq!(tried_on(&server, &sink, 100), tried);
+    server.stdout(&["versions", "promote"]);
+    assert_eq!(tried_on(&server, &sink, 20).len(), 20);
+    let promoted = server.newest_settled().to_string();
+    assert!(promoted.contains("\"version\"") && !promoted.contains("\"canary\""), "{promoted}");
+    let output = server.cli(&["versions", "promote"]);
+    assert!(!output.status.success(), "{output:?}");
+    server.stdout(&["rollback"]);
+    assert_eq!(tried_on(&server, &sink, 20), Vec::<usize>::new());
+}
+
+#[test]
+fn it_is_tried_on_the_recipients_that_are_named_and_rolled_back() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let output = server.cli(&["deploy", "--percent", "5"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("no release to try it beside"), "{said}");
+    deploy(&server, &forwards_to("old"), &[]);
+    // Its `rcpt_to` is asked, too.
+    let new = format!(
+        "fn rcpt_to(session, rcpt, env) {{ if rcpt.local == \"beta-x\" {{ session.reject(550, \"5.1.1\", \"no\"); }} }}\n{}",
+        forwards_to("new")
+    );
+    deploy(&server, &new, &["--recipients", "/^beta/"]);
+    let to = |to: &str| {
+        let before = sink.each(|_| ()).len();
+        server.send("ann@example.org", &[to], &mail("x", "x")).expect(250);
+        sink.wait(before + 1)[before].recipients()[0].to_owned()
+    };
+    assert_eq!(to("support@example.com"), "old@example.net");
+    assert_eq!(to("beta@example.com"), "new@example.net");
+    assert_eq!(to("beta-2@example.com"), "new@example.net");
+    let mut client = server.client();
+    client.command("MAIL FROM:<ann@example.org>").expect(250);
+    client.command("RCPT TO:<beta-x@example.com>").expect(550);
+    client.command("QUIT").expect(221);
+    let printed = server.stdout(&["rollback"]);
+    assert!(printed.contains("release 2 is tried no more"), "{printed}");
+    assert_eq!(to("beta@example.com"), "old@example.net");
+    let log = serde_json::Value::from(server.json(&["log", "list"])).to_string();
+    assert!(log.contains("canary_stopped") && log.contains("rolled back by"), "{log}");
+}
+
+#[test]
+fn one_that_fails_too_often_is_given_up_by_itself() {
+    let sink = SmtpSink::start();
+    let mut server = Setup::relaying_to(&sink).start();
+    deploy(&server, &forwards_to("old"), &[]);
+    let fails = "fn email(message, env, ctx) { throw \"not yet\"; }";
+    deploy(&server, fails, &["--recipients", "beta@*", "--max-errors", "20%", "--min-runs", "3"]);
+    let mark = server.log.mark();
+    for n in 0..3 {
+        assert_eq!(server.json(&["versions", "list"])[0]["state"], "on trial", "after {n}");
+        server.send("ann@example.org", &["beta@example.com"], &mail("x", "x")).expect(451);
+    }
+    let stopped = server.wait_event(mark, "canary_stopped", |_| true);
+    assert!(stopped["reason"].as_str().unwrap().contains("3 of its 3 runs failed"), "{stopped}");
+    server.wait_event(mark, "reloaded", |_| true);
+    server.send("ann@example.org", &["beta@example.com"], &mail("x", "x")).expect(250);
+    assert_eq!(sink.wait(1)[0].recipients(), ["old@example.net"]);
+    assert!(server.metric("mailworker_canaries_stopped_total", &[]) > 0.0);
+    server.settled();
+    let kept = server.json(&["log", "list"]);
+    assert_eq!(kept.iter().filter(|event| event["event"] == "canary_stopped").count(), 1, "{kept:?}");
+    assert!(server.stop().success());
+    server.run();
+    server.send("ann@example.org", &["beta@example.com"], &mail("x", "x")).expect(250);
+}
