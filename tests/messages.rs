@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use mailworker::mail::message::{calendar, quoted, report};
 use mailworker::mail::{Mailbox, Message};
 
 fn folder() -> PathBuf {
@@ -34,6 +35,9 @@ fn reading(message: &Message) -> String {
     line("auto, bounce, list", &(message.is_auto(), message.is_bounce(), message.is_list()));
     line("text", &message.text());
     line("html", &message.html());
+    line("stripped", &quoted::strip(&message.text().unwrap_or_default()));
+    line("report", &report::read(message));
+    line("calendar", &calendar::read(message));
     for part in message.attachments() {
         line("attachment", &(&part.content_type, &part.filename, &part.content_id, part.inline));
         line("  content", &part.content(message.raw()));

@@ -449,6 +449,7 @@ fn assert_generated(file: &str, text: &str) {
 #[test]
 fn the_reference_of_rules_is_what_the_code_says() {
     assert_generated("rules/README.md", &mailworker::rules::reference::text());
+    assert_generated("rules/parsed.md", &mailworker::rules::reference::parsed());
     assert_generated("rules/outside.md", &mailworker::rules::reference::outside());
     assert_generated("rules/functions.md", &mailworker::rules::reference::functions());
     assert_generated("rules/sender.md", &mailworker::rules::reference::sender());
@@ -460,6 +461,7 @@ fn every_example_of_the_reference_compiles() {
     let mut page = mailworker::rules::reference::text();
     page.push_str(&mailworker::rules::reference::effects());
     page.push_str(&mailworker::rules::reference::outside());
+    page.push_str(&mailworker::rules::reference::parsed());
     let examples: Vec<&str> = page.split("```rhai\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 4, "{} examples", examples.len());
     let vars = ["SUPPORT_EMAIL", "DEFAULT_EMAIL"].map(|name| (name.to_owned(), "team@example.net".into())).into();

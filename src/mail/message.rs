@@ -6,9 +6,13 @@
 //! Bounds: every scan is linear; fields, parts and nesting are counted, and what is beyond the bounds is left unread.
 //! Standards: RFC 5322, RFC 2045 to 2047, RFC 2231, RFC 3834 (automatic mail), RFC 2919 and 2369 (lists), RFC 3464.
 
+pub mod calendar;
 mod fields;
 mod mime;
+pub mod quoted;
+pub mod report;
 mod signatures;
+pub mod spam;
 mod words;
 
 use std::ops::Range;

@@ -7,6 +7,7 @@
 mod functions;
 mod members;
 mod outside;
+mod parsed;
 mod sender;
 
 use std::fmt::Write as _;
@@ -44,6 +45,16 @@ fn table(page: &mut String, (heading, first, rows): &Section, level: &str) {
         let signatures: Vec<String> = signatures.iter().map(|signature| format!("`{signature}`")).collect();
         let _ = writeln!(page, "| {} | {gives} | {meaning} |", signatures.join(", "));
     }
+}
+
+/// The page of what is made of a message.
+#[must_use]
+pub fn parsed() -> String {
+    let mut page = include_str!("reference/parsed.md").to_owned();
+    table(&mut page, &parsed::PARSED, "##");
+    page.push_str(&parsed::tests());
+    page.push_str(include_str!("reference/parsed_examples.md"));
+    page
 }
 
 /// The page of what is read from outside.
@@ -109,7 +120,7 @@ pub(super) fn member_ways(kind: &str, name: &str) -> Vec<&'static str> {
 
 /// Of all pages.
 fn sections() -> impl Iterator<Item = &'static Section> {
-    SECTIONS.iter().chain([&sender::AUTH, &outside::OUTSIDE])
+    SECTIONS.iter().chain([&sender::AUTH, &outside::OUTSIDE, &parsed::PARSED])
 }
 
 fn signatures<'a>(kind: &'a str, name: &'a str) -> impl Iterator<Item = (&'static Member, &'static str)> + 'a {

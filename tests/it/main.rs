@@ -20,6 +20,7 @@ mod limits;
 mod log;
 mod observe;
 mod outside;
+mod outside_abused;
 mod quarantine;
 mod receive;
 mod refuse;

@@ -11,7 +11,11 @@ use serde::Serialize;
 use std::borrow::Cow;
 
 use super::{Payload, Size, Source};
+use crate::mail::message::quoted::Stripped;
+use crate::mail::message::report::Report;
+use crate::mail::message::spam::Spam;
 use crate::mail::message::{Mailbox, Part};
+use crate::mail::message::{calendar, quoted, report, spam};
 use crate::mail::{Address, Authentication, BodyKind, Client, Envelope, Message, Notify, Ret};
 
 /// Octets of each of the two texts.
@@ -57,9 +61,14 @@ struct Received<'a> {
     list: List,
     auto_submitted: bool,
     is_bounce: bool,
+    dsn_report: Option<Report>,
+    calendar: Vec<calendar::Event>,
+    spam: Spam,
     text: Option<String>,
     html: Option<String>,
     text_from_html: bool,
+    /// The text taken apart; absent where the text is.
+    stripped: Option<Stripped>,
     truncated: Truncated,
     attachments: Vec<Attachment<'a>>,
     raw: Raw,
@@ -199,6 +208,10 @@ pub fn payload(source: &Source, size: Size) -> Payload {
             list: List { id: message.header("List-Id"), unsubscribe: message.header("List-Unsubscribe") },
             auto_submitted: message.is_auto(),
             is_bounce: message.is_bounce() || source.body.envelope.sender.is_none(),
+            dsn_report: report::read(&message),
+            calendar: calendar::read(&message),
+            spam: spam::judge(&message, source.message.timestamp(), client.and_then(|client| client.helo.as_deref())),
+            stripped: text.as_deref().map(quoted::strip),
             text,
             html,
             text_from_html,

@@ -17,16 +17,18 @@ use super::headers::{HeadersView, texts};
 use super::octets::Octets;
 use super::run::{Run, ScriptResult, refuse};
 use super::session::SessionView;
+use super::value;
+use crate::mail::message::{calendar, quoted, report, spam};
 use crate::mail::{Mailbox, Message};
 use crate::rules::EmailCall;
+use crate::rules::engine::charge;
 
 /// Addresses of one field that a script is given.
 const MAX_MAILBOXES: usize = 1_000;
 
 /// What is planned of `message` and not there yet: properties, and methods with how many
 /// arguments they are called with.
-pub const UNOFFERED: &[(&str, &[usize])] =
-    &[("spam", &[]), ("can_be_forwarded", &[]), ("reply_text", &[]), ("reply", &[1]), ("to_payload", &[0, 1])];
+pub const UNOFFERED: &[(&str, &[usize])] = &[("can_be_forwarded", &[]), ("reply", &[1]), ("to_payload", &[0, 1])];
 
 /// `message` of one run. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,6 +43,7 @@ pub struct MessageView {
 struct Decoded {
     text: OnceLock<ImmutableString>,
     html: OnceLock<ImmutableString>,
+    reply_text: OnceLock<ImmutableString>,
     attachments: OnceLock<Vec<AttachmentView>>,
 }
 
@@ -67,6 +70,15 @@ impl MessageView {
     fn text(&self, bounds: Bounds) -> ImmutableString {
         let read = || bounds.cut(with_bare_ends(self.message().text()));
         self.decoded.text.get_or_init(read).clone()
+    }
+
+    fn reply_text(&self, bounds: Bounds) -> ImmutableString {
+        let read = || {
+            let text = self.message().text().unwrap_or_default();
+            charge(text.len());
+            bounds.cut(quoted::strip(&text).text)
+        };
+        self.decoded.reply_text.get_or_init(read).clone()
     }
 
     fn html(&self, bounds: Bounds) -> ImmutableString {
@@ -162,7 +174,26 @@ fn register_content(engine: &mut Engine) {
         .register_get("html", |context: NativeCallContext, view: &mut MessageView| view.html(Bounds::of(&context)))
         .register_get("attachments", |context: NativeCallContext, view: &mut MessageView| {
             view.attachments(Bounds::of(&context))
+        })
+        .register_get("reply_text", |context: NativeCallContext, view: &mut MessageView| {
+            view.reply_text(Bounds::of(&context))
+        })
+        .register_get("calendar", |view: &mut MessageView| -> Array {
+            let events = calendar::read(view.message());
+            events.iter().map(as_map).collect()
+        })
+        .register_get("dsn", |view: &mut MessageView| {
+            report::read(view.message()).as_ref().map_or(Dynamic::UNIT, as_map)
+        })
+        .register_get("spam", |view: &mut MessageView| {
+            let helo = view.call.session.client.helo.as_deref();
+            as_map(&spam::judge(view.message(), view.call.received_at, helo))
         });
+}
+
+/// What has a form of its own in JSON, which is bounded where it is read.
+fn as_map(read: &impl serde::Serialize) -> Dynamic {
+    serde_json::to_value(read).map_or(Dynamic::UNIT, |json| value::from_json(&json))
 }
 
 /// Says so where a member of the full API isn't there, instead of leaving a script's author to guess.

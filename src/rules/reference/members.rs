@@ -15,7 +15,7 @@ pub(super) const SECTIONS: &[Section] =
 const MESSAGE: Section = (
     "What `message` says",
     "Read from one parse, made when it is first needed. A text that isn't there is empty; a list, too. A text is cut at a \
-     quarter of the budget's `string_size` (256 KiB), and a list ends there, so that several of them fit into one map.",
+     quarter of the budget's `string_size` (256 KiB), and a list ends there, so that several of them fit into one map. Reports, invitations, an answer's newest text, spam: [parsed.md](parsed.md).",
     &[
         Member(&["message.from"], "string", "the envelope's sender (MAIL FROM); empty for the null sender of bounces"),
         Member(&["message.to"], "string", "the envelope's recipient that this run is for, as the sender wrote it"),
