@@ -20,7 +20,9 @@ use crate::config::Config;
 use crate::event::Bus;
 use crate::intake::{Current, Snapshot};
 use crate::kv;
+use crate::mail::Timestamp;
 use crate::reach::Outside;
+use crate::rules::KvView;
 use crate::store::releases::Change;
 use crate::store::{Discharge, QueueFilter, Reader, Store};
 use crate::vault::Sealer;
@@ -144,6 +146,23 @@ impl Writer {
 pub fn reader(config: &Config) -> Result<Reader, Failure> {
     exists(config)?;
     Ok(Store::open_readonly(&config.data_dir)?)
+}
+
+/// What workers read their keys from; where no store is yet, there are none.
+pub fn keys(config: &Config) -> Result<KvView, Failure> {
+    if exists(config).is_ok() { Ok(Arc::new(reader(config)?)) } else { Ok(Arc::new(NoStore)) }
+}
+
+struct NoStore;
+
+impl kv::View for NoStore {
+    fn get(&self, _: &str, _: &str, _: Timestamp) -> Result<Option<kv::Entry>, kv::ViewError> {
+        Ok(None)
+    }
+
+    fn list(&self, _: &str, _: &str, _: Option<&str>, _: usize, _: Timestamp) -> Result<kv::Page, kv::ViewError> {
+        Ok(kv::Page::default())
+    }
 }
 
 /// A command that reads or changes a store makes none.

@@ -9,11 +9,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use crate::mail::Address;
 
 mod deployed;
+mod explain;
 mod import;
 mod kept;
 mod replay;
 
 pub use deployed::{Deploy, Rollback, Secret, Versions};
+pub use explain::{Break, Explain, What};
 pub use import::{Import, ImportFrom};
 pub use kept::{
     Backup, Kv, Limit, LogList, Logged, MessageList, Messages, Queue, QueueChange, QueueFilter, Store, Tail,
@@ -85,7 +87,7 @@ pub enum Command {
     Dev(Dev),
     /// Compile configuration and rules, and say where each setting came from
     Check(Check),
-    /// Where mail for an address would go, and why: nothing is sent, kept or written
+    /// Where mail for an address would go, or what became of a message and would now: why, line by line
     Explain(Explain),
     /// Run the tests of rules: what is decided on a message is held against what is expected
     Test(Test),
@@ -220,35 +222,6 @@ pub struct Dev {
     pub data: Option<PathBuf>,
     #[command(flatten)]
     pub log: Log,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Asks the configuration, its routes and the worker as the server would: `connect`, `helo`, `mail_from`, `rcpt_to`, then
-`email`, as far as it gets. Keys are read from the store as it is. What is queued is named with its next hop; that MX
-hosts exist isn't looked up.
-
-Examples:
-  mailworker explain support@example.com
-  mailworker explain support@example.com --from boss@example.net --message mail.eml")]
-pub struct Explain {
-    /// The recipient
-    #[arg(value_name = "ADDRESS", value_parser = recipient)]
-    pub address: Address,
-    /// The envelope's sender; `<>` for the null sender
-    #[arg(long, value_name = "ADDRESS", default_value = "someone@example.org", allow_hyphen_values = true)]
-    pub from: String,
-    /// The client's address
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
-    pub ip: std::net::IpAddr,
-    /// What the client calls itself in EHLO
-    #[arg(long, value_name = "NAME", default_value = "mail.example.org")]
-    pub helo: String,
-    /// The message (RFC 5322); otherwise one is made up
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub message: Option<PathBuf>,
-    #[command(flatten)]
-    pub machine: Machine,
 }
 
 #[derive(Debug, Default, Args)]

@@ -147,7 +147,7 @@ fn style(outcome: MessageOutcome) -> anstyle::Style {
 }
 
 /// The whole story, in order.
-fn one(detail: &MessageDetail) -> Done {
+pub fn one(detail: &MessageDetail) -> Done {
     let message = &detail.summary;
     let field = |name: &str, value: &str| print::line(format_args!("{} {value}", Painted(DIM, format!("{name:<9}"))));
     print::line(format_args!("{}", Painted(BOLD, format!("message   {}", message.id))))?;

@@ -133,6 +133,14 @@ pub fn remark(text: &str) {
     on_error(format_args!("{text}"));
 }
 
+/// On standard output, without an end of the line: something is to be typed behind it.
+pub fn prompt(text: &str) -> Result<(), Failure> {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
 /// Replaces the line that standard error's terminal stands in.
 pub fn redraw(text: &str) {
     let _unread = anstream::stderr().lock().write_all(format!("\r\u{1b}[K{text}").as_bytes());

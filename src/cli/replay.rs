@@ -18,7 +18,7 @@ use crate::reload;
 use crate::replay::{self, Before, Changed, Fate, Listener, Progress, Range, Stopped, Summary};
 
 pub fn run(common: &Common, options: &Replay) -> Done {
-    let own = load::Options { secrets: Reading::Unread, ..configured::options(common) };
+    let own = load::Options { secrets: Reading::Wanted, ..configured::with_secrets(common) };
     if let Some(id) = options.id.filter(|_| options.deliver) {
         return super::runtime()?.block_on(deliver::run(&own, id, options));
     }
@@ -174,6 +174,11 @@ fn left_out(summary: &Summary) -> Vec<String> {
         }
     };
     say(summary.read_keys, "decision", "read keys, which are as they are now");
+    say(
+        summary.asked_outside,
+        "message",
+        "not judged: the rules ask outside (fetch, ai, DNS), and a replay asks nobody",
+    );
     say(summary.gone, "message", "not judged: retention has taken the octets");
     say(summary.put_off, "message", "not judged: put off (451) then, of which no octets are kept");
     say(summary.unrecorded, "recipient", "not compared: the trace has no decision");

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::decide::Fate;
+use super::errand::Errand;
 use super::foresee::{Foresight, Past, again};
 use super::{Intake, MAX_RUNS, PATIENCE, author, combine, too_busy};
 use crate::aside;
@@ -35,16 +36,17 @@ impl Intake {
         let client = body.client.ok_or_else(|| StoreError::NotFound(format!("message {id} is one of our own")))?;
         let address = client.ip;
         let message = Arc::new(Message::new(body.raw.whole().await?));
-        let past = Arc::new(Past { id, envelope: body.envelope, client, message, seed: clock::seed() });
+        let (envelope, seed) = (body.envelope, clock::seed());
+        // What was answered outside counts for all its runs.
+        let errand = Errand::new(&self.ways, &self.turns, &self.current.load().config, address);
+        let past = Arc::new(Past { id, envelope, client, message, seed, reach: errand.lent() });
         for _ in 0..MAX_RUNS {
             let turn = self.turns.take(address, Instant::now() + PATIENCE).await;
             let turn = turn.ok_or_else(|| StoreError::Failed(too_busy().text.into_owned()))?;
-            let (snapshot, kv, past) = (self.current.load(), self.store.kv(), Arc::clone(&past));
+            let (snapshot, kv, past, errand) =
+                (self.current.load(), self.store.kv(), Arc::clone(&past), Arc::clone(&errand));
             let version = snapshot.release.version().to_owned();
-            let task = aside::run(move || {
-                let _for_so_long = turn;
-                again(&snapshot, &past, &kv)
-            });
+            let task = aside::run(move || errand.within(turn, || again(&snapshot, &past, &kv)));
             let seen = task.await.map_err(|error| StoreError::Failed(error.to_string()))?;
             let (redecision, refused) = redecision(id, known, seen, &version);
             let (deliveries, events) = (redecision.deliveries.len() as u64, redecision.events.clone());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::decide::{self, Case, Judged, log_events, reached_events, script_failed};
-use super::recipient::{Standing, answer_of, rules_failed, standing};
+use super::recipient::{Standing, answer_of, reason, rules_failed, standing};
 use super::stages::{stage_call, stage_reply};
 use super::{Notes, Snapshot, headers};
 use crate::clock;
@@ -40,6 +40,8 @@ pub struct Probe {
 pub struct Foresight {
     /// What it is refused with before there is a recipient, and where.
     pub earlier: Option<(Stage, Reply)>,
+    /// Who took the recipient or didn't, in words.
+    pub reason: Option<String>,
     /// Of RCPT; `None` where it wouldn't come to that.
     pub answer: Option<Reply>,
     /// The line of a handler that settled either.
@@ -112,6 +114,7 @@ impl Foresight {
         let now = clock::now();
         let rules = snapshot.rules_for(probe.sender.as_ref(), &probe.recipient);
         let parties = (&probe.recipient, probe.sender.as_ref());
+        self.reason = Some(reason(snapshot, rules, parties, probe.client.ip));
         let answer = match standing(snapshot, rules, parties, probe.client.ip) {
             Standing::Answered(answer) => answer,
             Standing::Asks { domain, main } => {

@@ -118,6 +118,44 @@ pub(super) fn standing<'a>(
     if rules.has(&main, "rcpt_to") { Standing::Asks { domain, main } } else { Standing::Answered(Answer::Accept) }
 }
 
+/// The same as [`standing`], in words: which domain, routes and worker, and why.
+pub(super) fn reason(
+    snapshot: &Snapshot,
+    rules: &Release,
+    (address, sender): (&Address, Option<&Address>),
+    ip: IpAddr,
+) -> String {
+    let config = &snapshot.config;
+    if address.domain().is_empty() {
+        return "postmaster without a domain is always ours (RFC 5321 §4.5.1)".to_owned();
+    }
+    let Some(domain) = config.domain_for(address) else {
+        return format!("no [[domain]] takes {}", address.domain());
+    };
+    let name = &domain.name;
+    if is_postmaster(address) {
+        return format!("[[domain]] {name}: its postmaster, {}, whatever routes and rules say", domain.postmaster);
+    }
+    if is_disguised(address) {
+        return format!("[[domain]] {name}: another address is hidden in the local part");
+    }
+    let tag = address.local().split_once(domain.subaddress.as_str()).filter(|_| !domain.subaddress.is_empty());
+    let tag = tag.map(|(base, tag)| format!(", {tag:?} of {base}@")).unwrap_or_default();
+    let facts = Facts { recipient: address, sender, ip, message: None };
+    let routes: String = config.routes_for(&facts).iter().map(|taken| format!(", {taken}")).collect();
+    let what = match config.route_at_rcpt(&facts) {
+        AtRcpt::Refuse(_) => "a route refuses it".to_owned(),
+        AtRcpt::Accept => "a route takes it".to_owned(),
+        AtRcpt::Ask(route) => {
+            let main = config.main_for(Some(domain), route);
+            let asks =
+                if rules.has(&main, "rcpt_to") { "its rcpt_to is asked" } else { "it has no rcpt_to" };
+            format!("the worker {main}, {asks}")
+        }
+    };
+    format!("[[domain]] {name}{tag}{routes}: {what}")
+}
+
 /// A worker's verdict as an answer; `Err` is the script's failure, in words.
 pub(super) fn answer_of(config: &Config, verdict: RcptVerdict) -> Result<Answer, String> {
     match verdict {

@@ -13,6 +13,9 @@ use crate::mail::{Address, Envelope, Reply};
 /// By whom the second of two that are the same mailbox is decided: as the first, so there is nothing to compare.
 const REPEATED: &str = "the same recipient before";
 
+/// What a route says that adds to what comes after it.
+const GOES_ON: &str = "continue";
+
 /// One recipient's fate.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Fate {
@@ -109,15 +112,14 @@ impl Fate {
         if judged.is_repeated {
             return None;
         }
-        let decision = judged.events.iter().find_map(decision_of)?;
-        let mut fate = Self::of(decision);
+        let mut fate = last_of(judged.events.iter().filter_map(decision_of))?;
         if let Verdict::Reject(reply) | Verdict::Defer(reply) = &judged.fate {
             fate.reply = Some(reply.clone());
         }
         if fate.verdict == "fail" {
             // Its words hold the message's id and no more than that.
             fate.reply = None;
-            fate.why = judged.events.iter().find_map(|event| error_of(event, &decision.recipient));
+            fate.why = judged.events.iter().find_map(|event| error_of(event, &judged.recipient.address));
         }
         let tasks = judged.deliveries.iter().map(|delivery| hash(&serde_json::to_string(delivery).ok()));
         let writes = judged.writes.iter().map(|write| hash(&serde_json::to_string(write).ok()));
@@ -134,13 +136,12 @@ impl Fate {
 
 /// What was decided then, as the trace tells it, for each recipient of the envelope in order: the last word on each.
 pub(super) fn recorded(trace: &[Event], envelope: &Envelope) -> Vec<Option<Fate>> {
-    let mut last: HashMap<&Address, &Decision> = HashMap::new();
+    let mut by_recipient: HashMap<&Address, Vec<&Decision>> = HashMap::new();
     for decision in trace.iter().filter_map(decision_of).filter(|decision| decision.by != REPEATED) {
-        last.insert(&decision.recipient, decision);
+        by_recipient.entry(&decision.recipient).or_default().push(decision);
     }
     let of = |recipient: &crate::mail::Recipient| {
-        let decision = last.get(&recipient.address)?;
-        let mut fate = Fate::of(decision);
+        let mut fate = last_of(by_recipient.get(&recipient.address)?.iter().copied())?;
         if fate.verdict == "fail" {
             fate.why = trace.iter().rev().find_map(|event| error_of(event, &recipient.address));
         }
@@ -155,6 +156,21 @@ pub(super) fn recorded(trace: &[Event], envelope: &Envelope) -> Vec<Option<Fate>
         Some(fate)
     };
     envelope.recipients.iter().map(of).collect()
+}
+
+/// The last word on a recipient, with what routes did that went on before it.
+fn last_of<'a>(decisions: impl Iterator<Item = &'a Decision>) -> Option<Fate> {
+    let (mut last, mut before): (Option<Fate>, Vec<String>) = (None, Vec::new());
+    for decision in decisions {
+        let mut fate = Fate::of(decision);
+        if fate.verdict == GOES_ON {
+            before.append(&mut fate.effects);
+        } else {
+            fate.effects.splice(0..0, before.drain(..));
+            last = Some(fate);
+        }
+    }
+    last
 }
 
 fn decision_of(event: &Event) -> Option<&Decision> {

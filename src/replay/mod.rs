@@ -9,8 +9,10 @@
 mod fate;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use regex::Regex;
 use serde::Serialize;
@@ -18,10 +20,12 @@ use serde::Serialize;
 pub use fate::Fate;
 
 use crate::clock;
+use crate::event::Event;
 use crate::intake::Snapshot;
-use crate::intake::foresee::{Past, again};
+use crate::intake::foresee::{Foresight, Past, again};
 use crate::mail::{Address, Message, MessageId, Timestamp};
-use crate::rules::{KvView, Seed, THREAD_STACK};
+use crate::rules::reach::{Asked, Failed, Request};
+use crate::rules::{KvView, Lent, Reach, Seed, THREAD_STACK};
 use crate::store::{LARGE, MessageFilter, MessageOutcome, MessageSummary, Reader, StoreError};
 
 /// Messages of one page.
@@ -102,6 +106,8 @@ pub struct Summary {
     pub kinds: BTreeMap<String, u64>,
     /// Recipients whose rules read keys, which are what they are now.
     pub read_keys: u64,
+    /// Messages not judged: their rules ask somebody outside (`fetch`, `ai`, DNS), which a replay doesn't.
+    pub asked_outside: u64,
     /// Messages whose octets retention has taken.
     pub gone: u64,
     /// Messages that were put off then: of those no octets are kept, they came again.
@@ -189,6 +195,32 @@ pub fn one(
     Ok((page.changed, page.summary))
 }
 
+/// How what was decided on a message then differs from what is seen now, for one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Since {
+    Same,
+    /// The trace has no decision.
+    Unrecorded,
+    /// As in [`Changed::kind`].
+    Changed(String),
+}
+
+/// Holds what was seen now against the trace, for each recipient in order.
+#[must_use]
+pub fn since(trace: &[Event], past: &Past, seen: &[Foresight]) -> Vec<(Address, Since)> {
+    let then = fate::recorded(trace, &past.envelope);
+    let each = past.envelope.recipients.iter().zip(then).zip(seen);
+    let held = each.map(|((recipient, then), seen)| {
+        let since = match (then, Fate::foreseen(seen)) {
+            (Some(then), Some(now)) => then.change_to(&now).map_or(Since::Same, Since::Changed),
+            (_, None) => Since::Same,
+            (None, Some(_)) => Since::Unrecorded,
+        };
+        (recipient.address.clone(), since)
+    });
+    held.collect()
+}
+
 /// Pages as they come, in the order of the list.
 fn collect<E>(
     pages: &Receiver<(u64, Result<Page, StoreError>)>,
@@ -201,7 +233,7 @@ fn collect<E>(
             next += 1;
             page.changed.iter().try_for_each(|changed| listener.changed(changed)).map_err(Stopped::Listener)?;
             all.add(page.summary);
-            let looked_at = all.messages + all.gone + all.put_off + all.unreadable;
+            let looked_at = all.messages + all.asked_outside + all.gone + all.put_off + all.unreadable;
             let progress = Progress { looked_at, changed: all.changed, back_to: page.oldest };
             listener.progress(progress).map_err(Stopped::Listener)?;
         }
@@ -301,14 +333,21 @@ impl Work<'_> {
         let message = Arc::new(Message::new(body.raw.load()?));
         // The same for both sides.
         let seed = Seed::default().of(&listed.id);
-        let past = Past { id: listed.id, envelope: body.envelope, client, message, seed };
+        let nobody = Arc::new(Nobody::default());
+        let reach = Lent::new(Arc::clone(&nobody) as Arc<dyn Reach>);
+        let past = Past { id: listed.id, envelope: body.envelope, client, message, seed, reach };
         let _then = clock::stop(listed.received_at);
         let before = match self.before {
             Before::Then => fate::recorded(&self.reader.trace(listed.id)?, &past.envelope),
             Before::Rules(rules) => again(rules, &past, &self.kv).iter().map(Fate::foreseen).collect(),
         };
+        let after = again(self.after, &past, &self.kv);
+        if nobody.was_asked.load(Ordering::Relaxed) {
+            page.summary.asked_outside += 1;
+            return Ok(());
+        }
         page.summary.messages += 1;
-        for (at, seen) in again(self.after, &past, &self.kv).iter().enumerate() {
+        for (at, seen) in after.iter().enumerate() {
             let Some(recipient) = past.envelope.recipients.get(at).map(|recipient| &recipient.address) else { break };
             if self.range.to.as_ref().is_some_and(|to| !to.takes(Some(recipient))) {
                 continue;
@@ -322,6 +361,23 @@ impl Work<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Thousands of messages would be as many calls, and what is answered today says little of then.
+#[derive(Default)]
+struct Nobody {
+    was_asked: AtomicBool,
+}
+
+impl Reach for Nobody {
+    fn ask(&self, _: &Request, _: usize, _: Duration) -> Asked {
+        self.was_asked.store(true, Ordering::Relaxed);
+        Asked {
+            result: Err(Failed::Ends("a replay asks nobody outside".to_owned())),
+            took: Duration::ZERO,
+            kept: false,
+        }
     }
 }
 
@@ -352,6 +408,7 @@ impl Summary {
             *self.kinds.entry(kind).or_default() += count;
         }
         self.read_keys += other.read_keys;
+        self.asked_outside += other.asked_outside;
         self.gone += other.gone;
         self.put_off += other.put_off;
         self.unrecorded += other.unrecorded;

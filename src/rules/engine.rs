@@ -75,6 +75,7 @@ pub(super) fn build(budget: &Budget) -> Engine {
     engine.register_global_module(BasicMapPackage::new().as_shared_module());
     engine.register_global_module(MoreStringPackage::new().as_shared_module());
     engine.disable_symbol("eval");
+    engine.register_fn("back_trace", |context: NativeCallContext| no_trace(&context));
     engine.register_fn("sleep", |context: NativeCallContext, _: i64| no_sleep(&context));
     engine.register_fn("sleep", |context: NativeCallContext, _: f64| no_sleep(&context));
     api::register(&mut engine);
@@ -114,6 +115,10 @@ fn watch_sizes(engine: &mut Engine) {
 
 fn no_sleep(context: &NativeCallContext) -> Result<(), Box<EvalAltResult>> {
     Err(refuse(context, "sleep isn't offered: a run decides at once"))
+}
+
+fn no_trace(context: &NativeCallContext) -> Result<(), Box<EvalAltResult>> {
+    Err(refuse(context, "back_trace isn't offered: `mailworker explain --step` shows the calls"))
 }
 
 /// What every script may name without declaring it: seconds.

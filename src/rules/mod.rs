@@ -16,6 +16,7 @@ pub mod reference;
 pub mod release;
 pub mod seed;
 mod stack;
+pub mod step;
 mod worker;
 
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use super::engine::{Budget, Metered, metered};
 use super::failure::describe;
 use super::outcome::{Effect, Usage};
 use super::stack::with_room;
+use super::step::{Watcher, watch};
 use super::worker::{ARGUMENTS, Entry, Worker};
 use super::{
     Bindings, EmailCall, KvView, Outcome, RcptCall, RcptOutcome, RcptVerdict, RunClock, Stage, StageCall, StageOutcome,
@@ -59,6 +60,14 @@ impl Release {
         let budget = bindings.budget.clone().unwrap_or_default();
         let compiled = with_room(&budget, || check::compile(sources, mains, bindings));
         compiled.unwrap_or_else(|why| Err(vec![Diagnostic::unplaced("rules", why)]))
+    }
+
+    /// Each step of each run is told to `watcher` from here on. `is_timed`: the budget's time counts nevertheless.
+    #[must_use]
+    pub fn watched(mut self, watcher: Watcher, is_timed: bool) -> Self {
+        watch(&mut self.engine, watcher);
+        self.clock = self.clock.filter(|_| is_timed);
+        self
     }
 
     /// Whether the first worker has a handler for this stage of a session.

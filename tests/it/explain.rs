@@ -1,6 +1,8 @@
-//! `explain ADDRESS` answers as the server would, and does nothing.
+//! `explain` answers as the server would, and does nothing; line by line, and step by step where it is asked to.
 
-use crate::harness::{Setup, SmtpSink, mail};
+use std::process::Stdio;
+
+use crate::harness::{Server, Setup, SmtpSink, mail};
 
 const WORKER: &str = r#"
 fn rcpt_to(session, rcpt, env) {
@@ -95,4 +97,146 @@ fn it_needs_neither_a_store_nor_a_secret_and_makes_none() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(!setup.dir.path().join("data").exists());
+}
+
+const LINES: &str = r#"import "lib/spam" as spam;
+
+fn email(message, env, ctx) {
+    let seen = env.SEEN.get("who") ?? "nobody";
+    let count = 0;
+    for word in ["a", "b", "c"] {
+        count += word.len();
+    }
+    if spam::is_spam(message.subject) {
+        message.set_reject("No");
+        return;
+    }
+    message.forward("team@example.net");
+}
+"#;
+const SPAM: &str = r#"fn is_spam(subject) {
+    let subject = subject.to_lower();
+    subject.contains("winner")
+}
+"#;
+
+/// A server on these; its next hop is `sink`.
+fn lines(sink: &SmtpSink) -> Server {
+    setup(sink).rules(LINES).file("rules/lib/spam.rhai", SPAM).start()
+}
+
+#[test]
+fn each_line_that_is_reached_is_shown_and_what_it_asks_of_the_keys() {
+    let sink = SmtpSink::start();
+    let server = lines(&sink);
+    server.stdout(&["kv", "put", "SEEN", "who", "Ann"]);
+    let told = server.stdout(&["explain", "support+x@example.com"]);
+    for words in [
+        "why       [[domain]] example.com, \"x\" of support@: the worker rules/main.rhai, it has no rcpt_to",
+        "ran       rules/main.rhai\n",
+        "     4  let seen = env.SEEN.get(\"who\") ?? \"nobody\";\n        · get SEEN \"who\" → \"Ann\", in ",
+        "     7  count += word.len();  ×3\n",
+        "ran       rules/lib/spam.rhai\n",
+        "     3  subject.contains(\"winner\")\n",
+        "    13  message.forward(\"team@example.net\");\n",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert!(!told.contains("    10  "), "not reached: {told}");
+    let told = server.json(&["explain", "support@example.com"]).remove(0);
+    let reached: Vec<_> = told["lines"].as_array().unwrap().iter().map(|line| &line["line"]).collect();
+    assert!(reached.contains(&&13.into()) && !reached.contains(&&10.into()), "{told}");
+    for (address, why) in [
+        ("billing@example.com", "[[domain]] example.com, route 1 (billing@example.com): a route refuses it"),
+        ("postmaster@example.com", "[[domain]] example.com: its postmaster, admin@example.net"),
+        ("a@elsewhere.example", "no [[domain]] takes elsewhere.example"),
+        ("a%b@example.com", "another address is hidden"),
+    ] {
+        let told = server.stdout(&["explain", address]);
+        assert!(told.contains(why), "{address}: {told}");
+    }
+}
+
+#[test]
+fn a_message_is_explained_as_it_was_and_as_it_would_be() {
+    let sink = SmtpSink::start();
+    let server = lines(&sink);
+    server
+        .send("ann@example.org", &["support@example.com", "postmaster@example.com"], &mail("winner", "x"))
+        .expect(250);
+    server.settled();
+    let id = server.newest()["id"].as_str().unwrap().to_owned();
+    let mark = server.log.mark();
+    server.write("rules/lib/spam.rhai", "fn is_spam(subject) {\n    subject == \"loser\"\n}\n");
+    server.wait_event(mark, "reloaded", |_| true);
+    let told = server.stdout(&["explain", &id]);
+    for words in [
+        "decided   reject for support@example.com by worker rules/main.rhai at rules/main.rhai:10:17",
+        "now, by the rules as they are",
+        "support@example.com  reject → accept\n",
+        "postmaster@example.com  as it was\n",
+        "decided   accept for support@example.com by worker rules/main.rhai at rules/main.rhai:13:13",
+        "     2  subject == \"loser\"\n",
+        "queues    relay to team@example.net",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let told = server.json(&["explain", &id]).remove(0);
+    assert_eq!(
+        (&told["now"][0]["change"], &told["now"][1]["change"]),
+        (&"reject → accept".into(), &().into()),
+        "{told}"
+    );
+    assert_eq!(told["message"]["id"], id.as_str());
+    assert_eq!(sink.mails().len(), 1, "nothing is sent");
+    let refused = server.cli(&["explain", &id, "--from", "a@example.org"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let unknown = server.cli(&["explain", "01JD2V6QZ8Y3N4K5M6P7R8S9T0"]);
+    assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
+}
+
+/// What `explain` prints when its standard input says this.
+fn stepped(server: &Server, arguments: &[&str], input: &str) -> String {
+    let mut command = server.command(&[&["explain", "support@example.com"], arguments].concat());
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_run_stops_at_lines_and_goes_on_as_it_is_told() {
+    let sink = SmtpSink::start();
+    let server = lines(&sink);
+    let told =
+        stepped(&server, &["--break", "spam.rhai:3"], "where\nprint subject + \"!\"\nvars\nout\nprint count\nquit\n");
+    let expected = "rules/lib/spam.rhai:3  subject.contains(\"winner\")\n\
+                    rules/lib/spam.rhai:3  subject.contains(\"winner\")\n  in is_spam, called at rules/main.rhai:9:14\n\
+                    \"hello!\"\nsubject = \"hello\"\n";
+    assert!(told.starts_with(expected), "{told}");
+    assert!(told.contains("\n3\n") && told.contains("ended by the debugger"), "{told}");
+    assert!(!told.contains("forward to team@example.net"), "{told}");
+
+    let input = "break 6\ncontinue\nnext\nnext\nprint no_such\nprint message.subject\nprint env.SEEN\ndelete 6\n\
+                 break main.rhai:13\ncontinue\nnonsense\ncontinue\n";
+    let told = stepped(&server, &["--step"], input);
+    for words in [
+        "stops at rules/main.rhai:6\n",
+        "rules/main.rhai:6  for word in",
+        "rules/main.rhai:7  count += word.len();",
+        "error: no variable no_such\n",
+        "\"Hello\"\n",
+        "a KV namespace\n",
+        "rules/main.rhai:13  message.forward(",
+        "step (s)",
+        "forward to team@example.net (rules/main.rhai:13:13)",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    // Where the input ends, the run goes on to its end.
+    assert!(stepped(&server, &["--step"], "").contains("queues    relay to team@example.net"));
+    assert_eq!((server.messages().len(), sink.mails().len()), (0, 0));
+    assert_eq!(server.cli(&["explain", "support@example.com", "--break", "x"]).status.code(), Some(2));
 }

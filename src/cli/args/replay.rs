@@ -17,7 +17,7 @@ against what was decided then, as the trace has it (a rule's place in its file, 
 not in it and are not compared).
 A message is judged by the time of its arrival, its client and its envelope. Keys are read as they are now; how many
 decisions read some is said. Messages whose octets retention has taken are counted, and so are those that were put off
-(451), of which none are kept.
+(451), of which none are kept. Nobody outside is asked: messages whose rules use `fetch`, `ai` or DNS are counted apart.
 Ends with 0 where nothing would change, with 1 where something would or a message can't be read.
 
 With --deliver the message is decided on as if it had come again, and what is asked for is committed with a line in its

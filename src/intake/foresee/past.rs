@@ -2,7 +2,7 @@
 //!
 //! As it came: its id, its time (the caller's clock is to say so), its client, its envelope. What sessions leave behind
 //! nowhere is made again: the handlers before `email` run, so that `session.notes` are what they would be. The runs of one
-//! message see each other's writes, as they did then. Nobody outside is asked: thousands of messages would be as many calls.
+//! message see each other's writes, as they did then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::rules::{KvView, Lent, Seed, SessionFacts, Stage};
 const EVER: Duration = Duration::from_hours(24);
 
 /// What is known of it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Past {
     pub id: MessageId,
     pub envelope: Envelope,
@@ -27,6 +27,8 @@ pub struct Past {
     pub message: Arc<Message>,
     /// What its workers draw ids from.
     pub seed: Seed,
+    /// Whom they ask outside.
+    pub reach: Lent,
 }
 
 /// Judges it by `snapshot` for each recipient of its envelope, in order. Blocks, for workers run.
@@ -86,7 +88,7 @@ fn judge(
         accepted.for_each(|one| one.refused = Some(reply.clone()));
         return;
     }
-    let mut round = Round::new(&case, Arc::clone(kv), Lent::default(), 1);
+    let mut round = Round::new(&case, Arc::clone(kv), past.reach.clone(), 1);
     let ever = Instant::now() + EVER;
     let _all_of_them = round.go_on(&case, ever, ever);
     for (one, judged) in accepted.zip(round.judged()) {
@@ -97,7 +99,7 @@ fn judge(
 impl Past {
     fn probe(&self, recipient: Address) -> Probe {
         let (sender, client) = (self.envelope.sender.clone(), self.client.clone());
-        Probe { recipient, sender, client, raw: self.message.raw().clone(), reach: Lent::default() }
+        Probe { recipient, sender, client, raw: self.message.raw().clone(), reach: self.reach.clone() }
     }
 }
 

@@ -17,6 +17,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("sleep", "a run decides at once"),
     ("timestamp", "the time is ctx.now(), in milliseconds"),
     ("eval", "a worker's source is all there is"),
+    ("back_trace", "`mailworker explain --step` shows the calls"),
 ];
 /// What others call a function of ours.
 const ELSEWHERE: &[(&str, &str)] = &[

@@ -1,0 +1,132 @@
+//! What `explain` takes.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueHint};
+
+use super::{Machine, recipient};
+use crate::mail::{Address, MessageId};
+use crate::rules::outcome::Place;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For an address: asks the configuration, its routes and the worker as the server would: `connect`, `helo`, `mail_from`,
+`rcpt_to`, then `email`, as far as it gets. For the id of a message that came in: tells what became of it, and what the
+rules as they are now would make of it, by its own time and client. Either way every line of a rule that is reached is
+shown, what it asks of the keys and what it is answered, each effect with its line, and the next hop of what is queued;
+that MX hosts exist isn't looked up. Keys are read as they are now. Nothing is sent, kept or written.
+With --step the run stops at lines, and standard input says how it goes on: `step`, `next`, `out`, `continue`,
+`break LINE`, `print EXPRESSION`, `vars`, `where`, `list`, `quit`; time doesn't count then.
+
+Examples:
+  mailworker explain support@example.com
+  mailworker explain support@example.com --from boss@example.net --message mail.eml
+  mailworker explain 01JDEXAMPLE00000000000000A
+  mailworker explain support@example.com --break rules/lib/spam.rhai:12")]
+pub struct Explain {
+    /// The recipient, or the id of a message that came in
+    #[arg(value_name = "ADDRESS|ID")]
+    pub what: What,
+    /// The envelope's sender, `<>` for the null sender; otherwise someone@example.org
+    #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// The client's address; otherwise 127.0.0.1
+    #[arg(long, value_name = "IP")]
+    pub ip: Option<IpAddr>,
+    /// What the client calls itself in EHLO; otherwise mail.example.org
+    #[arg(long, value_name = "NAME")]
+    pub helo: Option<String>,
+    /// The message (RFC 5322); otherwise one is made up
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub message: Option<PathBuf>,
+    /// Stop at the first line that is reached, and ask how to go on (`help` lists the commands)
+    #[arg(long, conflicts_with = "json")]
+    pub step: bool,
+    /// Stop at this line; may be given several times
+    #[arg(long = "break", value_name = "[FILE:]LINE", conflicts_with = "json")]
+    pub breakpoints: Vec<Break>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// What is to be explained.
+#[derive(Debug, Clone)]
+pub enum What {
+    Address(Address),
+    Message(MessageId),
+}
+
+impl FromStr for What {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(id) = text.parse::<MessageId>() {
+            return Ok(Self::Message(id));
+        }
+        let address = recipient(text).map_err(|error| format!("{error}; and no message's id, which has 26 characters"));
+        address.map(Self::Address)
+    }
+}
+
+/// A line of a rule to stop at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Break {
+    /// `None`: of whichever file.
+    pub file: Option<String>,
+    pub line: u32,
+}
+
+impl FromStr for Break {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (file, line) = text.rsplit_once(':').map_or((None, text), |(file, line)| (Some(file.to_owned()), line));
+        let line = line.parse().ok().filter(|line| *line > 0);
+        line.map(|line| Self { file, line }).ok_or_else(|| format!("{text:?} is no line: expected LINE or FILE:LINE"))
+    }
+}
+
+impl fmt::Display for Break {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{file}:{}", self.line),
+            None => write!(f, "line {}", self.line),
+        }
+    }
+}
+
+impl Break {
+    /// A file is known by the end of its path, too: `spam.rhai`.
+    #[must_use]
+    pub fn is_at(&self, place: &Place) -> bool {
+        let is_file = |file: &String| {
+            place.file.strip_suffix(file.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+        };
+        self.line == place.line && self.file.as_ref().is_none_or(is_file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_named_with_or_without_its_file() {
+        let place = Place { file: "rules/lib/spam.rhai".into(), line: 12, column: 3 };
+        for (text, is) in [
+            ("12", true),
+            ("spam.rhai:12", true),
+            ("rules/lib/spam.rhai:12", true),
+            ("am.rhai:12", false),
+            ("13", false),
+        ] {
+            assert_eq!(text.parse::<Break>().unwrap().is_at(&place), is, "{text}");
+        }
+        for text in ["", "x", "a.rhai:", "0", "a:b"] {
+            assert!(text.parse::<Break>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! `explain`: where mail for an address would go, or what became of a message and what would now, and why, line by line.
+//! Nothing is sent, kept or written; what the rules ask outside (`fetch`, `ai`, DNS) is asked, for it is read.
+
+mod debugger;
+mod past;
+mod recorder;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::args::{Common, Explain, What};
+use super::print::{self, BAD, DIM, GOOD, NOTE, Painted, WAIT, plain};
+use super::{Done, Failure, access, configured, show};
+use crate::config::load::{self, Reading};
+use crate::event::Event;
+use crate::intake::Snapshot;
+use crate::intake::decide::{Fate, Judged};
+use crate::intake::foresee::{Foresight, Probe, foresee};
+use crate::kv::Write;
+use crate::mail::{Address, Client, Reply};
+use crate::reach::Alone;
+use crate::reload;
+use crate::rules::Stage;
+use crate::rules::step::Watcher;
+use crate::store::{NewDelivery, Task};
+
+use debugger::Debugger;
+use recorder::{Call, Line, Recorder, Sources};
+
+pub fn run(common: &Common, options: &Explain) -> Done {
+    let found = load::Options { secrets: Reading::Wanted, ..configured::with_secrets(common) };
+    let Snapshot { config, release, deployed } = reload::in_force(&found).map_err(Failure::Configuration)?;
+    // The text of a deployed release isn't what lies in the files.
+    let sources = Sources::below(if deployed.is_some() { Path::new("/nonexistent") } else { &config.base_dir });
+    let recorder = Recorder::new(sources.clone());
+    let debugger =
+        (options.step || !options.breakpoints.is_empty()).then(|| Debugger::new(sources, options.breakpoints.clone()));
+    let (noted, is_timed) = (recorder.clone(), debugger.is_none());
+    let watcher = Watcher::new(move |step| {
+        noted.reached(step);
+        debugger.as_ref().map_or(Ok(()), |debugger| debugger.at(step))
+    });
+    let release = Arc::into_inner(release).ok_or_else(|| Failure::failed("the rules are in use already"))?;
+    let snapshot = Arc::new(Snapshot { config, release: Arc::new(release.watched(watcher, is_timed)), deployed });
+    match &options.what {
+        What::Address(address) => foretell(options, &snapshot, address, &recorder),
+        What::Message(id) => past::run(options, &snapshot, *id, &recorder),
+    }
+}
+
+/// What would become of mail for an address.
+fn foretell(options: &Explain, snapshot: &Arc<Snapshot>, address: &Address, recorder: &Recorder) -> Done {
+    let sender = match options.from.as_deref().unwrap_or("someone@example.org") {
+        "" | "<>" => None,
+        text => Some(Address::parse(text).map_err(|error| Failure::Usage(format!("--from {text:?}: {error}")))?),
+    };
+    let raw = match &options.message {
+        Some(file) => std::fs::read(file).map_err(|error| Failure::failed(format!("{}: {error}", file.display())))?,
+        None => made_up(sender.as_ref(), address),
+    };
+    let kv = access::keys(&snapshot.config)?;
+    let ip = options.ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let client = Client {
+        ip,
+        port: 0,
+        listener: SocketAddr::new(ip, 0).to_string(),
+        helo: Some(options.helo.clone().unwrap_or_else(|| "mail.example.org".to_owned())),
+        esmtp: true,
+        tls: None,
+        ptr: None,
+        auth: None,
+    };
+    let reach = Alone::lent(&snapshot.config);
+    let probe = Probe { recipient: address.clone(), sender, client, raw: raw.into(), reach };
+    let seen = foresee(snapshot, probe, &recorder.watching(kv));
+    if options.machine.json {
+        let mut told = as_json(&seen);
+        told["address"] = json!(address);
+        told["lines"] = json!(recorder.take());
+        return print::json(&told);
+    }
+    tell(&seen)?;
+    tell_lines(&recorder.take())?;
+    if options.message.is_none() && seen.judged.is_some() {
+        let note = "decided on a message made up for this; --message FILE decides on yours";
+        print::line(format_args!("{}", Painted(DIM, note)))?;
+    }
+    Ok(())
+}
+
+/// A small message, for want of a real one.
+fn made_up(sender: Option<&Address>, recipient: &Address) -> Vec<u8> {
+    let from = sender.map_or_else(|| "MAILER-DAEMON@example.org".to_owned(), Address::to_string);
+    format!(
+        "From: {from}\r\nTo: {recipient}\r\nSubject: Hello\r\nDate: Tue, 24 Nov 2026 09:15:02 +0000\r\n\
+         Message-ID: <hello@example.org>\r\n\r\nA message made up to see where it goes.\r\n"
+    )
+    .into_bytes()
+}
+
+/// Every check and what it came to.
+fn tell(seen: &Foresight) -> Done {
+    if let Some((stage, reply)) = &seen.earlier {
+        print::line(show::told(style(reply), command(*stage), &reply.to_string()))?;
+    }
+    if let Some(reply) = &seen.answer {
+        print::line(show::told(style(reply), "RCPT", &reply.to_string()))?;
+    }
+    if let Some(reason) = &seen.reason {
+        print::line(show::told(DIM, "why", reason))?;
+    }
+    if let Some(to) = &seen.redirected {
+        print::line(show::told(NOTE, "redirect", &format!("to {to}")))?;
+    }
+    for event in events(seen) {
+        show::event(event).iter().try_for_each(print::line)?;
+    }
+    if let Some(reply) = refusal(seen) {
+        print::line(show::told(style(reply), "answer", &reply.to_string()))?;
+    }
+    let Some(judged) = &seen.judged else { return Ok(()) };
+    for (what, whereto) in deliveries(judged) {
+        print::line(show::told(GOOD, "queues", &format!("{what} by {whereto}")))?;
+    }
+    Ok(())
+}
+
+/// The lines of rules that were reached, and what each asked of the store.
+fn tell_lines(lines: &[Line]) -> Done {
+    let mut file = "";
+    for line in lines {
+        if line.file != file {
+            file = &line.file;
+            print::line(show::told(NOTE, "ran", file))?;
+        }
+        let times = if line.times > 1 { format!("  ×{}", line.times) } else { String::new() };
+        print::line(format_args!("{:>6}  {}{}", line.line, plain(&line.text), Painted(DIM, times)))?;
+        for call in &line.calls {
+            let Call { asked, answer, micros } = call;
+            let told = format!("· {asked} → {answer}, in {micros} µs");
+            print::line(format_args!("{:8}{}", "", Painted(DIM, plain(&told))))?;
+        }
+    }
+    Ok(())
+}
+
+/// What it is the answer to, in SMTP's words.
+fn command(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Connect => "connect",
+        Stage::Helo => "EHLO",
+        Stage::MailFrom => "MAIL",
+    }
+}
+
+fn events(seen: &Foresight) -> impl Iterator<Item = &Event> {
+    seen.events.iter().chain(seen.judged.iter().flat_map(|judged| &judged.events))
+}
+
+fn style(reply: &Reply) -> anstyle::Style {
+    match reply.code {
+        200..=399 => GOOD,
+        400..=499 => WAIT,
+        _ => BAD,
+    }
+}
+
+/// What the end of the message is answered with, where that isn't 250.
+fn refusal(seen: &Foresight) -> Option<&Reply> {
+    let fate = seen.judged.as_ref().and_then(|judged| match &judged.fate {
+        Fate::Accept => None,
+        Fate::Reject(reply) | Fate::Defer(reply) => Some(reply),
+    });
+    seen.refused.as_ref().or(fate)
+}
+
+/// What would be queued for it and for the mails that were written.
+fn deliveries(judged: &Judged) -> impl Iterator<Item = (String, String)> + '_ {
+    whereto(judged.deliveries.iter().chain(judged.authored.iter().flat_map(|mail| &mail.deliveries)))
+}
+
+/// What, and by which next hop. Of a webhook its host alone: its path may hold a key.
+pub fn whereto<'a>(deliveries: impl IntoIterator<Item = &'a NewDelivery>) -> impl Iterator<Item = (String, String)> {
+    deliveries.into_iter().map(|delivery| {
+        let what = match &delivery.task {
+            Task::Webhook(_) => "webhook".to_owned(),
+            task => format!("{} to {}", task.kind(), task.target()),
+        };
+        (what, delivery.destination.clone())
+    })
+}
+
+fn written(write: &Write) -> String {
+    match write {
+        Write::Put { namespace, key, .. } => format!("{namespace} put {key}"),
+        Write::Delete { namespace, key } => format!("{namespace} delete {key}"),
+        Write::Increment { namespace, key, by } => format!("{namespace} increment {key} by {by}"),
+    }
+}
+
+fn as_json(seen: &Foresight) -> serde_json::Value {
+    let delivered: Vec<_> = seen
+        .judged
+        .iter()
+        .flat_map(deliveries)
+        .map(|(what, destination)| json!({ "what": what, "destination": destination }))
+        .collect();
+    let writes: Vec<_> = seen.judged.iter().flat_map(|judged| &judged.writes).map(written).collect();
+    let earlier = seen.earlier.as_ref().map(|(stage, reply)| json!({ "handler": stage.handler(), "reply": reply }));
+    json!({
+        "earlier": earlier,
+        "rcpt": seen.answer,
+        "why": seen.reason,
+        "redirected": seen.redirected,
+        "events": events(seen).collect::<Vec<_>>(),
+        "answer": refusal(seen),
+        "deliveries": delivered,
+        "writes": writes,
+    })
+}
