@@ -15,7 +15,7 @@ mod kept;
 mod replay;
 
 pub use deployed::{Deploy, Rollback, Secret, Versions};
-pub use explain::{Break, Explain, What};
+pub use explain::{Break, Explain, Rehearse, What};
 pub use import::{Import, ImportFrom};
 pub use kept::{
     Backup, Kv, Limit, LogList, Logged, MessageList, Messages, Queue, QueueChange, QueueFilter, Store, Tail,
@@ -89,6 +89,8 @@ pub enum Command {
     Check(Check),
     /// Where mail for an address would go, or what became of a message and would now: why, line by line
     Explain(Explain),
+    /// Speak SMTP with the configuration as it is: each answer with its reason, and nothing is done
+    Session(Rehearse),
     /// Run the tests of rules: what is decided on a message is held against what is expected
     Test(Test),
     /// Run past messages through other rules, without effects: what would change, and how

@@ -28,6 +28,7 @@ pub mod replay;
 pub mod secret;
 pub mod send;
 pub mod serve;
+pub mod session;
 pub mod show;
 pub mod store;
 pub mod tail;
@@ -120,6 +121,7 @@ fn run(arguments: Arguments) -> Done {
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
         Command::Explain(options) => explain::run(common, &options),
+        Command::Session(options) => session::run(common, &options),
         Command::Test(options) => test::run(common, &options),
         Command::Replay(options) => replay::run(common, &options),
         Command::Deploy(options) => runtime()?.block_on(deploy::run(common, options)),

@@ -4,8 +4,10 @@
 //! worker runs.
 
 mod past;
+mod rehearsal;
 
 pub use past::{Past, again};
+pub use rehearsal::{Rehearsal, Why};
 
 use std::sync::Arc;
 

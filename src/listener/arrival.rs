@@ -1,6 +1,6 @@
 //! From a socket to a stream and a client: the PROXY header, the handshake, and how the session is to behave.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,15 +100,21 @@ pub(super) async fn stopping(mut stop: watch::Receiver<Stop>) {
 }
 
 pub(super) fn settings(config: &Config, visit: &Visit, bound: &Bound, shared: &Shared) -> Settings {
-    let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&visit.client.ip));
-    let upgradable = matches!(bound.tls, TlsMode::Starttls | TlsMode::Required);
+    settings_for(config, visit.client.ip, bound.tls, shared.parts.tls.load().is_available())
+}
+
+/// How a session with this client behaves at a listener of that mode.
+#[must_use]
+pub fn settings_for(config: &Config, client: IpAddr, tls: TlsMode, has_certificate: bool) -> Settings {
+    let is_in = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&client));
+    let upgradable = matches!(tls, TlsMode::Starttls | TlsMode::Required);
     Settings {
         hostname: config.hostname.clone(),
         message_size: config.limits.message_size,
         recipients: config.limits.recipients,
         errors: config.limits.errors,
-        starttls: upgradable && shared.parts.tls.load().is_available(),
-        tls_required: bound.tls == TlsMode::Required || is_in(&config.session.require_tls),
+        starttls: upgradable && has_certificate,
+        tls_required: tls == TlsMode::Required || is_in(&config.session.require_tls),
         repair_line_ends: is_in(&config.session.repair_line_ends),
         command_timeout: config.session.command_timeout,
         data_timeout: config.session.data_timeout,

@@ -24,6 +24,7 @@ mod times;
 pub mod tls;
 pub mod visit;
 
+pub use arrival::settings_for;
 pub use bind::ListenError;
 pub use budget::{Budget, Full, Reservation};
 pub use serve::{Bound, Listeners, Parts};

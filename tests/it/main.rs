@@ -31,6 +31,7 @@ mod replay;
 mod routes;
 mod rule_tests;
 mod secrets;
+mod session;
 mod stop;
 mod store;
 mod tls;

@@ -1,4 +1,4 @@
-//! What `explain` takes.
+//! What `explain` and `session` take.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -50,6 +50,34 @@ pub struct Explain {
     pub breakpoints: Vec<Break>,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reads what a client would say from standard input, line by line, and prints what the server would answer, with reasons in
+lines that begin with `#`: the route, the handler and its line, the limit, what a message would be queued for. STARTTLS is
+taken as done. Nothing is kept, sent or written, and what one message would write the next one doesn't see.
+
+Examples:
+  mailworker session
+  mailworker session --ip 203.0.113.7 --helo mail.example.org
+  printf 'EHLO x\\nMAIL FROM:<>\\nRCPT TO:<me@example.com>\\nQUIT\\n' | mailworker session")]
+pub struct Rehearse {
+    /// The client's address
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub ip: IpAddr,
+    /// Say EHLO with this name at first
+    #[arg(long, value_name = "NAME")]
+    pub helo: Option<String>,
+    /// The client's name in DNS, as if it had been confirmed
+    #[arg(long, value_name = "NAME")]
+    pub ptr: Option<String>,
+    /// The session runs over TLS from its start
+    #[arg(long)]
+    pub tls: bool,
+    /// The listener it comes in by, as the configuration names it; otherwise the first
+    #[arg(long, value_name = "ADDRESS")]
+    pub listener: Option<String>,
 }
 
 /// What is to be explained.

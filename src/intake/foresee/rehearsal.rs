@@ -1,0 +1,175 @@
+//! A whole session rehearsed: what each of its questions would be answered, and why. Nothing is kept, sent or written.
+//!
+//! The judgement is the one that mail gets (`stages`, `recipient`, `decide`, `combine`); who drives the session brings its
+//! questions and says the answers. What one message would write the next one doesn't see.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{self, Instant};
+use crate::event::Event;
+use crate::intake::combine::{Combined, combine};
+use crate::intake::decide::{Case, log_events, script_failed};
+use crate::intake::recipient::{Standing, answer_of, reason, rules_failed, standing};
+use crate::intake::round::Round;
+use crate::intake::stages::{stage_call, stage_reply};
+use crate::intake::{Notes, Snapshot, headers};
+use crate::mail::{Address, Client, Message, Recipient};
+use crate::rules::{KvView, RcptCall, RcptVerdict, Seed, SessionFacts, Stage, StageVerdict};
+use crate::smtp::{Answer, Question, Transaction};
+use crate::store::NewDelivery;
+
+/// No judgement of one message takes as long: each run has its budget.
+const EVER: Duration = Duration::from_hours(24);
+
+/// One session's memory, as intake has it.
+pub struct Rehearsal {
+    snapshot: Arc<Snapshot>,
+    kv: KvView,
+    sender: Option<Address>,
+    notes: Notes,
+    greeted: Notes,
+    connected: Notes,
+}
+
+/// Why it is answered so.
+#[derive(Debug, Default)]
+pub struct Why {
+    /// In words, one line each.
+    pub reasons: Vec<String>,
+    /// What would stand in the log and the trace.
+    pub events: Vec<Event>,
+    /// What would be queued.
+    pub deliveries: Vec<NewDelivery>,
+}
+
+impl Rehearsal {
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>, kv: KvView) -> Self {
+        let (notes, greeted, connected) = (Notes::new(), Notes::new(), Notes::new());
+        Self { snapshot, kv, sender: None, notes, greeted, connected }
+    }
+
+    /// Answers a question of the session's. Blocks, for workers run.
+    pub fn answer(&mut self, client: &Client, question: Question) -> (Answer, Why) {
+        let mut why = Why::default();
+        let answer = match question {
+            Question::Connect => match self.stage(client, Stage::Connect, None, Notes::new(), &mut why) {
+                Ok(notes) => {
+                    self.connected = notes;
+                    Answer::Accept
+                }
+                Err(answer) => answer,
+            },
+            Question::Helo { .. } => match self.stage(client, Stage::Helo, None, self.connected.clone(), &mut why) {
+                Ok(notes) => {
+                    self.greeted = notes;
+                    Answer::Accept
+                }
+                Err(answer) => answer,
+            },
+            Question::MailFrom { envelope, .. } => {
+                let sender = envelope.sender;
+                match self.stage(client, Stage::MailFrom, sender.as_ref(), self.greeted.clone(), &mut why) {
+                    Ok(notes) => {
+                        (self.notes, self.sender) = (notes, sender);
+                        Answer::Accept
+                    }
+                    Err(answer) => answer,
+                }
+            }
+            Question::RcptTo { recipient } => self.rcpt_to(client, &recipient, &mut why),
+            Question::Message(transaction) => self.message(client, *transaction, &mut why),
+        };
+        (answer, why)
+    }
+
+    fn facts(&self, client: &Client, sender: Option<&Address>, notes: Notes) -> SessionFacts {
+        SessionFacts { client: client.clone(), sender: sender.cloned(), notes }
+    }
+
+    fn stage(
+        &self,
+        client: &Client,
+        stage: Stage,
+        sender: Option<&Address>,
+        notes: Notes,
+        why: &mut Why,
+    ) -> Result<Notes, Answer> {
+        let handler = stage.handler();
+        if !self.snapshot.release.asks(stage) {
+            why.reasons.push(format!("no worker has {handler}"));
+            return Ok(notes);
+        }
+        let call = stage_call(&self.snapshot, stage, self.facts(client, sender, notes), Seed::default());
+        let outcome = self.snapshot.release.stage(&call, &self.kv);
+        why.events.extend(log_events(call.now, None, outcome.log));
+        why.reasons.push(match &outcome.verdict {
+            StageVerdict::Accept => format!("{handler} has nothing against it"),
+            StageVerdict::Reject { at, .. } | StageVerdict::Defer { at, .. } => format!("{handler}, at {at}"),
+            StageVerdict::Failed { .. } => format!("{handler} failed"),
+        });
+        if let StageVerdict::Failed { error } = &outcome.verdict {
+            why.events.push(script_failed(call.now, None, handler, error.clone()));
+        }
+        match stage_reply(stage, &outcome.verdict) {
+            None => Ok(outcome.notes),
+            Some(reply) => Err(Answer::Reply(reply)),
+        }
+    }
+
+    fn rcpt_to(&mut self, client: &Client, recipient: &Recipient, why: &mut Why) -> Answer {
+        let (snapshot, address) = (Arc::clone(&self.snapshot), &recipient.address);
+        let (sender, ip) = (self.sender.as_ref(), client.ip);
+        why.reasons.push(reason(&snapshot, address, sender, ip));
+        let (domain, main) = match standing(&snapshot, address, sender, ip) {
+            Standing::Answered(answer) => return answer,
+            Standing::Asks { domain, main } => (domain, main),
+        };
+        let session = self.facts(client, self.sender.as_ref(), self.notes.clone());
+        let (subaddress, seed, now) = (domain.subaddress.clone(), Seed::default(), clock::now());
+        let call = RcptCall { main, session, recipient: address.clone(), subaddress, now, seed };
+        let outcome = snapshot.release.rcpt_to(&call, &self.kv);
+        self.notes = outcome.notes;
+        why.events.extend(log_events(now, Some(address), outcome.log));
+        why.reasons.push(match &outcome.verdict {
+            RcptVerdict::Accept => "rcpt_to has nothing against it".to_owned(),
+            RcptVerdict::Reject { at, .. } | RcptVerdict::Defer { at, .. } => format!("rcpt_to, at {at}"),
+            RcptVerdict::Redirect { to, at } => format!("rcpt_to leads it on to {to}, at {at}"),
+            RcptVerdict::Failed { .. } => "rcpt_to failed".to_owned(),
+        });
+        answer_of(&snapshot.config, outcome.verdict).unwrap_or_else(|error| {
+            why.events.push(script_failed(now, Some(address), "rcpt_to", error));
+            rules_failed()
+        })
+    }
+
+    fn message(&self, client: &Client, transaction: Transaction, why: &mut Why) -> Answer {
+        let now = clock::now();
+        let Transaction { envelope, body, prdr, .. } = transaction;
+        let case = Case {
+            id: clock::message_id(now),
+            received_at: now,
+            snapshot: Arc::clone(&self.snapshot),
+            facts: Arc::new(self.facts(client, envelope.sender.as_ref(), self.notes.clone())),
+            envelope,
+            message: Arc::new(Message::new(body)),
+            seed: Seed::default(),
+        };
+        if let Some(reply) = headers::refusal(&case) {
+            why.reasons.push(format!("more than [limits] hops = {} Received fields", self.snapshot.config.limits.hops));
+            return match prdr {
+                true => Answer::Each { replies: vec![reply.clone(); case.envelope.recipients.len()], last: reply },
+                false => Answer::Reply(reply),
+            };
+        }
+        let mut round = Round::new(&case, Arc::clone(&self.kv), 1);
+        let ever = Instant::now() + EVER;
+        let _all_of_them = round.go_on(&case, ever, ever);
+        let Combined { answer, deliveries, authored, events, .. } = combine(&case, round.judged(), prdr, now);
+        why.events.extend(events);
+        why.deliveries = deliveries;
+        why.deliveries.extend(authored.into_iter().flat_map(|mail| mail.deliveries));
+        answer
+    }
+}
