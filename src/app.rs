@@ -79,7 +79,7 @@ const STOPPING: &str = "stopping";
 pub struct App {
     store: Store,
     bus: Bus,
-    current: Current,
+    answering: Arc<Answering>,
     listeners: Listeners,
     dispatcher: Dispatcher,
     watcher: Watcher,
@@ -104,7 +104,7 @@ impl App {
         let dns = Dns::new(&config.dns).map(Arc::new).map_err(|error| StartError::Resolver(error.to_string()))?;
         let outside = Outside::new(Arc::clone(&dns), None, &delivery::Network::default());
         let outside = outside.map(Arc::new).map_err(|error| StartError::Resolver(error.to_string()))?;
-        let answerer = Arc::new(Answering::new(&store, &bus, &current, Some(outside)));
+        let answering = Arc::new(Answering::new(&store, &bus, &current, Some(outside)));
         let delivery_config = Arc::new(ArcSwap::new(Arc::clone(&config)));
         let tls = Arc::new(ArcSwap::from_pointee(built.tls));
         let budget = Budget::new(&config.limits);
@@ -113,7 +113,7 @@ impl App {
         readiness.hold(LISTENERS, "not bound yet");
         let http_listener = bind_http(&config).await?;
         let parts = listener::Parts {
-            answerer: answerer.clone(),
+            answerer: answering.clone(),
             bus: bus.clone(),
             budget: Arc::clone(&budget),
             tls: Arc::clone(&tls),
@@ -126,12 +126,12 @@ impl App {
             config: Arc::clone(&delivery_config),
             dns,
             bus: bus.clone(),
-            decider: Arc::clone(&answerer) as Arc<dyn Decide>,
+            decider: Arc::clone(&answering) as Arc<dyn Decide>,
             capture: options.capture,
             roots: None,
             network: delivery::Network::default(),
         });
-        in_use(&answerer.intake, &dispatcher, &store);
+        in_use(&answering.intake, &dispatcher, &store);
         levels(&listeners, &budget, &config);
         let ours = Watched {
             source: options.source,
@@ -145,12 +145,12 @@ impl App {
         let watcher = Watcher::start(ours, watch);
         let found = found(built.warnings, built.deployed, &listeners);
         let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let redecider = Arc::clone(&answerer) as Arc<dyn Redecide>;
+        let redecider = Arc::clone(&answering) as Arc<dyn Redecide>;
         let ground =
             Ground { store: &store, bus: &bus, config: &config, current: &current, redecider, sealer, stopping };
         let chores = ground.chores(http_listener, readiness.clone(), &listeners, watcher.nudger())?;
         begun(&bus, &store, &found);
-        Ok(Self { store, bus, current, listeners, dispatcher, watcher, readiness, http, found, stop, chores })
+        Ok(Self { store, bus, answering, listeners, dispatcher, watcher, readiness, http, found, stop, chores })
     }
 
     /// Each listener with the port it really has.
@@ -189,7 +189,13 @@ impl App {
 
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.current.load().config)
+        self.answering.config()
+    }
+
+    /// Who answers sessions, for mail that comes in by another way.
+    #[must_use]
+    pub fn answering(&self) -> Arc<Answering> {
+        Arc::clone(&self.answering)
     }
 
     /// Reads configuration, rules and certificates again (SIGHUP).

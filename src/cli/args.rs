@@ -87,9 +87,9 @@ pub enum Command {
     Dev(Dev),
     /// Compile configuration and rules, and say where each setting came from
     Check(Check),
-    /// Where mail for an address would go, or what became of a message and would now: why, line by line
+    /// Where mail for an address would go, or what became of a message, and why
     Explain(Explain),
-    /// Speak SMTP with the configuration as it is: each answer with its reason, and nothing is done
+    /// Speak SMTP with the configuration as it is, each answer with its reason
     Session(Rehearse),
     /// Run the tests of rules: what is decided on a message is held against what is expected
     Test(Test),
@@ -206,12 +206,13 @@ pub enum LogFormat {
 Takes ./mailworker.toml where there is one, and otherwise (and for --demo) what is built in. Relays and webhooks go
 to a capture sink in this process instead of the world; what it catches is kept as .eml and .json files. Configuration
 and rules are read again when they change; one that doesn't compile is shown, and the last good one stays. A server's
-own configuration will do: a secret that isn't to be had here is replaced, and [tls] is left out.
+own configuration will do; mail comes in by SMTP, and by HTTP as Cloudflare's simulator takes it. A secret that isn't to be had here is replaced, and [tls] is left out.
 
 Examples:
   mailworker dev --demo
   mailworker dev
-  mailworker send mail.eml --from me@example.net --to support@example.com --server 127.0.0.1:2525")]
+  mailworker send mail.eml --from me@example.net --to support@example.com --server 127.0.0.1:2525
+  curl --data-binary @mail.eml 'localhost:8787/cdn-cgi/local/email?from=me@example.net&to=support@example.com&format=json'")]
 pub struct Dev {
     /// Send the sample messages, show what became of each, and end
     #[arg(long)]
@@ -219,6 +220,9 @@ pub struct Dev {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:2525")]
     pub smtp: SocketAddr,
+    /// Where to take mail by HTTP, on loopback
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8787", value_parser = loopback)]
+    pub http: SocketAddr,
     /// Keep store and captured mail here; otherwise a temporary directory
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub data: Option<PathBuf>,
@@ -284,6 +288,12 @@ pub struct Send {
     pub tls: SendTls,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// Whoever reaches the port hands in mail as anybody.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|error| format!("{error}: expected as in 127.0.0.1:8787"))?;
+    if address.ip().is_loopback() { Ok(address) } else { Err("only an address of loopback is listened on".to_owned()) }
 }
 
 /// An address, or `postmaster` alone (RFC 5321 §4.5.1).

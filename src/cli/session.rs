@@ -13,6 +13,7 @@ use crate::intake::Snapshot;
 use crate::intake::foresee::{Rehearsal, Why};
 use crate::listener;
 use crate::mail::{Client, Reply, Tls};
+use crate::reach::Alone;
 use crate::reload;
 use crate::smtp::{Action, Answer, Question, Session};
 
@@ -20,8 +21,8 @@ use crate::smtp::{Action, Answer, Question, Session};
 const PIECE: u64 = 64 * 1024;
 
 pub fn run(common: &Common, options: &Rehearse) -> Done {
-    let found = load::Options { secrets: Reading::Unread, ..configured::options(common) };
-    let snapshot = Arc::new(reload::snapshot(&found).map_err(Failure::Configuration)?);
+    let found = load::Options { secrets: Reading::Wanted, ..configured::with_secrets(common) };
+    let snapshot = Arc::new(reload::in_force(&found).map_err(Failure::Configuration)?);
     let listener = chosen(&snapshot.config, options)?;
     let is_encrypted = options.tls || listener.tls == TlsMode::Implicit;
     let client = Client {
@@ -41,7 +42,7 @@ pub fn run(common: &Common, options: &Rehearse) -> Done {
         session.tls_started();
     }
     let keys = access::keys(&snapshot.config)?;
-    let rehearsal = Rehearsal::new(Arc::clone(&snapshot), keys);
+    let rehearsal = Rehearsal::new(Arc::clone(&snapshot), keys, Alone::lent(&snapshot.config));
     remark(&format!("by {}, as {}; nothing is kept, sent or written", client.listener, client.ip))?;
     Stage { session, rehearsal, client, snapshot, was_asked: false, reasons: Vec::new() }.play(options)
 }

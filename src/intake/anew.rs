@@ -47,8 +47,8 @@ impl Intake {
                 (self.current.load(), self.store.kv(), Arc::clone(&past), Arc::clone(&errand));
             let version = snapshot.release.version().to_owned();
             let task = aside::run(move || errand.within(turn, || again(&snapshot, &past, &kv)));
-            let seen = task.await.map_err(|error| StoreError::Failed(error.to_string()))?;
-            let (redecision, refused) = redecision(id, known, seen, &version);
+            let judged = task.await.map_err(|error| StoreError::Failed(error.to_string()))?;
+            let (redecision, refused) = redecision(id, known, judged, &version);
             let (deliveries, events) = (redecision.deliveries.len() as u64, redecision.events.clone());
             if self.store.redecide(redecision).await? == Accepted::Committed {
                 for event in &events {

@@ -14,6 +14,7 @@ pub mod decide;
 mod errand;
 pub mod foresee;
 pub mod forward;
+mod handed;
 pub mod headers;
 mod in_place;
 mod judge;
@@ -48,6 +49,7 @@ pub use combine::notice;
 use combine::{Combined, combine};
 use decide::{Case, Judged};
 use errand::{Errand, Ways};
+pub use handed::{Handed, Heard, Written};
 use in_place::InPlace;
 use judge::{Judgement, Verdicts};
 pub use snapshot::{Current, Snapshot};
@@ -93,6 +95,9 @@ pub struct Visit {
     unread: Vec<([u8; 16], MessageId)>,
     /// What has come of a large message.
     incoming: Option<Incoming>,
+    /// Whoever has it wants to hear what its message comes to; what that was.
+    listens: bool,
+    heard: Option<Heard>,
 }
 
 impl Visit {
@@ -154,6 +159,8 @@ impl Intake {
             connected: Notes::new(),
             unread: Vec::new(),
             incoming: None,
+            listens: false,
+            heard: None,
         }
     }
 
@@ -275,6 +282,9 @@ impl Intake {
             }
             let answer = std::mem::replace(&mut combined.answer, Answer::Accept);
             let (outcome, mut events) = (combined.outcome, combined.events.clone());
+            if visit.listens {
+                visit.heard = Some(Heard::of(case.id, &combined));
+            }
             let mut acceptance = acceptance(case, fingerprint, subject, header_from, combined);
             if let Some(incoming) = &mut incoming {
                 acceptance.body = placed(incoming, &acceptance).await?;

@@ -2,6 +2,7 @@
 //!
 //! Standards: RFC 5321 §3.6 (relaying), §4.5.1 (postmaster), §3.3.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -142,14 +143,16 @@ pub(super) fn reason(
     let tag = address.local().split_once(domain.subaddress.as_str()).filter(|_| !domain.subaddress.is_empty());
     let tag = tag.map(|(base, tag)| format!(", {tag:?} of {base}@")).unwrap_or_default();
     let facts = Facts { recipient: address, sender, ip, message: None };
-    let routes: String = config.routes_for(&facts).iter().map(|taken| format!(", {taken}")).collect();
+    let mut routes = String::new();
+    for taken in config.routes_for(&facts) {
+        let _infallible = write!(routes, ", {taken}");
+    }
     let what = match config.route_at_rcpt(&facts) {
         AtRcpt::Refuse(_) => "a route refuses it".to_owned(),
         AtRcpt::Accept => "a route takes it".to_owned(),
         AtRcpt::Ask(route) => {
             let main = config.main_for(Some(domain), route);
-            let asks =
-                if rules.has(&main, "rcpt_to") { "its rcpt_to is asked" } else { "it has no rcpt_to" };
+            let asks = if rules.has(&main, "rcpt_to") { "its rcpt_to is asked" } else { "it has no rcpt_to" };
             format!("the worker {main}, {asks}")
         }
     };

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use rhai::debugger::{DebuggerCommand, DebuggerEvent};
-use rhai::{Dynamic, Engine, EvalAltResult, EvalContext};
+use rhai::{ASTNode, Dynamic, Engine, EvalAltResult, EvalContext, Expr, Stmt};
 
 use super::api::run::{current, place_at};
 use super::api::value::{article, to_json};
@@ -20,7 +20,9 @@ const MAX_SHOWN: usize = 400;
 
 /// Who is told of each step; an error ends the run with these words.
 #[derive(Clone)]
-pub struct Watcher(Arc<dyn Fn(&Step<'_>) -> Result<(), String> + Send + Sync>);
+pub struct Watcher(Arc<Told>);
+
+type Told = dyn Fn(&Step<'_>) -> Result<(), String> + Send + Sync;
 
 impl Watcher {
     #[must_use]
@@ -77,13 +79,14 @@ trait Inside {
 impl Inside for EvalContext<'_, '_, '_, '_, '_, '_> {
     fn variables(&self) -> Vec<(String, String)> {
         let mut seen: Vec<(String, String)> = Vec::new();
-        // The last of a name hides those before it; what begins with `$` are a handler's arguments before it names them.
+        // The newest come first, and hide older ones of their name; what begins with `$` are a handler's arguments before
+        // it names them.
         for (name, _, value) in self.scope().iter_raw() {
-            seen.retain(|(known, _)| known != name);
-            if !name.starts_with('$') {
+            if !name.starts_with('$') && !seen.iter().any(|(known, _)| known == name) {
                 seen.push((name.to_owned(), shown(value)));
             }
         }
+        seen.reverse();
         seen
     }
 
@@ -91,7 +94,7 @@ impl Inside for EvalContext<'_, '_, '_, '_, '_, '_> {
         let value = self.engine().eval_expression_with_scope::<Dynamic>(&mut self.scope().clone(), expression);
         value.map(|value| shown(&value)).map_err(|error| {
             let (_, text) = describe(&error, "", rhai::Position::NONE, &Budget::DEFAULT);
-            text
+            text.strip_prefix("Syntax error: ").map(ToOwned::to_owned).unwrap_or(text)
         })
     }
 
@@ -129,6 +132,19 @@ thread_local! {
     static LOOKING: Cell<bool> = const { Cell::new(false) };
 }
 
+/// The handler's second and third argument get their names where the first does, which is step enough.
+fn names_argument(node: &ASTNode<'_>) -> bool {
+    let is_argument = |expression: &Expr, first: bool| match expression {
+        Expr::Variable(variable, ..) => variable.1.starts_with('$') && (first || variable.1 != "$0"),
+        _ => false,
+    };
+    match node {
+        ASTNode::Stmt(Stmt::Var(variable, ..)) => is_argument(&variable.1, false),
+        ASTNode::Expr(expression) => is_argument(expression, true),
+        _ => false,
+    }
+}
+
 /// From here on `watcher` is told of each step that `engine` takes.
 #[allow(deprecated)] // The engine calls it volatile; the tests of explain show that it holds.
 pub(super) fn watch(engine: &mut Engine, watcher: Watcher) {
@@ -136,7 +152,7 @@ pub(super) fn watch(engine: &mut Engine, watcher: Watcher) {
         |_, debugger| debugger,
         move |context, event, node, source, position| {
             let is_step = matches!(event, DebuggerEvent::Start | DebuggerEvent::Step);
-            if !is_step || position.is_none() || LOOKING.replace(true) {
+            if !is_step || position.is_none() || names_argument(&node) || LOOKING.replace(true) {
                 return Ok(DebuggerCommand::StepInto);
             }
             let (place, depth) = (place_at(source.unwrap_or_default(), position), context.call_level());

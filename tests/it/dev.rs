@@ -1,5 +1,6 @@
 //! `dev` on rules of one's own: what happens is printed as it happens, changes are taken, an error keeps the old rules.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -14,6 +15,7 @@ struct Dev {
     dir: tempfile::TempDir,
     screen: Lines,
     smtp: SocketAddr,
+    http: SocketAddr,
     child: Child,
 }
 
@@ -29,18 +31,25 @@ impl Dev {
     /// `dev` on what is in `dir`.
     fn run(dir: tempfile::TempDir, color: &str) -> Self {
         let mut command = std::process::Command::new(PROGRAM);
-        command.args(["dev", "--smtp", "127.0.0.1:0", "--color", color]).current_dir(dir.path()).stdin(Stdio::null());
+        command
+            .args(["dev", "--smtp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--color", color])
+            .current_dir(dir.path())
+            .stdin(Stdio::null());
         // What it keeps goes with the test, however it ends.
         command.env("TMPDIR", dir.path());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let screen = Lines::default();
         screen.collect(child.stdout.take().unwrap());
         screen.collect(child.stderr.take().unwrap());
-        let smtp = screen.find("the address", 0, |line| {
-            line.split_whitespace().skip_while(|word| *word != "smtp").nth(1)?.parse().ok()
-        });
+        let address = |protocol: &str| {
+            screen.find("the address", 0, |line| {
+                line.split_whitespace().skip_while(|word| *word != protocol).nth(1)?.parse::<SocketAddr>().ok()
+            })
+        };
+        // A coloured line ends its address with what ends the colour.
+        let (smtp, http) = (address("smtp"), address("http"));
         screen.find("that it is ready", 0, |line| line.contains("Ctrl-C").then_some(()));
-        Self { dir, screen, smtp, child }
+        Self { dir, screen, smtp, http, child }
     }
 
     fn send(&self, subject: &str) {
@@ -133,4 +142,134 @@ fn a_servers_own_configuration_will_do() {
     dev.shows(0, &["no variable NOT_SET_HERE"]);
     dev.send("printer");
     dev.shows(0, &["captured", "https://hooks.example.net/in"]);
+}
+
+const LOCAL: &str = r#"
+fn email(message, env, ctx) {
+    switch message.to.local {
+        "no" => message.set_reject("Not wanted"),
+        "broken" => throw "thrown",
+        "later" => message.defer("Come back"),
+        "kept" => message.store(),
+        _ => {
+            message.forward("team@example.net", #{ "X-Team": "sales" });
+            message.forward(["a@example.net", "b@example.net"]);
+        },
+    }
+}
+"#;
+
+impl Dev {
+    /// One request, its status and its body.
+    fn request(&self, head: &str, body: &[u8]) -> (u16, String) {
+        let mut stream = std::net::TcpStream::connect(self.http).unwrap();
+        let request = format!("{head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(request.as_bytes()).unwrap();
+        // A refusal may come before all of it is read.
+        let _unread = stream.write_all(body);
+        let answer = std::io::read_to_string(stream).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    fn post(&self, query: &str, body: &[u8]) -> (u16, String) {
+        self.request(&format!("POST /cdn-cgi/local/email?{query} HTTP/1.1\r\nHost: localhost:8787"), body)
+    }
+
+    fn json(&self, to: &str) -> (u16, serde_json::Value) {
+        let query = format!("format=json&from=ann@example.org&to={to}@example.com");
+        let (status, body) =
+            self.post(&query, b"From: ann@example.org\nMessage-ID: <1@example.org>\nSubject: hi\n\nx\n");
+        (status, serde_json::from_str(&body).unwrap())
+    }
+}
+
+#[test]
+fn mail_that_is_posted_is_decided_kept_and_sent_as_any_other() {
+    let dev = Dev::start("never");
+    let mark = dev.screen.mark();
+    dev.write_rules(LOCAL);
+    dev.shows(mark, &["reloaded"]);
+    let (status, told) = dev.json("sales");
+    assert_eq!((status, &told["outcome"], &told["rejectReason"]), (200, &"ok".into(), &().into()), "{told}");
+    let to: Vec<_> =
+        told["forwards"].as_array().unwrap().iter().map(|one| one["recipient"].as_str().unwrap()).collect();
+    assert_eq!(to, ["team@example.net", "a@example.net", "b@example.net"]);
+    assert_eq!(told["forwards"][0]["headers"], serde_json::json!([["X-Team", "sales"]]));
+    let kinds: Vec<_> = told["events"].as_array().unwrap().iter().map(|one| one["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["received", "forward", "forward", "forward"]);
+    assert_eq!(told["events"][1]["messageId"], told["forwards"][0]["messageId"]);
+    let caught = dev.shows(mark, &["captured", "mail <ann@example.org> → team@example.net"]);
+    let kept = std::fs::read_to_string(Path::new(caught.split_whitespace().last().unwrap())).unwrap();
+    assert!(kept.contains("X-Team: sales\r\n") && kept.ends_with("Subject: hi\r\n\r\nx\r\n"), "{kept}");
+
+    let (status, told) = dev.json("no");
+    assert_eq!(
+        (status, &told["rejectReason"], &told["events"][1]["type"]),
+        (200, &"Not wanted".into(), &"reject".into())
+    );
+    assert_eq!(told["forwards"], serde_json::json!([]));
+    let (status, told) = dev.json("broken");
+    assert_eq!((status, &told["outcome"]), (500, &"exception".into()), "{told}");
+    assert_eq!(told["error"], "rules/main.rhai:5:21: thrown");
+    let (status, told) = dev.json("kept");
+    assert_eq!((status, &told["forwards"]), (200, &serde_json::json!([])), "{told}");
+    assert_eq!(dev.json("later").0, 500);
+}
+
+/// Status and text of the simulator.
+#[test]
+fn posts_are_answered_as_scripts_for_the_simulator_expect() {
+    let dev = Dev::start("never");
+    let mark = dev.screen.mark();
+    dev.write_rules(LOCAL);
+    dev.shows(mark, &["reloaded"]);
+    let query = |to: &str| format!("from=ann@example.org&to={to}@example.com");
+    let message = mail("posted", "x");
+    assert_eq!(dev.post(&query("sales"), &message), (200, "Worker successfully processed email".to_owned()));
+    let old = "POST /cdn-cgi/handler/email?from=ann@example.org&to=sales@example.com HTTP/1.1\r\nHost: 127.0.0.1";
+    assert_eq!(dev.request(old, &message).0, 200);
+    let rejected = "Worker rejected email with the following reason: Not wanted";
+    assert_eq!(dev.post(&query("no"), &message), (400, rejected.to_owned()));
+    let (status, text) = dev.post(&query("broken"), &message);
+    assert!(status == 500 && text.contains("thrown"), "{status} {text}");
+    for (query, body) in
+        [("from=ann@example.org", &message[..]), ("to=a@example.com", &message), (&query("sales"), b"")]
+    {
+        let (status, text) = dev.post(query, body);
+        assert!(status == 400 && text.starts_with("Invalid email. Your request must include"), "{query}: {text}");
+    }
+    let (status, text) = dev.post(&query("sales"), b"Subject: no id\r\n\r\nx\r\n");
+    assert!(status == 400 && text.contains("no message id"), "{text}");
+    assert_eq!(dev.post("from=ann@example.org&to=nowhere", &message).0, 400);
+    let (status, text) = dev.post("from=ann@example.org&to=a@elsewhere.example", &message);
+    assert!(status == 400 && text.contains("none of our domains"), "{text}");
+    let (status, text) = dev.request("GET /cdn-cgi/handler/nothing HTTP/1.1\r\nHost: localhost", b"");
+    assert!(status == 404 && text.contains("Did you mean"), "{text}");
+    assert_eq!(dev.request("GET /cdn-cgi/local/email HTTP/1.1\r\nHost: localhost", b"").0, 405);
+}
+
+#[test]
+fn nobody_is_led_to_the_port_by_another_name_nor_fills_it() {
+    let dev = Dev::start("never");
+    let path = "POST /cdn-cgi/local/email?from=ann@example.org&to=support@example.com HTTP/1.1";
+    for head in [
+        "Host: evil.example",
+        "Host: localhost.evil.example:8787",
+        "Host: localhost\r\nOrigin: http://evil.example",
+        "X: y",
+    ] {
+        let (status, text) = dev.request(&format!("{path}\r\n{head}"), &mail("forged", "x"));
+        assert_eq!(status, 403, "{head}: {text}");
+    }
+    let origin = format!("{path}\r\nHost: localhost\r\nOrigin: http://localhost:3000");
+    assert_eq!(dev.request(&origin, &mail("from here", "x")).0, 200);
+    let mut large = mail("large", "x");
+    large.resize((25 << 20) + 100, b'x');
+    let (status, text) = dev.post("from=ann@example.org&to=support@example.com", &large);
+    assert!(status == 400 && text.contains("larger than"), "{status} {text}");
+    large.resize(26 << 20, b'x');
+    assert_eq!(dev.post("from=ann@example.org&to=support@example.com", &large).0, 413);
+    let refused = std::process::Command::new(PROGRAM).args(["dev", "--http", "0.0.0.0:8787"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
 }

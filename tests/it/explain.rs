@@ -133,7 +133,7 @@ fn each_line_that_is_reached_is_shown_and_what_it_asks_of_the_keys() {
     let told = server.stdout(&["explain", "support+x@example.com"]);
     for words in [
         "why       [[domain]] example.com, \"x\" of support@: the worker rules/main.rhai, it has no rcpt_to",
-        "ran       rules/main.rhai\n",
+        "ran       rules/main.rhai\n     1  import \"lib/spam\" as spam;\n     3  fn email(message, env, ctx) {\n",
         "     4  let seen = env.SEEN.get(\"who\") ?? \"nobody\";\n        · get SEEN \"who\" → \"Ann\", in ",
         "     7  count += word.len();  ×3\n",
         "ran       rules/lib/spam.rhai\n",
@@ -226,7 +226,7 @@ fn a_run_stops_at_lines_and_goes_on_as_it_is_told() {
         "stops at rules/main.rhai:6\n",
         "rules/main.rhai:6  for word in",
         "rules/main.rhai:7  count += word.len();",
-        "error: no variable no_such\n",
+        "error: Undefined variable: no_such\n",
         "\"Hello\"\n",
         "a KV namespace\n",
         "rules/main.rhai:13  message.forward(",

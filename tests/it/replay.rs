@@ -330,3 +330,29 @@ fn a_quarantine_ends_by_it_and_what_is_gone_is_not_delivered() {
     assert_eq!(gone.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&gone.stderr).contains("no longer kept"), "{gone:?}");
 }
+
+/// A replay makes no requests: it says how many messages it can't judge for that.
+#[test]
+fn nobody_outside_is_asked_and_routes_that_go_on_count() {
+    let sink = SmtpSink::start();
+    let route = "[[route]]\nmatch = \"support@*\"\naction = \"forward\"\nto = [\"copy@example.net\"]\nstop = false\n";
+    let server = Setup::relaying_to(&sink).rules(crate::harness::setup::FORWARD).toml(route).start();
+    server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
+    sink.wait_one();
+    server.settled();
+    assert_eq!(replay(&server, &["--since", "1h"]).2, 0, "the copy is known from the trace");
+    let asks = "fn email(message, env, ctx) {\n    ctx.dns_lookup(\"example.net\", \"MX\");\n    message.drop();\n}\n";
+    server.write("new/main.rhai", asks);
+    let (changed, last, code) = replay(&server, &["--since", "1h", "--rules", "new"]);
+    assert_eq!((changed.len(), code), (0, 0), "{changed:#?}");
+    assert_eq!((&last["summary"]["asked_outside"], &last["summary"]["messages"]), (&1.into(), &0.into()));
+    let told = server.cli(&["replay", "--since", "1h", "--rules", "new"]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains("1 message not judged: the rules ask outside"), "{told:?}");
+    server.write("new/main.rhai", "fn email(message, env, ctx) {\n    message.drop();\n}\n");
+    let (changed, ..) = replay(&server, &["--since", "1h", "--rules", "new"]);
+    assert_eq!(
+        changed[0]["before"]["effects"],
+        serde_json::json!(["forward to copy@example.net", "forward to team@example.net"])
+    );
+    assert_eq!(changed[0]["after"]["effects"], serde_json::json!(["forward to copy@example.net"]));
+}

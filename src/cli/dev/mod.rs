@@ -6,6 +6,7 @@
 
 mod capture;
 mod demo;
+mod local;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::delivery;
 use crate::event::Kind;
 use crate::reload::{Adjust, Source};
 use capture::{Caught, Sink};
+use local::Local;
 
 /// Signs what has no key of its own, so that what is captured looks as it would in the world. No secret: it is here.
 const KEY: &str = "whsec_bWFpbHdvcmtlciBkZXYgc2lnbmluZyBrZXk=";
@@ -37,7 +39,7 @@ pub async fn run(common: &Common, options: &Dev) -> Done {
     let mut sink = Sink::start(&place.dir.join("captured")).await?;
     let source = if options.demo { built_in() } else { source(common) };
     let is_built_in = matches!(source, Source::Embedded { .. });
-    let address = if options.demo { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) } else { free(options.smtp)? };
+    let address = if options.demo { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) } else { free("--smtp", options.smtp)? };
     let app = serve::start(app::Options {
         source,
         adjust: Some(adjusted(address, place.dir.join("data"))),
@@ -47,13 +49,17 @@ pub async fn run(common: &Common, options: &Dev) -> Done {
     let done = if options.demo {
         demo::run(&app, &mut sink).await
     } else {
-        match greet(&app, &place.dir, is_built_in) {
-            Ok(()) => watch(&app, &mut sink, signals).await,
-            failed => failed,
-        }
+        hands_on(&app, &place.dir, is_built_in, options, &mut sink, signals).await
     };
     app.stop().await;
     done
+}
+
+/// By SMTP and HTTP, until it is told to stop.
+async fn hands_on(app: &App, dir: &Path, is_built_in: bool, options: &Dev, sink: &mut Sink, signals: Signals) -> Done {
+    let local = Local::start(free("--http", options.http)?, app.answering()).await?;
+    greet(app, &local, dir, is_built_in)?;
+    watch(app, sink, signals).await
 }
 
 /// Where store and captured mail lie; a temporary directory goes when this does.
@@ -90,14 +96,14 @@ fn source(common: &Common) -> Source {
 }
 
 /// The address asked for, or another port where that one is taken.
-fn free(wanted: SocketAddr) -> Result<SocketAddr, Failure> {
+fn free(option: &str, wanted: SocketAddr) -> Result<SocketAddr, Failure> {
     match TcpListener::bind(wanted) {
         Ok(_closed_again) => Ok(wanted),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
             print::warning(&format!("{wanted} is in use: another port is taken"));
             Ok(SocketAddr::new(wanted.ip(), 0))
         }
-        Err(error) => Err(Failure::Failed(format!("--smtp {wanted}: {error}"))),
+        Err(error) => Err(Failure::Failed(format!("{option} {wanted}: {error}"))),
     }
 }
 
@@ -114,13 +120,15 @@ fn adjusted(address: SocketAddr, data_dir: PathBuf) -> Adjust {
     })
 }
 
-fn greet(app: &App, dir: &Path, is_built_in: bool) -> Done {
+fn greet(app: &App, local: &Local, dir: &Path, is_built_in: bool) -> Done {
     if is_built_in {
         print::line("built-in configuration and rules; `mailworker init` writes them here to be changed")?;
     }
     for listening in app.listening() {
         print::line(format_args!("{}", Painted(GOOD, listening)))?;
     }
+    let http = format!("listening http {} (POST /cdn-cgi/local/email?from=…&to=…)", local.address);
+    print::line(format_args!("{}", Painted(GOOD, http)))?;
     let domains = app.config().domains.iter().map(|domain| domain.name.clone()).collect::<Vec<_>>().join(", ");
     print::line(format_args!("takes mail for {}", Painted(BOLD, plain(&domains))))?;
     let kept = dir.join("captured");

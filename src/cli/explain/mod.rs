@@ -77,10 +77,8 @@ fn foretell(options: &Explain, snapshot: &Arc<Snapshot>, address: &Address, reco
     let probe = Probe { recipient: address.clone(), sender, client, raw: raw.into(), reach };
     let seen = foresee(snapshot, probe, &recorder.watching(kv));
     if options.machine.json {
-        let mut told = as_json(&seen);
-        told["address"] = json!(address);
-        told["lines"] = json!(recorder.take());
-        return print::json(&told);
+        let more = [("address", json!(address)), ("lines", json!(recorder.take()))];
+        return print::json(&as_json(&seen, more));
     }
     tell(&seen)?;
     tell_lines(&recorder.take())?;
@@ -137,7 +135,7 @@ fn tell_lines(lines: &[Line]) -> Done {
             print::line(show::told(NOTE, "ran", file))?;
         }
         let times = if line.times > 1 { format!("  ×{}", line.times) } else { String::new() };
-        print::line(format_args!("{:>6}  {}{}", line.line, plain(&line.text), Painted(DIM, times)))?;
+        print::line(format_args!("{:>6}  {}{}", line.number, plain(&line.text), Painted(DIM, times)))?;
         for call in &line.calls {
             let Call { asked, answer, micros } = call;
             let told = format!("· {asked} → {answer}, in {micros} µs");
@@ -201,7 +199,7 @@ fn written(write: &Write) -> String {
     }
 }
 
-fn as_json(seen: &Foresight) -> serde_json::Value {
+fn as_json<const N: usize>(seen: &Foresight, more: [(&str, serde_json::Value); N]) -> serde_json::Value {
     let delivered: Vec<_> = seen
         .judged
         .iter()
@@ -210,7 +208,7 @@ fn as_json(seen: &Foresight) -> serde_json::Value {
         .collect();
     let writes: Vec<_> = seen.judged.iter().flat_map(|judged| &judged.writes).map(written).collect();
     let earlier = seen.earlier.as_ref().map(|(stage, reply)| json!({ "handler": stage.handler(), "reply": reply }));
-    json!({
+    let mut told = json!({
         "earlier": earlier,
         "rcpt": seen.answer,
         "why": seen.reason,
@@ -219,5 +217,9 @@ fn as_json(seen: &Foresight) -> serde_json::Value {
         "answer": refusal(seen),
         "deliveries": delivered,
         "writes": writes,
-    })
+    });
+    if let Some(told) = told.as_object_mut() {
+        told.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    }
+    told
 }

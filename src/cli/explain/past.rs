@@ -45,14 +45,12 @@ pub fn run(options: &Explain, snapshot: &Arc<Snapshot>, id: MessageId, recorder:
             .iter()
             .zip(&seen)
             .map(|((recipient, since), seen)| {
-                let mut told = as_json(seen);
-                told["recipient"] = json!(recipient);
-                told["change"] = match since {
+                let change = match since {
                     Since::Same => json!(null),
                     Since::Unrecorded => json!("not recorded"),
                     Since::Changed(kind) => json!(kind),
                 };
-                told
+                as_json(seen, [("recipient", json!(recipient)), ("change", change)])
             })
             .collect();
         return print::json(&json!({ "message": detail, "now": now, "lines": lines }));

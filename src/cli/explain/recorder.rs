@@ -22,7 +22,8 @@ const MAX_SHOWN: usize = 120;
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
     pub file: String,
-    pub line: u32,
+    #[serde(rename = "line")]
+    pub number: u32,
     pub text: String,
     /// How often what begins it was done.
     pub times: u64,
@@ -85,7 +86,7 @@ impl Recorder {
         let text = self.sources.line(&place.file, place.line).trim_start().to_owned();
         let at = noted.lines.len();
         let (begins, file) = ((place.column, is_statement), place.file.clone());
-        noted.lines.push(Line { file, line: place.line, text, times: 1, begins, calls: Vec::new() });
+        noted.lines.push(Line { file, number: place.line, text, times: 1, begins, calls: Vec::new() });
         noted.known.insert(key, at);
         noted.at = Some(at);
     }

@@ -9,13 +9,13 @@ use std::time::Duration;
 use crate::clock::{self, Instant};
 use crate::event::Event;
 use crate::intake::combine::{Combined, combine};
-use crate::intake::decide::{Case, log_events, script_failed};
+use crate::intake::decide::{Case, log_events, reached_events, script_failed};
 use crate::intake::recipient::{Standing, answer_of, reason, rules_failed, standing};
 use crate::intake::round::Round;
 use crate::intake::stages::{stage_call, stage_reply};
 use crate::intake::{Notes, Snapshot, headers};
 use crate::mail::{Address, Client, Message, Recipient};
-use crate::rules::{KvView, RcptCall, RcptVerdict, Seed, SessionFacts, Stage, StageVerdict};
+use crate::rules::{KvView, Lent, RcptCall, RcptVerdict, Seed, SessionFacts, Stage, StageCall, StageVerdict};
 use crate::smtp::{Answer, Question, Transaction};
 use crate::store::NewDelivery;
 
@@ -26,6 +26,8 @@ const EVER: Duration = Duration::from_hours(24);
 pub struct Rehearsal {
     snapshot: Arc<Snapshot>,
     kv: KvView,
+    /// Whom the rules ask outside.
+    reach: Lent,
     sender: Option<Address>,
     notes: Notes,
     greeted: Notes,
@@ -45,9 +47,9 @@ pub struct Why {
 
 impl Rehearsal {
     #[must_use]
-    pub fn new(snapshot: Arc<Snapshot>, kv: KvView) -> Self {
+    pub fn new(snapshot: Arc<Snapshot>, kv: KvView, reach: Lent) -> Self {
         let (notes, greeted, connected) = (Notes::new(), Notes::new(), Notes::new());
-        Self { snapshot, kv, sender: None, notes, greeted, connected }
+        Self { snapshot, kv, reach, sender: None, notes, greeted, connected }
     }
 
     /// Answers a question of the session's. Blocks, for workers run.
@@ -84,10 +86,6 @@ impl Rehearsal {
         (answer, why)
     }
 
-    fn facts(&self, client: &Client, sender: Option<&Address>, notes: Notes) -> SessionFacts {
-        SessionFacts { client: client.clone(), sender: sender.cloned(), notes }
-    }
-
     fn stage(
         &self,
         client: &Client,
@@ -101,8 +99,11 @@ impl Rehearsal {
             why.reasons.push(format!("no worker has {handler}"));
             return Ok(notes);
         }
-        let call = stage_call(&self.snapshot, stage, self.facts(client, sender, notes), Seed::default());
+        let facts = facts_of(client, sender, notes);
+        let reach = self.reach.clone();
+        let call = StageCall { reach, ..stage_call(&self.snapshot, stage, facts, Seed::default()) };
         let outcome = self.snapshot.release.stage(&call, &self.kv);
+        why.events.extend(reached_events(call.now, None, outcome.reached));
         why.events.extend(log_events(call.now, None, outcome.log));
         why.reasons.push(match &outcome.verdict {
             StageVerdict::Accept => format!("{handler} has nothing against it"),
@@ -120,17 +121,20 @@ impl Rehearsal {
 
     fn rcpt_to(&mut self, client: &Client, recipient: &Recipient, why: &mut Why) -> Answer {
         let (snapshot, address) = (Arc::clone(&self.snapshot), &recipient.address);
-        let (sender, ip) = (self.sender.as_ref(), client.ip);
-        why.reasons.push(reason(&snapshot, address, sender, ip));
-        let (domain, main) = match standing(&snapshot, address, sender, ip) {
+        let (parties, ip) = ((address, self.sender.as_ref()), client.ip);
+        let rules = Arc::clone(snapshot.rules_for(self.sender.as_ref(), address));
+        why.reasons.push(reason(&snapshot, &rules, parties, ip));
+        let (domain, main) = match standing(&snapshot, &rules, parties, ip) {
             Standing::Answered(answer) => return answer,
             Standing::Asks { domain, main } => (domain, main),
         };
-        let session = self.facts(client, self.sender.as_ref(), self.notes.clone());
+        let session = facts_of(client, self.sender.as_ref(), self.notes.clone());
         let (subaddress, seed, now) = (domain.subaddress.clone(), Seed::default(), clock::now());
-        let call = RcptCall { main, session, recipient: address.clone(), subaddress, now, seed };
-        let outcome = snapshot.release.rcpt_to(&call, &self.kv);
+        let (recipient, reach) = (address.clone(), self.reach.clone());
+        let call = RcptCall { main, session, recipient, subaddress, now, seed, reach };
+        let outcome = rules.rcpt_to(&call, &self.kv);
         self.notes = outcome.notes;
+        why.events.extend(reached_events(now, Some(address), outcome.reached));
         why.events.extend(log_events(now, Some(address), outcome.log));
         why.reasons.push(match &outcome.verdict {
             RcptVerdict::Accept => "rcpt_to has nothing against it".to_owned(),
@@ -151,19 +155,17 @@ impl Rehearsal {
             id: clock::message_id(now),
             received_at: now,
             snapshot: Arc::clone(&self.snapshot),
-            facts: Arc::new(self.facts(client, envelope.sender.as_ref(), self.notes.clone())),
+            facts: Arc::new(facts_of(client, envelope.sender.as_ref(), self.notes.clone())),
             envelope,
             message: Arc::new(Message::new(body)),
             seed: Seed::default(),
         };
         if let Some(reply) = headers::refusal(&case) {
             why.reasons.push(format!("more than [limits] hops = {} Received fields", self.snapshot.config.limits.hops));
-            return match prdr {
-                true => Answer::Each { replies: vec![reply.clone(); case.envelope.recipients.len()], last: reply },
-                false => Answer::Reply(reply),
-            };
+            let replies = vec![reply.clone(); case.envelope.recipients.len()];
+            return if prdr { Answer::Each { replies, last: reply } } else { Answer::Reply(reply) };
         }
-        let mut round = Round::new(&case, Arc::clone(&self.kv), 1);
+        let mut round = Round::new(&case, Arc::clone(&self.kv), self.reach.clone(), 1);
         let ever = Instant::now() + EVER;
         let _all_of_them = round.go_on(&case, ever, ever);
         let Combined { answer, deliveries, authored, events, .. } = combine(&case, round.judged(), prdr, now);
@@ -172,4 +174,8 @@ impl Rehearsal {
         why.deliveries.extend(authored.into_iter().flat_map(|mail| mail.deliveries));
         answer
     }
+}
+
+fn facts_of(client: &Client, sender: Option<&Address>, notes: Notes) -> SessionFacts {
+    SessionFacts { client: client.clone(), sender: sender.cloned(), notes }
 }
