@@ -137,7 +137,7 @@ pub enum Command {
 }
 
 /// For commands whose output a program may read.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub struct Machine {
     /// Print JSON, one value a line
     #[arg(long)]

@@ -1,12 +1,13 @@
 //! `deploy`: the rules' files compiled, tested, and put in force as a release; and who waits for a server to take it up.
 
+use std::io::{BufRead as _, IsTerminal as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::{self, Server, Writer};
 use super::args::{Common, Deploy, Test};
 use super::print::{self, GOOD, Painted, plain};
-use super::{Done, Failure, configured, test};
+use super::{Done, Failure, configured, replay, test};
 use crate::admin::api::InForce;
 use crate::clock::{self, Instant};
 use crate::config::Config;
@@ -32,6 +33,9 @@ pub async fn run(common: &Common, options: Deploy) -> Done {
         return print::line(format_args!("nothing to deploy: these files run already (version {version})"));
     }
     let tests = tested(common, &config, options.force)?;
+    if let Some(age) = options.replay {
+        replayed(common, age, options.yes)?;
+    }
     if reload::files(&config).map_err(Failure::Configuration)? != files {
         return Err(Failure::Failed("the rules were changed while they were tested: deploy again".to_owned()));
     }
@@ -114,6 +118,24 @@ fn tested(common: &Common, config: &Config, force: bool) -> Result<&'static str,
         }
         Err(other) => Err(other),
     }
+}
+
+/// What it would have changed is shown, and whoever deploys is asked; nobody is where nothing would.
+fn replayed(common: &Common, age: Duration, yes: bool) -> Done {
+    let summary = replay::before_deploy(common, age)?;
+    if yes || summary.changed == 0 {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        let text =
+            "--replay shows what would change and asks: say --yes where nobody can be asked; nothing was deployed";
+        return Err(Failure::Failed(text.to_owned()));
+    }
+    print::remark("deploy it? [y/N]");
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    let is_wanted = matches!(answer.trim(), "y" | "Y" | "yes");
+    if is_wanted { Ok(()) } else { Err(Failure::Failed("nothing was deployed".to_owned())) }
 }
 
 /// Who does it, for the record.

@@ -16,6 +16,7 @@ use crate::intake::Snapshot;
 use crate::mail::Timestamp;
 use crate::reload;
 use crate::replay::{self, Before, Changed, Fate, Listener, Progress, Range, Stopped, Summary};
+use crate::store::Reader;
 
 pub fn run(common: &Common, options: &Replay) -> Done {
     let own = load::Options { secrets: Reading::Wanted, ..configured::with_secrets(common) };
@@ -31,18 +32,36 @@ pub fn run(common: &Common, options: &Replay) -> Done {
         changed.iter().try_for_each(|changed| tell(options, changed))?;
         summary
     } else {
-        let range = range(options);
-        let (since, until) = (range.since, range.until.unwrap_or_else(clock::now));
-        let mut screen = Screen { options, bar: Bar::new(), since, until };
-        let done = replay::replay(&reader, &range, &before, &after, &mut screen);
-        screen.bar.clear();
-        done.map_err(|stopped| match stopped {
-            Stopped::Store(error) => Failure::from(error),
-            Stopped::Listener(failure) => failure,
-        })?
+        judged(options, &reader, &before, &after)?
     };
     sum_up(options, &before, &summary)?;
     if summary.changed > 0 || summary.unreadable > 0 { Err(Failure::Said) } else { Ok(()) }
+}
+
+/// What the files would change against what is in force, on mail of the last `age`: shown, before they are deployed. How
+/// much that is.
+pub fn before_deploy(common: &Common, age: std::time::Duration) -> Result<Summary, Failure> {
+    let own = load::Options { secrets: Reading::Wanted, ..configured::with_secrets(common) };
+    let before = Before::Rules(Arc::new(reload::in_force(&own).map_err(Failure::Configuration)?));
+    let after = Arc::new(reload::snapshot(&own).map_err(Failure::Configuration)?);
+    let options = Replay { since: Some(age), diff: true, ..Replay::default() };
+    let reader = access::reader(&after.config)?;
+    let summary = judged(&options, &reader, &before, &after)?;
+    sum_up(&options, &before, &summary)?;
+    Ok(summary)
+}
+
+/// All that the range holds, told as it is found.
+fn judged(options: &Replay, reader: &Reader, before: &Before, after: &Arc<Snapshot>) -> Result<Summary, Failure> {
+    let range = range(options);
+    let (since, until) = (range.since, range.until.unwrap_or_else(clock::now));
+    let mut screen = Screen { options, bar: Bar::new(), since, until };
+    let done = replay::replay(reader, &range, before, after, &mut screen);
+    screen.bar.clear();
+    done.map_err(|stopped| match stopped {
+        Stopped::Store(error) => Failure::from(error),
+        Stopped::Listener(failure) => failure,
+    })
 }
 
 fn range(options: &Replay) -> Range {
@@ -73,7 +92,7 @@ fn sides(options: &Replay, own: &load::Options) -> Result<(Before, Arc<Snapshot>
     if options.then || options.rules.is_none() && options.with.is_none() {
         return Ok((Before::Then, after));
     }
-    let before = reload::snapshot(own).map_err(Failure::Configuration)?;
+    let before = reload::in_force(own).map_err(Failure::Configuration)?;
     Ok((Before::Rules(Arc::new(before)), after))
 }
 

@@ -356,3 +356,24 @@ fn nobody_outside_is_asked_and_routes_that_go_on_count() {
     );
     assert_eq!(changed[0]["after"]["effects"], serde_json::json!(["forward to copy@example.net"]));
 }
+
+#[test]
+fn a_deploy_can_be_made_to_show_what_it_would_change_and_ask() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).rules(crate::harness::setup::FORWARD).start();
+    server.stdout(&["deploy"]);
+    server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
+    sink.wait_one();
+    server.settled();
+    server.write("rules/main.rhai", "fn email(message, env, ctx) {\n    message.drop();\n}\n");
+    let asked = server.cli(&["deploy", "--replay", "1h"]);
+    let told = String::from_utf8_lossy(&asked.stdout).into_owned();
+    assert_eq!(asked.status.code(), Some(1), "{asked:?}");
+    assert!(told.contains("accept → drop") && told.contains("- forward to team@example.net"), "{told}");
+    assert!(String::from_utf8_lossy(&asked.stderr).contains("nothing was deployed"), "{asked:?}");
+    let releases = || server.json(&["versions", "list"]).len();
+    assert_eq!(releases(), 1);
+    let told = server.stdout(&["deploy", "--replay", "1h", "--yes"]);
+    assert!(told.contains("1 would change") && told.contains("deployed"), "{told}");
+    assert_eq!(releases(), 2);
+}

@@ -18,6 +18,7 @@ trial whose runs fail too often ends by itself.
 Examples:
   mailworker deploy --message \"bugs@ goes to the new tracker\"
   mailworker deploy --env staging
+  mailworker deploy --replay 7d
   mailworker deploy --percent 10 --max-errors 2%
   mailworker deploy --recipients '*@beta.example.com'")]
 pub struct Deploy {
@@ -30,6 +31,12 @@ pub struct Deploy {
     /// Deploy although tests fail
     #[arg(long)]
     pub force: bool,
+    /// Before that, show what it would have made otherwise of the mail of this time (`7d`), and ask
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub replay: Option<std::time::Duration>,
+    /// Deploy whatever --replay shows, without asking
+    #[arg(long, requires = "replay")]
+    pub yes: bool,
     /// Try it on so much of the mail
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=99), conflicts_with = "recipients")]
     pub percent: Option<u8>,

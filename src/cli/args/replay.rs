@@ -9,7 +9,7 @@ use super::Machine;
 use crate::mail::MessageId;
 use crate::replay::Wanted;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = "\
 Nothing is sent, kept or written, whether a server runs on the store or not. With --rules or --with, what these decide is
 held against what the configuration's own rules decide on the same message. Without, the files as they are now are held

@@ -13,7 +13,7 @@ use crate::reload;
 use crate::store::MessageDetail;
 
 pub async fn run(own: &load::Options, id: MessageId, options: &Replay) -> Done {
-    let snapshot = reload::snapshot(own).map_err(Failure::Configuration)?;
+    let snapshot = reload::in_force(own).map_err(Failure::Configuration)?;
     let reader = access::reader(&snapshot.config)?;
     let (detail, known) = (reader.message(id)?, reader.deliveries(id)?);
     drop(reader);
