@@ -24,12 +24,13 @@ use crate::event::{Bus, Event, Kind};
 use crate::intake::decide::Fate;
 use crate::intake::{self, Anew, Current, Intake};
 use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
-use crate::mail::{MessageId, Reply};
+use crate::mail::{Address, MessageId, Reply};
 use crate::reach::Outside;
 use crate::reload::{self, Adjust, Built, Source, Swapped, Watch, Watched, Watcher};
+use crate::rules::Happening;
 use crate::smtp::{Answer, Closed, Question};
 use crate::store::releases::{Change, Stop};
-use crate::store::{self, DecideTask, Keep, Store, StoreError};
+use crate::store::{self, DecideTask, Keep, Store, StoreError, TellTask};
 use crate::telemetry::Level;
 use crate::vault::Sealer;
 use crate::{clock, telemetry};
@@ -574,6 +575,28 @@ impl Decide for Answering {
             }
         })
     }
+
+    fn hears(&self, recipient: &Address, delivered: bool) -> bool {
+        self.intake.hears(recipient, if delivered { Happening::Delivered } else { Happening::Failed })
+    }
+
+    fn tell(&self, message: MessageId, task: TellTask) -> delivery::Deciding<'_> {
+        Box::pin(async move {
+            match self.intake.tell(message, task).await {
+                Ok(intake::Told { failed: Some(error), events, .. }) => Decided::Later { error, events },
+                Ok(told) => Decided::Done {
+                    deliveries: told.deliveries,
+                    authored: Vec::new(),
+                    quarantined: false,
+                    keep: None,
+                    kv_reads: told.reads,
+                    kv_writes: told.writes,
+                    events: told.events,
+                },
+                Err(error) => Decided::Later { error, events: Vec::new() },
+            }
+        })
+    }
 }
 
 impl Redecide for Answering {
@@ -588,20 +611,16 @@ impl Redecide for Answering {
 /// A second run's outcome, as delivery settles it.
 fn decided(judged: intake::decide::Judged) -> Decided {
     match &judged.fate {
-        Fate::Accept => {
-            let mut events = judged.events;
-            events.extend(intake::author::written(&judged.authored, clock::now()));
-            Decided::Done {
-                deliveries: judged.deliveries,
-                authored: judged.authored,
-                quarantined: judged.outcome == store::MessageOutcome::Quarantined,
-                keep: Some(Keep { until: judged.keep_until, mailbox: judged.mailbox })
-                    .filter(|keep| *keep != Keep::default()),
-                kv_reads: judged.reads,
-                kv_writes: judged.writes,
-                events,
-            }
-        }
+        Fate::Accept => Decided::Done {
+            deliveries: judged.deliveries,
+            authored: judged.authored,
+            quarantined: judged.outcome == store::MessageOutcome::Quarantined,
+            keep: Some(Keep { until: judged.keep_until, mailbox: judged.mailbox })
+                .filter(|keep| *keep != Keep::default()),
+            kv_reads: judged.reads,
+            kv_writes: judged.writes,
+            events: judged.events,
+        },
         // The sender has read 250 long since: a notice is the only way left to tell it.
         Fate::Reject(reply) => Decided::Done {
             deliveries: vec![intake::notice(&judged.recipient, reply, clock::now())],

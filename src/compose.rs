@@ -26,8 +26,9 @@ pub fn write(draft: &Draft, id: MessageId, now: Timestamp, hostname: &str) -> Ve
             message = message.header(name, list(named));
         }
     }
-    let submitted = match draft.purpose {
+    let submitted = match &draft.purpose {
         Purpose::New => "auto-generated",
+        Purpose::Reply { .. } => "auto-replied",
     };
     message = message
         .header("Subject", Text::new(draft.subject.clone()))
@@ -35,6 +36,15 @@ pub fn write(draft: &Draft, id: MessageId, now: Timestamp, hostname: &str) -> Ve
         .header("Message-ID", Raw::new(format!("<{id}@{hostname}>")))
         .header("Auto-Submitted", Raw::new(submitted))
         .header(HOPS, Raw::new((draft.hops + 1).to_string()));
+    if let Purpose::Reply { in_reply_to, references, .. } = &draft.purpose {
+        if let Some(id) = in_reply_to {
+            message = message.header("In-Reply-To", Raw::new(format!("<{id}>")));
+        }
+        if !references.is_empty() {
+            let references: Vec<String> = references.iter().map(|id| format!("<{id}>")).collect();
+            message = message.header("References", Raw::new(references.join(" ")));
+        }
+    }
     for (name, value) in &draft.headers {
         // An encoded word's beginning in a text of ASCII is a text, and not to be taken for one.
         let plain = value.is_ascii() && !value.contains("=?");

@@ -133,6 +133,14 @@ pub enum Kind {
         kept: bool,
         millis: u64,
     },
+    /// A handler that is about no message on its way in (delivered, failed), the worker and what it asked for.
+    Handled {
+        handler: String,
+        by: String,
+        effects: Vec<String>,
+        operations: u64,
+        micros: u64,
+    },
     /// `error` begins with `file:line:column:`.
     ScriptFailed {
         recipient: Option<Address>,
@@ -162,7 +170,7 @@ pub enum Kind {
     },
     /// A worker wrote a mail of its own: whom to, and the message that it is.
     Written {
-        /// mail
+        /// mail, reply
         what: String,
         to: Vec<Address>,
         mail: MessageId,
@@ -229,7 +237,7 @@ pub struct Decision {
 pub struct Attempted {
     /// Which of the message's deliveries.
     pub delivery: u32,
-    /// relay, webhook, notice, decide.
+    /// relay, webhook, notice, decide, tell.
     pub kind: String,
     /// The queue it went by: a domain, a smarthost, an endpoint's host.
     pub destination: String,

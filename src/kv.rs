@@ -18,6 +18,9 @@ pub const MAX_LIST: usize = 1000;
 /// The shortest time to live, in seconds.
 pub const MIN_TTL: u64 = 60;
 
+/// Where it is kept who has had an answer. No binding has a `/`, so no worker can name it.
+pub const REPLIES: &str = "mailworker/replies";
+
 /// `get` returns what was put, of the same type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -72,6 +75,35 @@ pub trait View: Send + Sync {
         limit: usize,
         now: Timestamp,
     ) -> Result<Page, ViewError>;
+    /// Counts one against a limit, at once. A view without effects counts nothing, and allows it.
+    fn count(&self, limit: &Limit<'_>) -> Counted {
+        let per = i64::try_from(limit.per).unwrap_or(i64::MAX).max(1);
+        let end = (limit.now.as_millis().div_euclid(per) + 1).saturating_mul(per);
+        Counted { allowed: true, remaining: limit.most.saturating_sub(1), reset_at: Timestamp::from_millis(end) }
+    }
+}
+
+/// What is asked of a limit.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit<'a> {
+    pub name: &'a str,
+    pub key: &'a str,
+    pub most: u32,
+    /// Milliseconds.
+    pub per: u64,
+    pub now: Timestamp,
+    /// The same where the same run asks again: it counts once.
+    pub once: u64,
+}
+
+/// And what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    pub allowed: bool,
+    /// How many more there may be in this period.
+    pub remaining: u32,
+    /// When all may be had again at the latest.
+    pub reset_at: Timestamp,
 }
 
 /// The store could not answer; the run fails and the sender tries again.

@@ -9,6 +9,13 @@ use crate::mail::{Address, Client, Reply};
 pub fn event(event: &Event) -> Vec<String> {
     match &event.kind {
         Kind::Decided(decision) => decided(decision),
+        Kind::Handled { handler, by, effects, operations, micros } => {
+            let used = format!("  ({operations} operations, {:.1} ms)", milliseconds(*micros));
+            let mut lines =
+                vec![format!("{}{}", told(GOOD, "handled", &format!("{handler} by {by}")), Painted(DIM, used))];
+            lines.extend(effects.iter().map(|effect| format!("  {} {}", Painted(NOTE, "·"), plain(effect))));
+            lines
+        }
         Kind::Attempted(attempted) => vec![self::attempted(attempted)],
         Kind::ReloadFailed { what, error } => {
             let mut lines = vec![told(BAD, "reload failed", &format!("{what}: what was there before is kept"))];

@@ -83,6 +83,18 @@ fn texts_pictures_and_files_have_their_containers() {
 }
 
 #[test]
+fn an_answer_stands_in_its_thread() {
+    let mut draft = draft();
+    let references: Vec<String> = (0..20).map(|n| format!("{n}.{}@example.org", "x".repeat(60))).collect();
+    let once = crate::mail::draft::Once { key: "k".into(), every: 1 };
+    draft.purpose = Purpose::Reply { in_reply_to: references.last().cloned(), references: references.clone(), once };
+    let (_, message) = written(&draft);
+    assert_eq!(message.ids("References"), references);
+    assert_eq!(message.ids("In-Reply-To"), references[19..]);
+    assert_eq!(message.header("Auto-Submitted").as_deref(), Some("auto-replied"));
+}
+
+#[test]
 fn a_local_part_beyond_ascii_stands_as_it_is() {
     let mut draft = draft();
     assert!(!is_utf8(&draft));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::decide::Fate;
 use super::errand::Errand;
 use super::foresee::{Foresight, Past, again};
-use super::{Intake, MAX_RUNS, PATIENCE, author, combine, too_busy};
+use super::{Intake, MAX_RUNS, PATIENCE, combine, too_busy};
 use crate::aside;
 use crate::clock::{self, Instant};
 use crate::event::{Event, Kind};
@@ -86,7 +86,6 @@ fn redecision(id: MessageId, known: u32, seen: Vec<Foresight>, version: &str) ->
             kv_writes.extend(one.writes);
         }
         if one.fate == Fate::Accept {
-            events.extend(author::written(&one.authored, now));
             authored.extend(one.authored);
             deliveries.extend(one.deliveries);
             keep.until = keep.until.max(one.keep_until);

@@ -4,6 +4,8 @@
 //! is the address they come from, so that SPF speaks for them and bounces come to the worker; the null one, where they
 //! answer to what has none (RFC 5321 §4.5.5).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::headers;
@@ -11,6 +13,7 @@ use crate::clock;
 use crate::compose;
 use crate::config::Config;
 use crate::event::{Event, Kind};
+use crate::kv;
 use crate::mail::draft::Purpose;
 use crate::mail::{Address, BodyKind, Draft, Envelope, Notify, Recipient, Reply, Timestamp};
 use crate::store::{Acceptance, MessageOutcome, NewDelivery, RelayTask, Task};
@@ -22,6 +25,7 @@ const NOBODY_WAITS: Notify = Notify { success: false, failure: false, delay: fal
 pub(super) fn word(purpose: &Purpose) -> &'static str {
     match purpose {
         Purpose::New => "mail",
+        Purpose::Reply { .. } => "reply",
     }
 }
 
@@ -77,14 +81,25 @@ fn delivery(config: &Config, draft: &Draft, to: &Address, now: Timestamp) -> New
         via: None,
         headers: Vec::new(),
         removed: Vec::new(),
+        own: true,
     });
     NewDelivery { task, destination: config.relay_queue(to, None), due: now }
 }
 
-/// That they were written, for the trace of what they were written about.
-pub fn written(authored: &[Acceptance], now: Timestamp) -> impl Iterator<Item = Event> {
-    authored.iter().map(move |one| {
-        let to = one.envelope.recipients.iter().map(|recipient| recipient.address.clone()).collect();
-        Event::new(now, Kind::Written { what: "mail".to_owned(), to, mail: one.id })
+/// That it was written, for the trace of what it was written about.
+pub(super) fn written(draft: &Draft, mail: &Acceptance, now: Timestamp) -> Event {
+    let to = mail.envelope.recipients.iter().map(|recipient| recipient.address.clone()).collect();
+    Event::new(now, Kind::Written { what: word(&draft.purpose).to_owned(), to, mail: mail.id })
+}
+
+/// That its sender has had an answer, for as long as there is to be no other.
+pub(super) fn noted(draft: &Draft, now: Timestamp) -> Option<kv::Write> {
+    let Purpose::Reply { once, .. } = &draft.purpose else { return None };
+    Some(kv::Write::Put {
+        namespace: kv::REPLIES.to_owned(),
+        key: once.key.clone(),
+        value: kv::Value::Text(String::new()),
+        metadata: None,
+        expires_at: Some(now.plus(Duration::from_secs(once.every))),
     })
 }

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use super::author;
 use super::decide::{Case, Fate, Judged};
 use crate::event::{Event, Kind};
 use crate::kv;
@@ -105,7 +104,6 @@ impl Combined {
             Fate::Accept => {
                 self.writes.extend(one.writes);
                 self.deliveries.extend(one.deliveries);
-                self.events.extend(author::written(&one.authored, now));
                 self.authored.extend(one.authored);
                 self.keep_until = self.keep_until.max(one.keep_until);
                 self.mailbox = self.mailbox.take().or(one.mailbox);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::author;
 use super::changes::{self, Changes};
 use super::forward;
+use super::hook;
 use super::recipient::is_postmaster;
 use super::snapshot::Snapshot;
 use crate::clock::{self, Instant};
@@ -18,7 +19,7 @@ use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
 use crate::rules::outcome::{Effect, ForwardTo, LogLine, Place, WebhookTarget};
 use crate::rules::{EmailCall, KvView, Lent, Outcome, Reached, Release, Seed, SessionFacts, Verdict};
-use crate::store::{Acceptance, MessageOutcome, NewDelivery, Task, WebhookBody, WebhookTask};
+use crate::store::{Acceptance, MessageOutcome, NewDelivery, WebhookBody};
 
 /// Octets of a key that a line of the trace shows.
 const MAX_KEY_SHOWN: usize = 80;
@@ -68,6 +69,8 @@ pub struct Judged {
     pub events: Vec<Event>,
     /// Mails that the worker wrote.
     pub authored: Vec<Acceptance>,
+    /// That they were, to be told after the decision.
+    written: Vec<Event>,
     /// Who decides: the worker, and the route that chose it; the labels of that route.
     by: String,
     tags: Vec<String>,
@@ -210,6 +213,7 @@ impl Judged {
             mailbox: None,
             events: Vec::new(),
             authored: Vec::new(),
+            written: Vec::new(),
             by: String::new(),
             tags: Vec::new(),
             changes: Changes::default(),
@@ -280,7 +284,8 @@ impl Judged {
     ) -> Self {
         case.snapshot.ran(rules, matches!(outcome.verdict, Verdict::Failed { .. }));
         let (version, canary) = case.snapshot.told(rules);
-        let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(case, effect, at)).collect();
+        let mut effects: Vec<String> =
+            outcome.effects.iter().map(|(effect, at)| describe(Some(&case.message), effect, at)).collect();
         effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
         let effects = effects.into_iter().map(|effect| rules.hide(effect)).collect();
         let operations = outcome.usage.operations;
@@ -309,6 +314,7 @@ impl Judged {
                 runs: run,
             },
         );
+        self.events.append(&mut self.written);
         self
     }
 
@@ -377,7 +383,10 @@ impl Judged {
             Effect::Header { name, value } => self.changes.add(&case.message, name, value),
             Effect::Mail(draft) => {
                 let (config, about) = (&case.snapshot.config, format!("message {}", case.id));
-                self.authored.push(author::authored(config, &draft, &about, clock::now()));
+                let (now, mail) = (clock::now(), author::authored(config, &draft, &about, clock::now()));
+                self.written.push(author::written(&draft, &mail, now));
+                self.writes.extend(author::noted(&draft, now));
+                self.authored.push(mail);
             }
         }
     }
@@ -397,28 +406,10 @@ impl Judged {
         headers: &[(String, String)],
         body: WebhookBody,
     ) {
-        let config = &case.snapshot.config;
-        let (binding, url) = match target {
-            WebhookTarget::Binding(name) => {
-                (Some(name.clone()), config.webhook(name).map_or_else(String::new, |webhook| webhook.url.to_string()))
-            }
-            WebhookTarget::Url(url) => (None, url.clone()),
-        };
-        let destination = config.webhook_queue(binding.as_deref(), &url);
-        let task = Task::Webhook(WebhookTask {
-            binding,
-            url,
-            method: method.to_owned(),
-            headers: headers.to_vec(),
-            body,
-            recipient: self.recipient.address.clone(),
-        });
-        self.queue(case, task, destination);
-    }
-
-    fn queue(&mut self, case: &Case, task: Task, destination: String) {
+        let asked = hook::Asked { target, method, headers, quiet: false };
+        let delivery = hook::delivery(&case.snapshot.config, &asked, body, &self.recipient.address, case.received_at);
         self.outcome = MessageOutcome::Accepted;
-        self.deliveries.push(NewDelivery { task, destination, due: case.received_at });
+        self.deliveries.push(delivery);
     }
 }
 
@@ -439,11 +430,12 @@ pub(super) fn named(config: &Config, target: &str) -> String {
 }
 
 /// One line of the trace: what is done, to whom, and the line that asked for it.
-fn describe(case: &Case, effect: &Effect, at: &Place) -> String {
+pub(super) fn describe(message: Option<&Message>, effect: &Effect, at: &Place) -> String {
     match effect {
         Effect::Header { name, value } => {
             let verb = if value.is_some() { "set" } else { "remove" };
-            format!("{verb} {name}{} ({at})", changes::broken(&case.message, name, value.is_some()))
+            let broken = message.map(|message| changes::broken(message, name, value.is_some())).unwrap_or_default();
+            format!("{verb} {name}{broken} ({at})")
         }
         Effect::Forward { to: ForwardTo::Address(address), .. } => format!("forward to {address} ({at})"),
         Effect::Forward { to: ForwardTo::Destination(name), .. } => format!("forward by destination {name} ({at})"),
@@ -461,7 +453,7 @@ fn describe(case: &Case, effect: &Effect, at: &Place) -> String {
 }
 
 /// The same of a write: its key, as much of it as a line shows, and not its value.
-fn describe_write(write: &kv::Write, at: &Place) -> String {
+pub(super) fn describe_write(write: &kv::Write, at: &Place) -> String {
     let shown = |key: &str| {
         let clipped = key.get(..key.floor_char_boundary(MAX_KEY_SHOWN)).unwrap_or_default();
         format!("{clipped:?}{}", if clipped.len() < key.len() { "…" } else { "" })

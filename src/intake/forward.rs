@@ -33,6 +33,7 @@ pub(super) fn delivery(
         via,
         headers: fields,
         removed: changes.removed.clone(),
+        own: false,
     });
     NewDelivery { task, destination, due }
 }

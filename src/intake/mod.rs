@@ -6,7 +6,7 @@
 //! Must never: accept mail for a domain that isn't configured, do half of what a worker asked for.
 
 mod anew;
-pub mod author;
+mod author;
 pub mod canary;
 mod changes;
 mod combine;
@@ -15,7 +15,9 @@ mod errand;
 pub mod foresee;
 pub mod forward;
 mod handed;
+mod happened;
 pub mod headers;
+mod hook;
 mod in_place;
 mod judge;
 mod large;
@@ -50,6 +52,7 @@ use combine::{Combined, combine};
 use decide::{Case, Judged};
 use errand::{Errand, Ways};
 pub use handed::{Handed, Heard, Written};
+pub use happened::Told;
 use in_place::InPlace;
 use judge::{Judgement, Verdicts};
 pub use snapshot::{Current, Snapshot};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::kv::{Entry, Key, Page, Read, Value, View, ViewError, Write};
+use crate::kv::{Counted, Entry, Key, Limit, Page, Read, Value, View, ViewError, Write};
 use crate::mail::Timestamp;
 use crate::rules::KvView;
 
@@ -105,6 +105,10 @@ fn added(entry: Option<Entry>, by: i64) -> Entry {
 }
 
 impl View for Overlay {
+    fn count(&self, limit: &Limit<'_>) -> Counted {
+        self.base.count(limit)
+    }
+
     fn get(&self, namespace: &str, key: &str, now: Timestamp) -> Result<Option<Entry>, ViewError> {
         let laid = self.staged().keys.get(&(namespace.to_owned(), key.to_owned())).cloned();
         let by = match laid {

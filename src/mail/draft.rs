@@ -34,6 +34,22 @@ pub struct Draft {
 pub enum Purpose {
     /// `ctx.send`
     New,
+    /// `message.reply`
+    Reply {
+        in_reply_to: Option<String>,
+        /// The oldest first.
+        references: Vec<String>,
+        once: Once,
+    },
+}
+
+/// Whom no second answer goes to for a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Once {
+    /// Of the two that write to each other.
+    pub key: String,
+    /// Seconds.
+    pub every: u64,
 }
 
 /// An address with the name of whose it is.

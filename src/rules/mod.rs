@@ -8,6 +8,7 @@ pub mod api;
 mod check;
 pub mod engine;
 mod failure;
+mod happening;
 mod hidden;
 mod modules;
 pub mod outcome;
@@ -21,6 +22,7 @@ mod worker;
 
 use std::sync::Arc;
 
+pub use happening::{Happening, HappeningCall, HappeningOutcome};
 pub use hidden::Secrets;
 pub use outcome::{Effect, Outcome, Verdict};
 pub use reach::{Lent, Reach, Reached};

@@ -212,7 +212,7 @@ impl Release {
     }
 
     /// One run, from start to end on this thread: what it asked for, and how it ended.
-    fn run<const N: usize>(
+    pub(super) fn run<const N: usize>(
         &self,
         patience: Option<Duration>,
         run: &Arc<Run>,
@@ -268,12 +268,12 @@ impl Release {
 }
 
 /// How a run ended.
-struct Ended {
+pub(super) struct Ended {
     /// An error is in words, its place first.
-    result: Result<(), String>,
-    usage: Usage,
+    pub result: Result<(), String>,
+    pub usage: Usage,
     /// The caller's patience was at its end: the result says nothing of the script.
-    cut: bool,
+    pub cut: bool,
 }
 
 impl Ended {

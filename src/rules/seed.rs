@@ -29,6 +29,14 @@ impl Seed {
         Self { part: hasher.finish(), ..self }
     }
 
+    /// A number for the `nth` question of the call that this seed is of.
+    #[must_use]
+    pub fn mark(&self, nth: u64) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.number, self.part, nth).hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// The `nth` draw.
     #[must_use]
     pub fn draw(&self, nth: u64) -> [u8; 32] {

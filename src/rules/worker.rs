@@ -11,13 +11,15 @@ use rhai::{AST, ASTFlags, ASTNode, Expr, Ident, Module, Namespace, Position, Stm
 /// What a run's arguments are called before the script's own names for them.
 pub(super) const ARGUMENTS: [&str; 3] = ["$0", "$1", "$2"];
 
-/// The handlers of this version in the order of SMTP, each with its parameters as the documents name them.
+/// The handlers of this version in the order of SMTP, then those that are about no message on its way in, each with its parameters as the documents name them.
 pub(super) const HANDLERS: &[(&str, &[&str])] = &[
     ("connect", &["session", "env"]),
     ("helo", &["session", "env"]),
     ("mail_from", &["session", "sender", "env"]),
     ("rcpt_to", &["session", "rcpt", "env"]),
     ("email", &["message", "env", "ctx"]),
+    ("delivered", &["event", "env", "ctx"]),
+    ("failed", &["event", "env", "ctx"]),
 ];
 
 /// A compiled main script.

@@ -88,6 +88,8 @@ pub enum Task {
     Notice(NoticeTask),
     /// Run the worker again for a recipient whose run failed.
     Decide(DecideTask),
+    /// Run the worker's `delivered` or `failed`.
+    Tell(TellTask),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,6 +110,9 @@ pub struct RelayTask {
     /// Where in the octets as received fields stand that the worker removed or replaced: from, and up to. In order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<(usize, usize)>,
+    /// A mail that a worker wrote.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub own: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,6 +127,9 @@ pub struct WebhookTask {
     pub body: WebhookBody,
     /// The recipient whose run asked for it.
     pub recipient: Address,
+    /// No handler is told how it ends: one asked for it that was told.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub quiet: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,6 +163,24 @@ pub struct DecideTask {
     /// What `rcpt_to` left for `email`.
     #[serde(default)]
     pub notes: std::collections::BTreeMap<String, serde_json::Value>,
+}
+
+/// How a delivery ended, for the worker to hear.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TellTask {
+    /// It came to where it was to go; else it was given up.
+    pub delivered: bool,
+    /// Whose worker hears it.
+    pub recipient: Address,
+    /// What ended: forward, mail, webhook. (`kind` is the task's own.)
+    pub what: String,
+    /// The next recipient, or the webhook.
+    pub destination: String,
+    /// As in `5.1.1`, or HTTP's; empty where nobody answered.
+    pub status: String,
+    pub reply: String,
+    pub attempts: u32,
+    pub at: Timestamp,
 }
 
 /// Which delivery: the message's n-th.
@@ -196,6 +222,7 @@ impl Delivery {
                 let body = if let WebhookBody::Json(text) = &task.body { text.len() } else { 0 };
                 task.url.len() + fields(&task.headers) + body
             }
+            Task::Tell(task) => task.recipient.as_str().len() + task.destination.len() + task.reply.len(),
             Task::Notice(task) => task.recipient.as_str().len() + task.diagnostic.len(),
             Task::Decide(task) => {
                 let noted = task.notes.iter().map(|(name, value)| name.len() + json_weight(value)).sum::<usize>();
@@ -204,6 +231,11 @@ impl Delivery {
         };
         size_of::<Self>() + self.destination.len() + task
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 fn json_weight(value: &serde_json::Value) -> usize {

@@ -20,6 +20,7 @@ mod error;
 mod incoming;
 mod journal;
 mod keys;
+mod limits;
 mod listing;
 mod log;
 mod messages;
@@ -43,13 +44,14 @@ mod writer;
 
 pub use acceptance::{
     Acceptance, Accepted, Body, DecideTask, Delivery, DeliveryKey, Discharge, Keep, MessageOutcome, NewDelivery,
-    NoticeTask, Redecision, RelayTask, Settled, Settlement, Task, WebhookBody, WebhookTask,
+    NoticeTask, Redecision, RelayTask, Settled, Settlement, Task, TellTask, WebhookBody, WebhookTask,
 };
 
 pub use claims::Warm;
 pub use directory::free_bytes;
 pub use error::StoreError;
 pub use incoming::Incoming;
+pub use limits::Limits;
 pub use listing::{
     CheckReport, Finding, Gauges, LogFilter, LogPage, Logged, MessageDetail, MessageFilter, MessageSummary, QueueEntry,
     QueueFilter, RepairReport,
@@ -269,7 +271,10 @@ impl Store {
     /// What workers read.
     #[must_use]
     pub fn kv(&self) -> Arc<dyn kv::View> {
-        Arc::new(self.inner.shared.reader.clone())
+        Arc::new(readers::Counting {
+            reader: self.inner.shared.reader.clone(),
+            limits: Arc::clone(&self.inner.shared.limits),
+        })
     }
 
     /// An admin's writes.

@@ -342,7 +342,7 @@ pub(super) fn text(row: &Row<'_>, column: usize) -> Option<String> {
 }
 
 impl Task {
-    /// relay, webhook, notice, decide.
+    /// relay, webhook, notice, decide, tell.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -350,6 +350,7 @@ impl Task {
             Self::Webhook(_) => "webhook",
             Self::Notice(_) => "notice",
             Self::Decide(_) => "decide",
+            Self::Tell(_) => "tell",
         }
     }
 
@@ -361,6 +362,7 @@ impl Task {
             Self::Webhook(task) => task.binding.clone().unwrap_or_else(|| shown_url(&task.url)),
             Self::Notice(task) => task.recipient.to_string(),
             Self::Decide(task) => task.recipient.address.to_string(),
+            Self::Tell(task) => task.recipient.to_string(),
         }
     }
 }

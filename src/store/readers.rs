@@ -332,6 +332,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The keys with the counters of this process beside them: what workers read.
+pub(super) struct Counting {
+    pub reader: Reader,
+    pub limits: Arc<super::Limits>,
+}
+
+impl View for Counting {
+    fn get(&self, namespace: &str, key: &str, now: Timestamp) -> Result<Option<Entry>, ViewError> {
+        self.reader.get(namespace, key, now)
+    }
+
+    fn list(
+        &self,
+        namespace: &str,
+        prefix: &str,
+        cursor: Option<&str>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Page, ViewError> {
+        self.reader.list(namespace, prefix, cursor, limit, now)
+    }
+
+    fn count(&self, limit: &crate::kv::Limit<'_>) -> crate::kv::Counted {
+        self.limits.count(limit)
+    }
+}
+
 impl View for Reader {
     fn get(&self, namespace: &str, key: &str, now: Timestamp) -> Result<Option<Entry>, ViewError> {
         self.with(|connection| super::keys::get(connection, namespace, key, now)).map_err(|e| ViewError(e.to_string()))

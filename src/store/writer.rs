@@ -22,6 +22,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use super::apply::{self, Effects, Refusal, Writing};
 use super::backup::Backups;
 use super::claims::{Claimed, Claims};
+use super::limits::Limits;
 use super::readers::Reader;
 use super::retention::Retention;
 use super::spool::{Numbers, Spool};
@@ -103,6 +104,7 @@ pub(super) struct Shared {
     pub unread: Arc<Unread>,
     pub backups: Arc<Backups>,
     pub numbers: Arc<Numbers>,
+    pub limits: Arc<Limits>,
     /// Told of each change of what a server runs by.
     pub deployed: Arc<Notify>,
     pub reader: Reader,
@@ -117,6 +119,7 @@ impl Shared {
             unread: Arc::default(),
             backups: Arc::default(),
             numbers,
+            limits: Arc::default(),
             deployed: Arc::default(),
             reader,
             bus,

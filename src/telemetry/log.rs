@@ -142,6 +142,14 @@ fn message(event: &Event) {
             received(event, client, sender(from.as_ref()), recipients, *size);
         }
         Kind::Resent { original } => tracing::info!(session, id, original = %original, "resent"),
+        Kind::Handled { handler, by, effects, micros, .. } => tracing::info!(
+            id = event.message.map(tracing::field::display),
+            handler = handler.as_str(),
+            by = by.as_str(),
+            effects = effects.len(),
+            micros,
+            "handled"
+        ),
         Kind::Decided(decision) => decided(event, decision),
         Kind::ScriptLog { .. } | Kind::Reached { .. } | Kind::ScriptFailed { .. } => script(event),
         Kind::Accepted { reply, deliveries } => {

@@ -19,11 +19,11 @@ const CODES: &[&str] = &[
 ];
 const OUTCOMES: &[&str] = &["accepted", "rejected", "deferred", "resent", "other"];
 const VERDICTS: &[&str] = &["accept", "store", "drop", "reject", "defer", "fail", "other"];
-const DELIVERIES: &[&str] = &["relay", "webhook", "notice", "decide", "other"];
+const DELIVERIES: &[&str] = &["relay", "webhook", "notice", "decide", "tell", "other"];
 const ATTEMPTS: &[&str] = &["delivered", "later", "failed", "other"];
 const VERSIONS: &[&str] = &["TLSv1.2", "TLSv1.3", "other"];
 const NOTICES: &[&str] = &["sent", "suppressed"];
-const WRITTEN: &[&str] = &["mail"];
+const WRITTEN: &[&str] = &["mail", "reply"];
 const RELEASES: &[&str] = &["active", "canary"];
 const RESULTS: &[&str] = &["ok", "fail"];
 const UNLOGGED: &[&str] = &["flood", "stderr", "store"];

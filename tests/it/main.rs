@@ -6,12 +6,14 @@ mod harness;
 mod canary;
 mod changes;
 mod command_line;
+mod counted;
 mod decide;
 mod deliver;
 mod dev;
 // Its kills come from within: a library that is loaded before the C library.
 #[cfg(target_os = "linux")]
 mod durability;
+mod ends;
 mod example;
 mod explain;
 mod handlers;
@@ -28,6 +30,7 @@ mod relay;
 mod releases;
 mod reload;
 mod replay;
+mod replies;
 mod routes;
 mod rule_tests;
 mod secrets;

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use mailworker::diagnostic::Diagnostic;
 use mailworker::kv::{Entry, Key, Page, Read, Value, View, ViewError, Write};
-use mailworker::mail::draft::Named;
+use mailworker::mail::draft::{Named, Purpose};
 use mailworker::mail::{Address, Client, Draft, Message, MessageId, Timestamp, Tls};
 use mailworker::rules::engine::Budget;
 use mailworker::rules::outcome::{ForwardTo, LogLine, Place, WebhookTarget};
 use mailworker::rules::reach::{Answer, Asked, Failed, Request};
 use mailworker::rules::{
-    Ai, Bindings, Effect, EmailCall, KvView, Lent, Outcome, RcptCall, RcptOutcome, RcptVerdict, Reach, Reached,
-    Release, RunClock, Seed, SessionFacts, Stage, StageCall, StageOutcome, StageVerdict, Verdict,
+    Ai, Bindings, Effect, EmailCall, Happening, HappeningCall, HappeningOutcome, KvView, Lent, Outcome, RcptCall,
+    RcptOutcome, RcptVerdict, Reach, Reached, Release, RunClock, Seed, SessionFacts, Stage, StageCall, StageOutcome,
+    StageVerdict, Verdict,
 };
 
 /// 2026-11-24T09:15:02.123Z
@@ -129,6 +130,9 @@ impl Case {
                 "mail_from" => {
                     sources.insert(MAIN.to_owned(), format!("fn mail_from(session, sender, env) {{\n{text}}}\n"));
                 }
+                "delivered" | "failed" => {
+                    sources.insert(MAIN.to_owned(), format!("fn {section}(event, env, ctx) {{\n{text}}}\n"));
+                }
                 path => {
                     sources.insert(path.to_owned(), text.clone());
                 }
@@ -228,7 +232,16 @@ impl Case {
             let entry = Entry { value, metadata, expires_at: None, version: at as u64 + 1 };
             ((namespace.to_owned(), key.to_owned()), entry)
         });
-        Stored { keys: keys.collect(), broken: self.one("broken").is_some() }
+        Stored {
+            keys: keys.collect(),
+            broken: self.one("broken").is_some(),
+            limits: mailworker::store::Limits::default(),
+        }
+    }
+
+    fn happening(&self) -> Option<Happening> {
+        let asked = |handler: &str| self.one("handler") == Some(handler) || self.sections.contains_key(handler);
+        [Happening::Delivered, Happening::Failed].into_iter().find(|happening| asked(happening.handler()))
     }
 
     /// What comes of it, line by line.
@@ -268,6 +281,13 @@ impl Case {
                 &mut lines,
                 &release.stage(&StageCall { stage, session, subaddress, now, seed: Seed::default(), reach }, &kv),
             );
+            return lines;
+        }
+        if let Some(happening) = self.happening() {
+            let event = self.one("event").map_or(serde_json::json!({}), |json| serde_json::from_str(json).unwrap());
+            let (main, seed) = (MAIN.to_owned(), Seed::default());
+            let call = HappeningCall { happening, main, subaddress, event, now, seed };
+            show_happening(&mut lines, &release.happening(&call, &kv));
             return lines;
         }
         let raw = self.sections.get("message").map_or(MESSAGE.to_owned(), |text| text.replace('\n', "\r\n"));
@@ -313,6 +333,14 @@ fn show(lines: &mut Vec<String>, outcome: &Outcome) {
     }
     lines.extend(outcome.writes.iter().map(shown_write));
     lines.extend(outcome.reached.iter().map(shown_reached));
+    lines.extend(outcome.log.iter().map(shown_line));
+}
+
+fn show_happening(lines: &mut Vec<String>, outcome: &HappeningOutcome) {
+    lines.push(outcome.result.as_ref().map_or_else(|error| format!("failed {error}"), |()| "handled".to_owned()));
+    lines.extend(outcome.effects.iter().map(shown_effect));
+    lines.extend(outcome.reads.iter().map(shown_read));
+    lines.extend(outcome.writes.iter().map(shown_write));
     lines.extend(outcome.log.iter().map(shown_line));
 }
 
@@ -379,7 +407,13 @@ fn shown_effect((effect, at): &(Effect, Place)) -> String {
 
 fn shown_draft(draft: &Draft) -> String {
     let list = |people: &[Named]| people.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let mut text = format!("{:?} mail from {} to {}", draft.purpose, draft.from, list(&draft.to));
+    let purpose = match &draft.purpose {
+        Purpose::New => "new mail".to_owned(),
+        Purpose::Reply { in_reply_to, references, once } => {
+            format!("reply to {in_reply_to:?} after {references:?}, one each {} s", once.every)
+        }
+    };
+    let mut text = format!("{purpose} from {} to {}", draft.from, list(&draft.to));
     for (name, people) in [("cc", &draft.cc), ("bcc", &draft.bcc), ("reply_to", &draft.reply_to)] {
         if !people.is_empty() {
             let _ = write!(text, " {name} {}", list(people));
@@ -471,9 +505,14 @@ impl Reach for Outside {
 pub struct Stored {
     keys: BTreeMap<(String, String), Entry>,
     broken: bool,
+    limits: mailworker::store::Limits,
 }
 
 impl View for Stored {
+    fn count(&self, limit: &mailworker::kv::Limit<'_>) -> mailworker::kv::Counted {
+        self.limits.count(limit)
+    }
+
     fn get(&self, namespace: &str, key: &str, _: Timestamp) -> Result<Option<Entry>, ViewError> {
         if self.broken {
             return Err(ViewError("the disk is gone".to_owned()));

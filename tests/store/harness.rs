@@ -154,6 +154,7 @@ pub fn relay(due: Timestamp) -> NewDelivery {
             via: None,
             headers: Vec::new(),
             removed: Vec::new(),
+            own: false,
         }),
         destination: "mx:example.com".to_owned(),
         due,
@@ -168,6 +169,7 @@ pub fn webhook(json: String) -> NewDelivery {
         headers: Vec::new(),
         body: WebhookBody::Json(json),
         recipient: address("a@example.org"),
+        quiet: false,
     });
     NewDelivery { task, destination: "https://hooks.example.net".to_owned(), due: now() }
 }

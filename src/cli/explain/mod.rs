@@ -15,11 +15,11 @@ use super::args::{Common, Explain, What};
 use super::print::{self, BAD, DIM, GOOD, NOTE, Painted, WAIT, plain};
 use super::{Done, Failure, access, configured, show};
 use crate::config::load::{self, Reading};
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::intake::Snapshot;
 use crate::intake::decide::{Fate, Judged};
 use crate::intake::foresee::{Foresight, Probe, foresee};
-use crate::kv::Write;
+use crate::kv::{self, Write};
 use crate::mail::{Address, Client, Reply};
 use crate::reach::Alone;
 use crate::reload;
@@ -155,7 +155,9 @@ fn command(stage: Stage) -> &'static str {
 }
 
 fn events(seen: &Foresight) -> impl Iterator<Item = &Event> {
-    seen.events.iter().chain(seen.judged.iter().flat_map(|judged| &judged.events))
+    let all = seen.events.iter().chain(seen.judged.iter().flat_map(|judged| &judged.events));
+    // Nothing was written: the decision says what would be.
+    all.filter(|event| !matches!(event.kind, Kind::Written { .. }))
 }
 
 fn style(reply: &Reply) -> anstyle::Style {
@@ -191,6 +193,11 @@ pub fn whereto<'a>(deliveries: impl IntoIterator<Item = &'a NewDelivery>) -> imp
     })
 }
 
+/// What is kept for us, and no worker's.
+fn is_own(write: &Write) -> bool {
+    matches!(write, Write::Put { namespace, .. } if namespace == kv::REPLIES)
+}
+
 fn written(write: &Write) -> String {
     match write {
         Write::Put { namespace, key, .. } => format!("{namespace} put {key}"),
@@ -206,7 +213,8 @@ fn as_json<const N: usize>(seen: &Foresight, more: [(&str, serde_json::Value); N
         .flat_map(deliveries)
         .map(|(what, destination)| json!({ "what": what, "destination": destination }))
         .collect();
-    let writes: Vec<_> = seen.judged.iter().flat_map(|judged| &judged.writes).map(written).collect();
+    let writes: Vec<_> =
+        seen.judged.iter().flat_map(|judged| &judged.writes).filter(|write| !is_own(write)).map(written).collect();
     let earlier = seen.earlier.as_ref().map(|(stage, reply)| json!({ "handler": stage.handler(), "reply": reply }));
     let mut told = json!({
         "earlier": earlier,

@@ -268,6 +268,7 @@ impl Reader<'_> {
             (Kind::Forward, expect.forward.map(|forward| values(forward.value))),
             (Kind::Webhook, expect.webhook.map(|webhook| self.webhooks(webhook.value))),
             (Kind::Send, expect.send.map(values)),
+            (Kind::Reply, expect.reply.map(values)),
             (Kind::Store, expect.store.map(values)),
             (Kind::Tag, expect.tag.map(values)),
             (Kind::Kv, expect.kv.map(|kv| self.written(kv))),

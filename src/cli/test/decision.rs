@@ -19,6 +19,7 @@ use crate::intake::Snapshot;
 use crate::intake::decide::{Fate, Judged};
 use crate::intake::foresee::{Foresight, Probe, foresee};
 use crate::kv::Write;
+use crate::mail::draft::Purpose;
 use crate::mail::{Reply, Timestamp};
 use crate::rules::outcome::{Effect, ForwardTo, Place, WebhookTarget};
 use crate::rules::{KvView, Lent, Outcome, Reach, Stage, Verdict};
@@ -209,7 +210,10 @@ impl Maker<'_> {
                     };
                     self.made.add(Kind::Header, item, at);
                 }
-                Effect::Mail(draft) => self.made.add(Kind::Send, written::shown(draft), at),
+                Effect::Mail(draft) => {
+                    let kind = if matches!(draft.purpose, Purpose::New) { Kind::Send } else { Kind::Reply };
+                    self.made.add(kind, written::shown(draft), at);
+                }
                 Effect::Store { mailbox, retention_secs } => {
                     let mut item = Map::new();
                     item.extend(mailbox.iter().map(|mailbox| ("mailbox".to_owned(), json!(mailbox))));
@@ -252,7 +256,7 @@ impl Maker<'_> {
                     }
                     self.made.add(Kind::Webhook, item, at.clone());
                 }
-                Task::Notice(_) | Task::Decide(_) => {}
+                Task::Notice(_) | Task::Decide(_) | Task::Tell(_) => {}
             }
         }
         if outcome.is_none() && judged.fate == Fate::Accept && judged.outcome == MessageOutcome::Stored {
@@ -266,6 +270,8 @@ impl Maker<'_> {
         | Write::Increment { namespace, key, .. }) = write;
         let at = at.map(Place::to_string);
         match self.keys.apply(write, self.now) {
+            // Whom no second answer goes to is for us to know.
+            Ok(()) if namespace == crate::kv::REPLIES => {}
             Ok(()) => {
                 self.written.insert((namespace.clone(), key.clone()), at);
             }

@@ -74,6 +74,7 @@ pub struct Expect {
     pub forward: Option<At<Items<kind::Forward>>>,
     pub webhook: Option<At<Items<kind::Webhook>>>,
     pub send: Option<Items<kind::Sent>>,
+    pub reply: Option<Items<kind::Replied>>,
     pub store: Option<Items<kind::Stored>>,
     pub tag: Option<Items<kind::Tag>>,
     pub kv: Option<Namespaces>,

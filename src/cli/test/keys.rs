@@ -14,6 +14,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::diagnostic::suggest;
 use crate::kv::{self, Entry, Page, Value, ViewError, Write};
 use crate::mail::Timestamp;
+use crate::store::Limits;
 
 /// Namespace and key.
 pub type Name = (String, String);
@@ -109,7 +110,7 @@ pub fn written(item: &Map<String, Json>) -> Json {
 }
 
 /// What a test's runs read and have written.
-pub struct Keys(Mutex<State>);
+pub struct Keys(Mutex<State>, Limits);
 
 struct State {
     entries: BTreeMap<Name, Entry>,
@@ -119,7 +120,7 @@ struct State {
 impl Keys {
     #[must_use]
     pub fn new(entries: BTreeMap<Name, Entry>) -> Self {
-        Self(Mutex::new(State { entries, version: 1 }))
+        Self(Mutex::new(State { entries, version: 1 }), Limits::default())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -173,6 +174,10 @@ fn is_there(entry: &Entry, now: Timestamp) -> bool {
 }
 
 impl kv::View for Keys {
+    fn count(&self, limit: &kv::Limit<'_>) -> kv::Counted {
+        self.1.count(limit)
+    }
+
     fn get(&self, namespace: &str, key: &str, now: Timestamp) -> Result<Option<Entry>, ViewError> {
         Ok(self.entry(&(namespace.to_owned(), key.to_owned()), now))
     }

@@ -34,6 +34,8 @@ pub enum Kind {
     Webhook,
     /// Mails that a worker writes.
     Send,
+    /// Its answer to the sender.
+    Reply,
     Store,
     Tag,
     /// Keys as they are once all is written.
@@ -44,7 +46,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Connect,
         Self::Helo,
         Self::MailFrom,
@@ -58,6 +60,7 @@ impl Kind {
         Self::Forward,
         Self::Webhook,
         Self::Send,
+        Self::Reply,
         Self::Store,
         Self::Tag,
         Self::Kv,
@@ -82,6 +85,7 @@ impl Kind {
             Self::Forward => "forward",
             Self::Webhook => "webhook",
             Self::Send => "send",
+            Self::Reply => "reply",
             Self::Store => "store",
             Self::Tag => "tag",
             Self::Kv => "kv",
@@ -101,6 +105,7 @@ impl Kind {
             | Self::Error
             | Self::Reject
             | Self::Defer
+            | Self::Reply
             | Self::Log => Some("text"),
             Self::Quarantine => Some("reason"),
             Self::Tag => Some("name"),
@@ -285,6 +290,37 @@ impl Item for Sent {
     const WHAT: &'static str =
         "an address, { to, cc, bcc, from, reply_to, subject, text, html, headers, attachments }, or true for any";
     const BRIEF: Option<&'static str> = Some("to");
+}
+
+/// `message.reply`
+#[derive(Debug, Serialize, DeriveDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replied {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    html: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attachments: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_reply_to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    references: Option<Vec<String>>,
+}
+
+impl Item for Replied {
+    const WHAT: &'static str = "its text, { to, from, reply_to, subject, text, html, headers, attachments, in_reply_to, references }, or true for any";
+    const BRIEF: Option<&'static str> = Some("text");
 }
 
 #[derive(Debug, Serialize, DeriveDeserialize)]

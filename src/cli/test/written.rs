@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::mail::Draft;
-use crate::mail::draft::Named;
+use crate::mail::draft::{Named, Purpose};
 
 /// What is there of it, field by field.
 #[must_use]
@@ -15,6 +15,10 @@ pub fn shown(draft: &Draft) -> Value {
     put("cc", people(&draft.cc));
     put("bcc", people(&draft.bcc));
     put("reply_to", people(&draft.reply_to));
+    if let Purpose::Reply { in_reply_to, references, .. } = &draft.purpose {
+        put("in_reply_to", in_reply_to.as_ref().map(|id| json!(id)));
+        put("references", Some(json!(references)));
+    }
     put("subject", Some(json!(draft.subject)));
     put("text", draft.text.as_ref().map(|text| json!(text)));
     put("html", draft.html.as_ref().map(|html| json!(html)));

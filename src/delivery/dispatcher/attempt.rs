@@ -23,7 +23,8 @@ use crate::delivery::webhook::{Sent, Try};
 use crate::delivery::{Failure, Side};
 use crate::event::{Event, Kind};
 use crate::store::{
-    Body, DecideTask, Delivery, LARGE, NoticeTask, RelayTask, Settlement, StoreError, Task, WebhookBody, WebhookTask,
+    Body, DecideTask, Delivery, LARGE, NoticeTask, RelayTask, Settlement, StoreError, Task, TellTask, WebhookBody,
+    WebhookTask,
 };
 
 pub(super) use crate::delivery::relay::Extent;
@@ -90,7 +91,7 @@ pub(super) async fn attempt(shared: &Shared, destination: &Destination, batch: &
         let place = match &first.task {
             Task::Relay(_) | Task::Webhook(_) => shared.places.take(&destination.first_place, 1).await,
             // No remote of theirs can hold these up for long; their lanes bound them.
-            Task::Notice(_) | Task::Decide(_) => None,
+            Task::Notice(_) | Task::Decide(_) | Task::Tell(_) => None,
         };
         let config = shared.parts.config.load_full();
         let scene = Scene { shared, config, destination: &destination.name, begun: Instant::now() };
@@ -124,7 +125,7 @@ fn is_copied(delivery: &Delivery, body: &Body) -> bool {
 
 impl Scene<'_> {
     fn judge(&self) -> Judge<'_> {
-        Judge::now(&self.config, self.destination, self.begun.elapsed())
+        Judge::now(&self.config, self.shared.ears(), self.destination, self.begun.elapsed())
     }
 
     /// Those that still belong to this destination, and a settlement for each that by the configuration in force doesn't:
@@ -143,7 +144,12 @@ impl Scene<'_> {
 
     /// The message's octets, where they are needed: warm or read back.
     async fn body(&self, delivery: &Delivery) -> Result<Option<Arc<Body>>, StoreError> {
-        if matches!(&delivery.task, Task::Webhook(WebhookTask { body: WebhookBody::Json(_), .. })) {
+        let needs_none = match &delivery.task {
+            Task::Webhook(WebhookTask { body, .. }) => matches!(body, WebhookBody::Json(_)),
+            Task::Tell(_) => true,
+            _ => false,
+        };
+        if needs_none {
             return Ok(None);
         }
         if let Some(warm) = &delivery.warm {
@@ -159,6 +165,7 @@ impl Scene<'_> {
             (Task::Webhook(task), body) => self.webhook(first, task, body.as_deref()).await,
             (Task::Notice(task), Some(body)) => self.notice(first, task, &body).await,
             (Task::Decide(task), Some(body)) => self.decide(first, task, body).await,
+            (Task::Tell(task), _) => self.tell(first, task).await,
             (_, None) => self.without_body(batch, &StoreError::Failed("its octets were not read".into())),
         }
     }
@@ -270,6 +277,11 @@ impl Scene<'_> {
         let decider = &self.shared.parts.decider;
         let run = decider.decide(delivery.key.message, body, task.clone()).await;
         vec![self.judge().decided(delivery, task, run)].into()
+    }
+
+    async fn tell(&self, delivery: &Delivery, task: &TellTask) -> Attempt {
+        let told = self.shared.parts.decider.tell(delivery.key.message, task.clone()).await;
+        vec![self.judge().heard(delivery, told)].into()
     }
 }
 

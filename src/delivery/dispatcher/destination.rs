@@ -347,6 +347,7 @@ mod tests {
             via: None,
             headers: Vec::new(),
             removed: Vec::new(),
+            own: false,
         };
         Delivery {
             key: DeliveryKey { message: MessageId::new(NOW, message), n },

@@ -130,7 +130,7 @@ impl Lane {
         let event = Event::new(clock::now(), Kind::Fault { what: "delivery".into(), detail });
         self.shared.parts.bus.publish(event);
         let config = self.shared.parts.config.load_full();
-        let judge = Judge::now(&config, &self.destination.name, Duration::ZERO);
+        let judge = Judge::now(&config, self.shared.ears(), &self.destination.name, Duration::ZERO);
         let failure = Failure::later(Side::Ours, "4.3.0", "the attempt met a fault of our own");
         batch.iter().map(|held| judge.unsent(held, &failure)).collect::<Vec<_>>().into()
     }
@@ -169,7 +169,8 @@ impl Lane {
         self.shared.parts.bus.publish(Event::new(at.1, kind));
         let name = self.destination.name.clone();
         for held in waiting {
-            let settlement = Judge::now(&config, &name, Duration::ZERO).rested(&held, &resting, true);
+            let settlement =
+                Judge::now(&config, self.shared.ears(), &name, Duration::ZERO).rested(&held, &resting, true);
             self.end(settlement).await;
         }
     }

@@ -28,7 +28,7 @@ use self::held::{Held, Holdings, MAX_HELD};
 use self::share::{ByName, Pool, Usage};
 use super::relay::tls::Tls;
 use super::webhook::Webhooks;
-use super::{Failure, Parts, Side};
+use super::{Decide, Failure, Parts, Side};
 use crate::store::Settlement;
 
 /// Octets of webhooks that are made from large messages and under way. Of small ones there are as many as places; large
@@ -126,6 +126,11 @@ impl Drop for Dispatcher {
 }
 
 impl Shared {
+    /// Who knows which workers are to hear how something ended.
+    fn ears(&self) -> &dyn Decide {
+        &*self.parts.decider
+    }
+
     fn running(&self) -> bool {
         *self.phase.borrow() == Phase::Running
     }

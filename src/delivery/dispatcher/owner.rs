@@ -172,7 +172,7 @@ impl Owner {
                 None
             }
             Offered::Rests(delivery, resting) => {
-                let judge = Judge::now(&config, &destination.name, Duration::ZERO);
+                let judge = Judge::now(&config, self.shared.ears(), &destination.name, Duration::ZERO);
                 self.end(judge.rested(&delivery, &resting, delivery.due <= resting.since));
                 None
             }
@@ -222,10 +222,13 @@ pub(super) fn share(config: &Config, delivery: &Delivery) -> (String, usize) {
         }
         Task::Notice(_) => ("notice".to_owned(), NOTICES),
         Task::Decide(_) => ("decide".to_owned(), DECISIONS),
+        Task::Tell(_) => (TELL.to_owned(), DECISIONS),
     }
 }
 
+/// The queue of what workers are to hear.
+pub(super) const TELL: &str = "tell";
 /// Lanes for notices: each may wait for a sender's name servers, which may be silent.
 const NOTICES: usize = 64;
-/// Lanes for second decisions; the worker bounds itself.
+/// Lanes for second decisions, and for what is told; the worker bounds itself.
 const DECISIONS: usize = 4;

@@ -14,17 +14,25 @@ use crate::clock;
 use crate::config::Config;
 use crate::delivery::retry::{self, Next};
 use crate::delivery::webhook::Sent;
-use crate::delivery::{Decided, Failure, Retry};
+use crate::delivery::webhook::answer::clean;
+use crate::delivery::{Decide, Decided, Failure, Retry};
 use crate::event::{Attempted, Event, Kind, millis, shown_url};
 use crate::mail::{Notify, Reply, Timestamp};
 use crate::store::{
     Acceptance, Body, DecideTask, Delivery, DeliveryKey, MessageOutcome, NewDelivery, NoticeTask, RelayTask, Settled,
-    Settlement, Task,
+    Settlement, Task, TellTask,
 };
+
+use super::owner::TELL;
+
+/// Characters of an answer that a worker hears.
+const MAX_TOLD: usize = 600;
 
 /// What a result is judged by.
 pub(super) struct Judge<'a> {
     pub config: &'a Config,
+    /// Who knows which workers are to hear how something ended.
+    pub ears: &'a dyn Decide,
     pub destination: &'a str,
     pub now: Timestamp,
     /// In 0..1, for the jitter.
@@ -84,11 +92,13 @@ struct Account {
     host: Option<String>,
     tls: Option<String>,
     answer: String,
+    /// As a worker hears it: `5.1.1`, or HTTP's.
+    status: String,
 }
 
 impl<'a> Judge<'a> {
-    pub(super) fn now(config: &'a Config, destination: &'a str, took: Duration) -> Self {
-        Self { config, destination, now: clock::now(), chance: fastrand::f64(), took }
+    pub(super) fn now(config: &'a Config, ears: &'a dyn Decide, destination: &'a str, took: Duration) -> Self {
+        Self { config, ears, destination, now: clock::now(), chance: fastrand::f64(), took }
     }
 }
 
@@ -101,21 +111,28 @@ impl Judge<'_> {
         result: Result<Reply, Failure>,
         relayed: &Relayed,
     ) -> Settlement {
-        let account = |answer: String| Account { host: relayed.peer.clone(), tls: relayed.tls.clone(), answer };
+        let account = |answer: String, status: String| Account {
+            host: relayed.peer.clone(),
+            tls: relayed.tls.clone(),
+            answer,
+            status,
+        };
         match result {
             Ok(reply) => {
-                let mut done = self.done(delivery, account(reply.to_string()));
+                let status = reply.enhanced().unwrap_or_else(|| "2.0.0".to_owned());
+                let mut done = self.done(delivery, account(reply.to_string(), status.clone()));
                 // Who wants to hear of success hears it from the last one that knows how (RFC 3461 §5.2.2).
                 if task.notify.success && !relayed.passes_dsn {
-                    let status = reply.enhanced().unwrap_or_else(|| "2.0.0".to_owned());
                     let notice = notice("relayed", task, status, reply.to_string(), relayed.peer.clone());
-                    done.then = vec![self.queued(notice)];
+                    done.then.push(self.queued(notice));
                 }
                 done
             }
             Err(failure) => {
-                let mut settlement = self.failed(delivery, &failure, account(failure.detail.clone()));
-                settlement.then = self.notices(delivery, task, &failure, relayed, &mut settlement.result);
+                let account = account(failure.detail.clone(), failure.status.clone());
+                let mut settlement = self.failed(delivery, &failure, account);
+                let notices = self.notices(delivery, task, &failure, relayed, &mut settlement.result);
+                settlement.then.extend(notices);
                 settlement
             }
         }
@@ -159,7 +176,8 @@ impl Judge<'_> {
     /// An endpoint's answer.
     pub(super) fn hooked(&self, delivery: &Delivery, sent: Sent) -> Settlement {
         let host = Some(sent.host).filter(|host| !host.is_empty());
-        let account = |answer: String| Account { host, tls: None, answer };
+        let status = sent.status.map(|status| status.to_string()).unwrap_or_default();
+        let account = |answer: String| Account { host, tls: None, answer, status };
         match sent.result {
             Ok(answer) => self.done(delivery, account(answer.to_string())),
             Err(failure) => {
@@ -219,20 +237,42 @@ impl Judge<'_> {
         }
     }
 
+    /// A worker that was told.
+    pub(super) fn heard(&self, delivery: &Delivery, decided: Decided) -> Settlement {
+        match decided {
+            Decided::Done { deliveries, kv_reads, kv_writes, mut events, .. } => {
+                let mut done = self.done(delivery, Account { answer: "told".to_owned(), ..Account::default() });
+                own(&mut events, delivery);
+                done.events.splice(0..0, events);
+                Settlement { then: deliveries, kv_reads, kv_writes, ..done }
+            }
+            Decided::Later { error, mut events } => {
+                let failure = Failure::later(crate::delivery::Side::Ours, "4.3.0", error);
+                let account = Account { answer: failure.detail.clone(), ..Account::default() };
+                let mut settlement = self.failed(delivery, &failure, account);
+                own(&mut events, delivery);
+                settlement.events.splice(0..0, events);
+                settlement
+            }
+        }
+    }
+
     /// Nothing was sent, for a reason of ours.
     pub(super) fn unsent(&self, delivery: &Delivery, failure: &Failure) -> Settlement {
-        let account = Account { answer: failure.detail.clone(), ..Account::default() };
+        let account = Account { answer: failure.detail.clone(), status: failure.status.clone(), ..Account::default() };
         let mut settlement = self.failed(delivery, failure, account);
         if let Task::Relay(task) = &delivery.task {
             let nobody = Relayed { peer: None, tls: None, passes_dsn: false };
-            settlement.then = self.notices(delivery, task, failure, &nobody, &mut settlement.result);
+            let notices = self.notices(delivery, task, failure, &nobody, &mut settlement.result);
+            settlement.then.extend(notices);
         }
         settlement
     }
 
     fn done(&self, delivery: &Delivery, account: Account) -> Settlement {
+        let told = self.told(delivery, true, &account);
         let event = self.attempted(delivery, "delivered", account, None);
-        settlement(delivery.key, Settled::Done, vec![event])
+        Settlement { then: told, ..settlement(delivery.key, Settled::Done, vec![event]) }
     }
 
     /// Again by the schedule, or no more.
@@ -256,6 +296,7 @@ impl Judge<'_> {
         } else {
             error
         };
+        let told = self.told(delivery, false, &account);
         let attempted = self.attempted(delivery, "failed", account, None);
         let failed = Kind::Failed {
             delivery: delivery.key.n,
@@ -265,11 +306,34 @@ impl Judge<'_> {
             attempts,
         };
         let failed = Event::new(self.now, failed).of(delivery.key.message);
-        settlement(delivery.key, Settled::Dead { error: reason }, vec![attempted, failed])
+        Settlement { then: told, ..settlement(delivery.key, Settled::Dead { error: reason }, vec![attempted, failed]) }
+    }
+
+    /// What the worker hears of an end, in the transaction that settles it.
+    fn told(&self, delivery: &Delivery, delivered: bool, account: &Account) -> Vec<NewDelivery> {
+        let (recipient, kind) = match &delivery.task {
+            Task::Relay(task) => (&task.original, if task.own { "mail" } else { "forward" }),
+            Task::Webhook(task) if !task.quiet => (&task.recipient, "webhook"),
+            _ => return Vec::new(),
+        };
+        if !self.ears.hears(recipient, delivered) {
+            return Vec::new();
+        }
+        let task = TellTask {
+            delivered,
+            recipient: recipient.clone(),
+            what: kind.to_owned(),
+            destination: target(&delivery.task),
+            status: account.status.clone(),
+            reply: clean(&account.answer, MAX_TOLD),
+            attempts: delivery.attempts + 1,
+            at: self.now,
+        };
+        vec![NewDelivery { task: Task::Tell(task), destination: TELL.to_owned(), due: self.now }]
     }
 
     fn schedule(&self, delivery: &Delivery, attempts: u32) -> Next {
-        if let Task::Webhook(_) = delivery.task {
+        if let Task::Webhook(_) | Task::Tell(_) = delivery.task {
             return retry::webhook(&self.config.webhook_defaults.retry, attempts, self.now, self.chance);
         }
         let relay = &self.config.relay;
@@ -327,6 +391,7 @@ fn kind(task: &Task) -> &'static str {
         Task::Webhook(_) => "webhook",
         Task::Notice(_) => "notice",
         Task::Decide(_) => "decide",
+        Task::Tell(_) => "tell",
     }
 }
 
@@ -337,5 +402,6 @@ fn target(task: &Task) -> String {
         Task::Webhook(task) => task.binding.clone().unwrap_or_else(|| shown_url(&task.url)),
         Task::Notice(task) => task.recipient.to_string(),
         Task::Decide(task) => task.recipient.address.to_string(),
+        Task::Tell(task) => task.recipient.to_string(),
     }
 }

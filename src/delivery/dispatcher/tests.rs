@@ -36,6 +36,14 @@ impl Decide for Faulty {
     fn decide(&self, _: MessageId, _: Arc<Body>, _: DecideTask) -> Deciding<'_> {
         panic!("on purpose")
     }
+
+    fn hears(&self, _: &Address, _: bool) -> bool {
+        false
+    }
+
+    fn tell(&self, _: MessageId, _: crate::store::TellTask) -> Deciding<'_> {
+        panic!("on purpose")
+    }
 }
 
 struct House {
@@ -146,6 +154,7 @@ async fn a_message_whose_segment_is_missing_is_a_fault_and_stays_queued() {
         via: None,
         headers: Vec::new(),
         removed: Vec::new(),
+        own: false,
     };
     house.accept(Task::Relay(task)).await;
     house.store.close().await;

@@ -131,6 +131,7 @@ fn task(binding: Option<&str>, url: &str) -> WebhookTask {
         headers: vec![("X-Script".to_owned(), "one".to_owned())],
         body: WebhookBody::Json("{\"a\":1}".to_owned()),
         recipient: Address::parse("to@example.com").unwrap(),
+        quiet: false,
     }
 }
 

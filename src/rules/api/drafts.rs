@@ -13,16 +13,17 @@ use super::changes::{STRUCTURED, is_among};
 use super::context::ContextView;
 use super::octets::Octets;
 use super::options::Options;
-use super::run::{Run, ScriptResult, refuse};
+use super::run::{Handler, Run, ScriptResult, refuse};
 use super::value::article;
 use crate::mail::draft::{Enclosure, HOPS, Named, Purpose};
 use crate::mail::{Address, Draft, Message};
+use crate::rules::Happening;
 use crate::rules::outcome::Effect;
 
 /// Recipients of one mail; characters of a name and a subject; fields; attachments.
 const MAX_RECIPIENTS: usize = 50;
-const MAX_NAME: usize = 200;
-const MAX_SUBJECT: usize = 500;
+pub(super) const MAX_NAME: usize = 200;
+pub(super) const MAX_SUBJECT: usize = 500;
 const MAX_FIELDS: usize = 50;
 const MAX_ATTACHMENTS: usize = 20;
 /// Octets of all that one run writes, and how many mails.
@@ -77,6 +78,10 @@ pub(super) fn register(engine: &mut Engine) {
 
 fn new(ctx: &ContextView, mail: Map) -> Result<Draft, String> {
     let (run, about) = (ctx.run(), ctx.about());
+    if let Handler::Happening(Happening::Delivered | Happening::Failed) = run.handler {
+        let handler = run.handler.name();
+        return Err(format!("{handler} writes no mail, whose end it would be told again: use ctx.webhook"));
+    }
     let mut options = Options::new(mail, SEND)?;
     let from = options.take("from").ok_or("`from` is missing: an address of one of this worker's domains")?;
     let to = people(options.take("to").as_ref()).map_err(|why| format!("to: {why}"))?;
@@ -97,7 +102,7 @@ fn new(ctx: &ContextView, mail: Map) -> Result<Draft, String> {
 }
 
 /// All but whom it goes to.
-fn written(run: &Run, from: Dynamic, mut options: Options) -> Result<Draft, String> {
+pub(super) fn written(run: &Run, from: Dynamic, mut options: Options) -> Result<Draft, String> {
     let from = person(&from).map_err(|why| format!("from: {why}"))?;
     is_ours(run, &from.address)?;
     let mut list = |name: &str| people(options.take(name).as_ref()).map_err(|why| format!("{name}: {why}"));
@@ -161,14 +166,14 @@ fn hops(message: &Message) -> Result<u32, String> {
 }
 
 /// Stages the draft, if there is room for it.
-fn stage(context: &NativeCallContext, run: &Run, draft: Draft) -> ScriptResult<()> {
+pub(super) fn stage(context: &NativeCallContext, run: &Run, draft: Draft) -> ScriptResult<()> {
     let weight = draft.weight();
     let mut state = run.state();
     let (octets, mails) = (state.written.0.saturating_add(weight), state.written.1 + 1);
     state.written = (octets, mails);
     drop(state);
     if octets > MAX_WRITTEN || mails > MAX_MAILS {
-        let text = format!("send: one run writes at most {MAX_MAILS} mails, and {} MiB of them", MAX_WRITTEN >> 20);
+        let text = format!("one run writes at most {MAX_MAILS} mails, and {} MiB of them", MAX_WRITTEN >> 20);
         return Err(refuse(context, text));
     }
     run.stage(context, Effect::Mail(Box::new(draft)))
@@ -216,7 +221,7 @@ fn apart(value: &Dynamic) -> (Option<String>, Dynamic) {
     }
 }
 
-fn one_line(what: &str, text: &str, most: usize) -> Result<(), String> {
+pub(super) fn one_line(what: &str, text: &str, most: usize) -> Result<(), String> {
     if text.chars().any(char::is_control) {
         return Err(format!("{what} has a line break or another control character"));
     }
@@ -292,6 +297,6 @@ fn enclosure(value: &Dynamic) -> Result<Enclosure, String> {
     Ok(Enclosure { filename, content_type, content, content_id, inline })
 }
 
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     (1..=200).contains(&id.len()) && id.bytes().all(|octet| octet.is_ascii_graphic() && !matches!(octet, b'<' | b'>'))
 }

@@ -120,6 +120,11 @@ impl EnvView {
     pub fn new(run: Arc<Run>) -> Self {
         Self { run }
     }
+
+    #[must_use]
+    pub fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
 }
 
 pub(super) fn register(engine: &mut Engine) {

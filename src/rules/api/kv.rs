@@ -91,7 +91,7 @@ impl KvNamespace {
 
     /// Room and right for one more write.
     fn writing(&self, context: &NativeCallContext, key: &str) -> ScriptResult<()> {
-        if self.run.handler != Handler::Email {
+        if !matches!(self.run.handler, Handler::Email | Handler::Happening(_)) {
             let handler = self.run.handler.name();
             let text = format!("{handler} reads KV and writes nothing: no message has come yet; write in email");
             return Err(refuse(context, text));
@@ -111,7 +111,7 @@ impl KvNamespace {
 
 impl Staging {
     /// Once is enough for what was read before and hasn't changed since.
-    fn record(&mut self, read: Read) {
+    pub(super) fn record(&mut self, read: Read) {
         if !self.reads.contains(&read) {
             self.reads.push(read);
         }

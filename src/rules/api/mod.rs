@@ -18,11 +18,13 @@ pub mod env;
 pub mod functions;
 pub mod headers;
 pub mod kv;
+pub mod limit;
 pub mod log;
 pub mod message;
 pub mod octets;
 pub mod options;
 pub mod outside;
+pub mod reply;
 pub mod run;
 pub mod session;
 pub mod tags;
@@ -41,10 +43,12 @@ pub fn register(engine: &mut rhai::Engine) {
     functions::register(engine);
     headers::register(engine);
     kv::register(engine);
+    limit::register(engine);
     log::register(engine);
     message::register(engine);
     octets::register(engine);
     outside::register(engine);
+    reply::register(engine);
     session::register(engine);
     tags::register(engine);
 }

@@ -18,7 +18,7 @@ use super::value;
 use crate::mail::{Address, Reply, Timestamp};
 use crate::rules::outcome::{Effect, LogLine, Place};
 use crate::rules::reach::{Lent, Reached, Request};
-use crate::rules::{KvView, Seed, Stage};
+use crate::rules::{Happening, KvView, Seed, Stage};
 
 /// Lines that one run may log, and octets of each.
 const MAX_LINES: usize = 100;
@@ -35,6 +35,7 @@ pub enum Handler {
     Stage(Stage),
     RcptTo,
     Email,
+    Happening(Happening),
 }
 
 impl Handler {
@@ -44,6 +45,7 @@ impl Handler {
             Self::Stage(stage) => stage.handler(),
             Self::RcptTo => "rcpt_to",
             Self::Email => "email",
+            Self::Happening(happening) => happening.handler(),
         }
     }
 }
@@ -89,6 +91,10 @@ pub struct State {
     pub places: usize,
     /// Octets and number of the mails that it writes.
     pub written: (usize, usize),
+    /// The message has its answer.
+    pub replied: bool,
+    /// How many limits were asked for.
+    pub questions: u64,
     /// How many ids were drawn.
     pub drawn: u64,
 }

@@ -8,7 +8,7 @@ use crate::rules::Stage;
 use crate::rules::worker::HANDLERS;
 
 /// Handlers of the contract that this version doesn't call, with the number of their parameters.
-const LATER: &[(&str, usize)] = &[("delivered", 3), ("failed", 3), ("scheduled", 3)];
+const LATER: &[(&str, usize)] = &[("scheduled", 3)];
 
 /// `first`: the worker that is asked before a recipient is known.
 pub fn check(file: &str, script: &AST, first: &str, findings: &mut Findings) {

@@ -22,7 +22,7 @@ use crate::rules::reference;
 use crate::rules::worker::body;
 
 /// Members of the contract that this version doesn't offer; what is registered isn't looked for here.
-const LATER: &[(&str, &[&str])] = &[("env", &["limit"]), ("session", &["asn", "country"])];
+const LATER: &[(&str, &[&str])] = &[("session", &["asn", "country"])];
 
 /// What names are held against.
 pub struct Known<'a> {

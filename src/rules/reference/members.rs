@@ -148,6 +148,11 @@ const DECISIONS: Section = (
              it; KV writes stand",
         ),
         Member(&["message.tag(name)"], "", "a label in the trace, to 50 characters, at most 20 of them"),
+        Member(
+            &["message.reply(mail)", "message.can_reply"],
+            "bool",
+            "answers the sender once, in its thread, unless it is a machine, a list or not proved: [effects.md](effects.md)",
+        ),
         Member(&["message.drop()"], "", "accepts it, and does nothing more than was asked for beside"),
         Member(
             &["message.store()", "message.store(options)"],
@@ -165,6 +170,11 @@ const KV: Section = (
      back as the type they were put. Reads see the run's own writes. A key that another commit changed since it was read \
      makes the script run again, so that read, change, put is safe.",
     &[
+        Member(
+            &["env.limit(name, key, rate)"],
+            "map",
+            "counts one at once: `#{ allowed, remaining, reset_at }`, by a rate as `\"100/hour\"`: [effects.md](effects.md)",
+        ),
         Member(&["kv.get(key)"], "any or `()`", "the value, `()` if there is none"),
         Member(&["kv.get_with_metadata(key)"], "map", "`#{ value, metadata }`"),
         Member(

@@ -27,11 +27,13 @@ impl Judge<'_> {
         if !counts && !self.is_overdue(delivery) {
             return postponed(delivery.key, until);
         }
-        let account = Account { host: trouble.host.clone(), answer: trouble.failure.detail.clone(), tls: None };
+        let (answer, status) = (trouble.failure.detail.clone(), trouble.failure.status.clone());
+        let account = Account { host: trouble.host.clone(), answer, tls: None, status };
         let mut settlement = self.failed(delivery, &trouble.failure, account);
         if let Task::Relay(task) = &delivery.task {
             let by = Relayed { peer: trouble.host.clone(), tls: None, passes_dsn: false };
-            settlement.then = self.notices(delivery, task, &trouble.failure, &by, &mut settlement.result);
+            let notices = self.notices(delivery, task, &trouble.failure, &by, &mut settlement.result);
+            settlement.then.extend(notices);
         }
         if let Settled::Later { due, .. } = &mut settlement.result {
             *due = (*due).max(until);

@@ -30,8 +30,23 @@ pub(in crate::delivery::dispatcher) fn config() -> Config {
     Config::from_toml(CONFIG, "test.toml", Path::new("/"), &load::Options::default()).unwrap().config
 }
 
+/// Workers that hear of nothing.
+struct Deaf;
+
+impl Decide for Deaf {
+    fn decide(&self, _: MessageId, _: std::sync::Arc<Body>, _: DecideTask) -> crate::delivery::Deciding<'_> {
+        panic!("nobody decides")
+    }
+    fn hears(&self, _: &Address, _: bool) -> bool {
+        false
+    }
+    fn tell(&self, _: MessageId, _: TellTask) -> crate::delivery::Deciding<'_> {
+        panic!("nobody hears")
+    }
+}
+
 fn judge(config: &Config) -> Judge<'_> {
-    Judge { config, destination: "mx:example.net", now: NOW, chance: 0.5, took: Duration::from_millis(7) }
+    Judge { config, ears: &Deaf, destination: "mx:example.net", now: NOW, chance: 0.5, took: Duration::from_millis(7) }
 }
 
 fn task(notify: Notify) -> RelayTask {
@@ -43,6 +58,7 @@ fn task(notify: Notify) -> RelayTask {
         via: None,
         headers: Vec::new(),
         removed: Vec::new(),
+        own: false,
     }
 }
 
@@ -152,6 +168,7 @@ fn hooked(attempts: u32, retry_after: Option<Duration>) -> Settlement {
         headers: Vec::new(),
         body: crate::store::WebhookBody::Json("{}".into()),
         recipient: Address::parse("support@example.com").unwrap(),
+        quiet: false,
     };
     let failure = Failure::later(Side::Remote, "4.3.0", "503");
     let sent = Sent {

@@ -14,6 +14,8 @@ mod random;
 mod regex;
 mod templates;
 
+pub(super) use domains::same_organisation;
+
 use bytes::Bytes;
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
 

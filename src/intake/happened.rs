@@ -1,0 +1,150 @@
+//! A worker is told how something ended: `delivered`, `failed`. What it asks for commits with the task that told it.
+//!
+//! The task was queued in the transaction that settled what ended, so a power cut between the two loses nothing; it is
+//! settled with the handler's effects, so that these happen once. A webhook that such a handler asks for is told to none.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::decide::{describe, describe_write, log_events, script_failed};
+use super::{Intake, PATIENCE, Snapshot, hook, too_busy};
+use crate::aside;
+use crate::clock::{self, Instant};
+use crate::config::route::{AtRcpt, Facts};
+use crate::event::{Event, Kind};
+use crate::kv;
+use crate::mail::{Address, MessageId};
+use crate::rules::outcome::Effect;
+use crate::rules::{Happening, HappeningCall, HappeningOutcome};
+use crate::store::{NewDelivery, TellTask, WebhookBody};
+
+/// The network whose turns these runs take.
+const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// What the handler came to.
+pub struct Told {
+    pub deliveries: Vec<NewDelivery>,
+    pub reads: Vec<kv::Read>,
+    pub writes: Vec<kv::Write>,
+    pub events: Vec<Event>,
+    /// Why it failed, if it did.
+    pub failed: Option<String>,
+}
+
+impl Intake {
+    /// Whether the worker of `recipient` has a handler for it. Asked for each delivery that ends.
+    #[must_use]
+    pub fn hears(&self, recipient: &Address, happening: Happening) -> bool {
+        let snapshot = self.current.load();
+        snapshot.release.hears(happening)
+            && main_of(&snapshot, recipient).is_some_and(|main| snapshot.release.has(&main, happening.handler()))
+    }
+
+    /// Runs the handler that the task is for; nothing, where the worker has none any more.
+    ///
+    /// # Errors
+    /// Where it can't be run at all now; try later.
+    pub async fn tell(&self, message: MessageId, task: TellTask) -> Result<Told, String> {
+        let snapshot = self.current.load();
+        let happening = if task.delivered { Happening::Delivered } else { Happening::Failed };
+        let mut told =
+            Told { deliveries: Vec::new(), reads: Vec::new(), writes: Vec::new(), events: Vec::new(), failed: None };
+        let main = main_of(&snapshot, &task.recipient);
+        let Some(main) = main.filter(|main| snapshot.release.has(main, happening.handler())) else { return Ok(told) };
+        let turn = self.turns.take(NOWHERE, Instant::now() + PATIENCE).await;
+        let turn = turn.ok_or_else(|| too_busy().to_string())?;
+        let domain = snapshot.config.domain_for(&task.recipient);
+        let call = HappeningCall {
+            happening,
+            main,
+            subaddress: domain.map(|domain| domain.subaddress.clone()).unwrap_or_default(),
+            event: event(message, &task),
+            now: clock::now(),
+            seed: clock::seed(),
+        };
+        let (release, kv) = (Arc::clone(&snapshot.release), self.store.kv());
+        let started = Instant::now();
+        let run = aside::run(move || {
+            let _for_so_long = turn;
+            let outcome = release.happening(&call, &kv);
+            (call, outcome)
+        });
+        let (call, outcome) = run.await.map_err(|error| error.to_string())?;
+        told.take(&snapshot, &task, call, outcome, started.elapsed());
+        Ok(told)
+    }
+}
+
+impl Told {
+    fn take(
+        &mut self,
+        snapshot: &Snapshot,
+        task: &TellTask,
+        call: HappeningCall,
+        outcome: HappeningOutcome,
+        took: std::time::Duration,
+    ) {
+        let handler = call.happening.handler();
+        let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(None, effect, at)).collect();
+        effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
+        let effects = effects.into_iter().map(|effect| snapshot.release.hide(effect)).collect();
+        self.events.extend(log_events(call.now, Some(&task.recipient), outcome.log));
+        match outcome.result {
+            Ok(()) => {
+                let kind = Kind::Handled {
+                    handler: handler.to_owned(),
+                    by: call.main,
+                    effects,
+                    operations: outcome.usage.operations,
+                    micros: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                };
+                self.events.push(Event::new(call.now, kind));
+            }
+            Err(error) => {
+                self.events.push(script_failed(call.now, Some(&task.recipient), handler, error.clone()));
+                self.failed = Some(error);
+            }
+        }
+        (self.reads, self.writes) = (outcome.reads, outcome.writes);
+        for (effect, _) in outcome.effects {
+            if let Effect::Webhook { target, method, headers, body } = effect {
+                let asked = hook::Asked { target: &target, method: &method, headers: &headers, quiet: true };
+                self.deliveries.push(hook::delivery(
+                    &snapshot.config,
+                    &asked,
+                    WebhookBody::Json(body),
+                    &task.recipient,
+                    call.now,
+                ));
+            }
+        }
+    }
+}
+
+/// The worker for mail to that address, if it is one of ours.
+fn main_of(snapshot: &Snapshot, recipient: &Address) -> Option<String> {
+    let domain = snapshot.config.domain_for(recipient)?;
+    // As RCPT would choose it: the message itself is long gone.
+    let facts = Facts { recipient, sender: None, ip: NOWHERE, message: None };
+    let route = match snapshot.config.route_at_rcpt(&facts) {
+        AtRcpt::Ask(route) => route,
+        AtRcpt::Accept | AtRcpt::Refuse(_) => None,
+    };
+    Some(snapshot.config.main_for(Some(domain), route))
+}
+
+/// What the handler reads.
+fn event(message: MessageId, task: &TellTask) -> serde_json::Value {
+    json!({
+        "kind": task.what,
+        "message_id": message,
+        "to": task.recipient,
+        "destination": task.destination,
+        "status": task.status,
+        "reply": task.reply,
+        "attempts": task.attempts,
+        "at": task.at.as_millis(),
+    })
+}
