@@ -105,7 +105,7 @@ impl App {
         let dns = Dns::new(&config.dns).map(Arc::new).map_err(|error| StartError::Resolver(error.to_string()))?;
         let outside = Outside::new(Arc::clone(&dns), None, &delivery::Network::default());
         let outside = outside.map(Arc::new).map_err(|error| StartError::Resolver(error.to_string()))?;
-        let answering = Arc::new(Answering::new(&store, &bus, &current, Some(outside)));
+        let answering = Arc::new(Answering::new(&store, &bus, &current, &dns, Some(outside)));
         let delivery_config = Arc::new(ArcSwap::new(Arc::clone(&config)));
         let tls = Arc::new(ArcSwap::from_pointee(built.tls));
         let budget = Budget::new(&config.limits);
@@ -512,8 +512,8 @@ pub struct Answering {
 
 impl Answering {
     #[must_use]
-    pub fn new(store: &Store, bus: &Bus, current: &Current, outside: Option<Arc<Outside>>) -> Self {
-        let intake = Intake::new(store.clone(), bus.clone(), current.clone(), outside);
+    pub fn new(store: &Store, bus: &Bus, current: &Current, dns: &Arc<Dns>, outside: Option<Arc<Outside>>) -> Self {
+        let intake = Intake::new(store.clone(), bus.clone(), current.clone(), Arc::clone(dns), outside);
         Self { intake, current: current.clone() }
     }
 }

@@ -1,24 +1,114 @@
-//! Who is speaking: SPF and DKIM through mail-auth, which is confined to this module and `dns`.
+//! Who is speaking: iprev and SPF when the sender is known, DKIM, ARC and DMARC when the message is there.
 //!
-//! Says whether the envelope's sender is proved to have sent a message, so that a notice may go to it. A DNS that
-//! doesn't answer is [`Proof::Unknown`], never a «no». Input: the session's facts, envelope and octets as received.
+//! mail-auth is confined to this module and `dns`. Every wait has an end ([`Patience`]), and a DNS that doesn't answer is
+//! `temperror`, never a «no». Input: the session's facts, envelope and octets as received. Output: an
+//! [`Authentication`](crate::mail::Authentication), by which intake judges; and whether the envelope's sender is proved,
+//! so that a notice may go to it, where that wasn't found out when the message came.
 //! A signature vouches for the message and its author, not for the envelope: a user of the same domain can put
 //! anybody's address there. So it proves the sender only where that is the author.
-//! Standards: RFC 7208 (SPF, the MAIL FROM identity), RFC 6376 and 8463 (DKIM), aligned with the envelope's domain.
+//! Standards: RFC 8601 §3 (iprev), RFC 7208 (SPF), RFC 6376 and 8463 (DKIM), RFC 8617 (ARC), RFC 9989 (DMARC).
+
+mod letter;
+mod spf;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use mail_auth::spf::verify::SpfParameters;
-use mail_auth::{AuthenticatedMessage, DkimResult, Parameters, SpfResult};
+use futures_util::future::join_all;
+use mail_auth::{AuthenticatedMessage, DkimResult, Parameters};
 
-use crate::dns::{Addresses4, Addresses6, Dns, Exchanges, Pointers, Texts};
-use crate::mail::{Address, Client, Envelope, Message};
+use crate::clock::Instant;
+use crate::dns::{Addresses4, Addresses6, Dns, Exchanges, LookupError, Pointers, Texts};
+use crate::mail::authentication::{Check, Iprev, Scope, Spf};
+use crate::mail::{Address, Authentication, Client, Envelope, Message};
+pub use letter::{Header, Proofs, proofs};
 
 /// Signatures that are looked at; each costs a look-up and a hash of the body.
 const MAX_SIGNATURES: usize = 10;
 /// For all of it.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Names of one address that are followed (RFC 8601 §3, as RFC 7208 §5.5 bounds them).
+const MAX_NAMES: usize = 5;
+/// Octets of what a peer or its DNS says that are kept.
+const MAX_SAID: usize = 255;
+
+/// How long something may take, from its beginning on.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    until: Instant,
+    whole: Duration,
+}
+
+impl Patience {
+    /// From now on.
+    #[must_use]
+    pub fn new(whole: Duration) -> Self {
+        Self { until: Instant::now() + whole, whole }
+    }
+
+    async fn wait<T>(self, what: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout_at(self.until, what).await.ok()
+    }
+
+    fn exceeded(self) -> String {
+        format!("DNS did not answer within {:?}", self.whole)
+    }
+}
+
+/// One line of it, and not too much.
+fn clipped(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(MAX_SAID).collect()
+}
+
+/// The name of an address that leads back to it.
+pub async fn iprev(dns: &Dns, ip: std::net::IpAddr, patience: Patience) -> Iprev {
+    let looked = patience.wait(async {
+        let mut names = dns.names(ip).await?;
+        names.truncate(MAX_NAMES);
+        let found = join_all(names.iter().map(|name| dns.addresses_like(name, ip))).await;
+        let leads_back = |found: &&Result<Vec<_>, LookupError>| found.as_ref().is_ok_and(|found| found.contains(&ip));
+        if let Some((name, _)) = names.iter().zip(&found).find(|(_, found)| leads_back(found)) {
+            return Ok(Iprev { result: Check::Pass, name: clipped(name) });
+        }
+        if let Some(Err(error @ LookupError::Temporary { .. })) =
+            found.into_iter().find(|found| matches!(found, Err(LookupError::Temporary { .. })))
+        {
+            return Err(error);
+        }
+        // RFC 8601 §2.7.3: without a name there is nothing that could fail.
+        let result = if names.is_empty() { Check::PermError } else { Check::Fail };
+        Ok(Iprev { result, name: String::new() })
+    });
+    match looked.await {
+        Some(Ok(found)) => found,
+        Some(Err(_)) | None => Iprev { result: Check::TempError, name: String::new() },
+    }
+}
+
+/// Whether the client may call itself so (RFC 7208 §2.3).
+pub async fn spf_of_helo(dns: &Dns, client: &Client, patience: Patience) -> Spf {
+    let helo = client.helo.as_deref().unwrap_or_default();
+    let sender = format!("postmaster@{helo}");
+    spf(dns, client, (Scope::Helo, helo, &sender), patience).await
+}
+
+/// Whether it may send for the envelope's domain; for the null sender, for its own (RFC 7208 §2.4).
+pub async fn spf_of_sender(dns: &Dns, client: &Client, sender: Option<&Address>, patience: Patience) -> Spf {
+    let helo = client.helo.as_deref().unwrap_or_default();
+    match sender {
+        Some(sender) => spf(dns, client, (Scope::Mfrom, &sender.domain_key(), sender.as_str()), patience).await,
+        None => spf(dns, client, (Scope::Mfrom, helo, &format!("postmaster@{helo}")), patience).await,
+    }
+}
+
+async fn spf(dns: &Dns, client: &Client, (scope, domain, sender): (Scope, &str, &str), patience: Patience) -> Spf {
+    let helo = client.helo.as_deref().unwrap_or_default();
+    let asked = spf::Asked { ip: client.ip.to_canonical(), sender, domain, helo };
+    let answer = patience.wait(spf::check_host(dns, &asked)).await;
+    let answer = answer.unwrap_or_else(|| spf::Answer { result: Check::TempError, reason: patience.exceeded() });
+    Spf { result: answer.result, domain: clipped(domain), scope, reason: clipped(&answer.reason) }
+}
 
 /// Whether a notice to the sender would reach the one who sent the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +130,6 @@ pub enum Proof {
 /// `message` has its header at least; `whole` gives all its octets, which only a signature needs.
 pub async fn sender_is_proved(
     dns: &Dns,
-    hostname: &str,
     client: Option<&Client>,
     envelope: &Envelope,
     (message, whole): (&Message, impl Future<Output = Result<Bytes, String>>),
@@ -51,10 +140,13 @@ pub async fn sender_is_proved(
     let Some(client) = client else {
         return Proof::NotProved { why: "the message came over no session".to_owned() };
     };
+    if let Some(proof) = client.auth.as_deref().and_then(|auth| proof_at_arrival(auth, sender, message)) {
+        return proof;
+    }
     let caches = Caches::of(dns);
     let looked = tokio::time::timeout(DEADLINE, async {
-        let spf = caches.spf(dns, hostname, client, sender).await;
-        if spf == SpfResult::Pass {
+        let spf = spf_of_sender(dns, client, Some(sender), Patience::new(DEADLINE)).await.result;
+        if spf == Check::Pass {
             return Proof::Proved { by: format!("spf=pass smtp.mailfrom={}", sender.domain()) };
         }
         let dkim = if is_author(sender, message) && count_signatures(message.raw()) > 0 {
@@ -68,13 +160,31 @@ pub async fn sender_is_proved(
         match dkim {
             Signed::By(domain) => Proof::Proved { by: format!("dkim=pass header.d={domain}") },
             Signed::Unknown => Proof::Unknown { why: format!("DNS did not answer for the DKIM keys of {sender}") },
-            Signed::No if spf == SpfResult::TempError => {
+            Signed::No if spf == Check::TempError => {
                 Proof::Unknown { why: format!("DNS did not answer for the SPF record of {}", sender.domain()) }
             }
-            Signed::No => Proof::NotProved { why: format!("{}, no DKIM signature of its own", spf_words(spf)) },
+            Signed::No => Proof::NotProved { why: format!("spf={}, no DKIM signature of its own", spf.word()) },
         }
     });
     looked.await.unwrap_or_else(|_| Proof::Unknown { why: format!("SPF and DKIM took longer than {DEADLINE:?}") })
+}
+
+/// What was found out when the message came; `None` where DNS didn't answer then, so that it has to be asked again.
+fn proof_at_arrival(auth: &Authentication, sender: &Address, message: &Message) -> Option<Proof> {
+    if auth.spf.result == Check::Pass {
+        return Some(Proof::Proved { by: format!("spf=pass smtp.mailfrom={}", sender.domain()) });
+    }
+    let own = |signature: &&crate::mail::authentication::Dkim| is_aligned(&sender.domain_key(), &signature.domain);
+    if is_author(sender, message) {
+        if let Some(signature) = auth.dkim.iter().filter(own).find(|signature| signature.result == Check::Pass) {
+            return Some(Proof::Proved { by: format!("dkim=pass header.d={}", signature.domain) });
+        }
+        if auth.dkim.iter().filter(own).any(|signature| signature.result == Check::TempError) {
+            return None;
+        }
+    }
+    let why = format!("spf={}, no DKIM signature of its own", auth.spf.result.word());
+    (auth.spf.result != Check::TempError).then_some(Proof::NotProved { why })
 }
 
 /// A DKIM signature that verifies and whose domain is the sender's or above it.
@@ -85,10 +195,11 @@ enum Signed {
 }
 
 /// What mail-auth is given beside the question: nothing, or a table's answers.
-struct Caches(Option<(Texts, Exchanges, Addresses4, Addresses6, Pointers)>);
+pub struct Caches(Option<(Texts, Exchanges, Addresses4, Addresses6, Pointers)>);
 
 impl Caches {
-    fn of(dns: &Dns) -> Self {
+    #[must_use]
+    pub fn of(dns: &Dns) -> Self {
         Self(
             dns.known().map(|table| {
                 (table.texts(), table.exchanges(), table.addresses4(), table.addresses6(), table.pointers())
@@ -106,12 +217,6 @@ impl Caches {
             cache_ipv4: known.map(|shelves| &shelves.2),
             cache_ipv6: known.map(|shelves| &shelves.3),
         }
-    }
-
-    async fn spf(&self, dns: &Dns, hostname: &str, client: &Client, sender: &Address) -> SpfResult {
-        let helo = client.helo.as_deref().unwrap_or_default();
-        let question = SpfParameters::verify_mail_from(client.ip.to_canonical(), helo, hostname, sender.as_str());
-        dns.authenticator().check_host(self.parameters(question)).await.result()
     }
 
     async fn dkim(&self, dns: &Dns, sender: &Address, raw: &[u8]) -> Signed {
@@ -168,19 +273,6 @@ fn count_signatures(raw: &[u8]) -> usize {
         fields += usize::from(name.eq_ignore_ascii_case(b"dkim-signature:"));
     }
     fields
-}
-
-/// As RFC 8601 §2.7.2 spells it.
-fn spf_words(result: SpfResult) -> &'static str {
-    match result {
-        SpfResult::Pass => "spf=pass",
-        SpfResult::Fail => "spf=fail",
-        SpfResult::SoftFail => "spf=softfail",
-        SpfResult::Neutral => "spf=neutral",
-        SpfResult::TempError => "spf=temperror",
-        SpfResult::PermError => "spf=permerror",
-        SpfResult::None => "spf=none",
-    }
 }
 
 #[cfg(test)]

@@ -110,6 +110,10 @@ pub enum Kind {
     Resent {
         original: MessageId,
     },
+    /// What was found out about who sends it, check by check.
+    Authenticated {
+        checks: Vec<Checked>,
+    },
     /// What a `[[route]]` or a worker decided for one recipient.
     Decided(Box<Decision>),
     /// A worker's `print`, `debug` or `ctx.log`.
@@ -208,7 +212,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
     pub recipient: Address,
-    /// `worker rules/main.rhai`, `route 3 (billing@example.com)`, `postmaster`.
+    /// `worker rules/main.rhai`, `route 3 (billing@example.com)`, `postmaster`, `the policy on senders`.
     pub by: String,
     /// accept, reject, defer, drop, store, quarantine, fail; what explains it may follow a blank ([`Decision::word`]).
     pub verdict: String,
@@ -230,6 +234,20 @@ pub struct Decision {
     pub operations: u64,
     pub micros: u64,
     pub runs: u32,
+}
+
+/// One look at who sends a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// iprev, spf helo, spf, dkim, arc, dmarc.
+    pub check: String,
+    /// A word of RFC 8601.
+    pub result: String,
+    /// Whose name or domain it is about.
+    pub about: String,
+    pub reason: String,
+    /// How long it took, beside what else happened meanwhile.
+    pub millis: u64,
 }
 
 /// One attempt at a delivery.

@@ -36,7 +36,7 @@ async fn proved(sender: &str, dns: &Dns, raw: &str) -> Proof {
     let envelope = Envelope { sender: Some(Address::parse(sender).unwrap()), ..Envelope::default() };
     let octets = Bytes::copy_from_slice(raw.as_bytes());
     let message = Message::new(octets.clone());
-    sender_is_proved(dns, "mx.example.com", Some(&client), &envelope, (&message, async { Ok(octets) })).await
+    sender_is_proved(dns, Some(&client), &envelope, (&message, async { Ok(octets) })).await
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use crate::admin::control_path;
 use crate::app::Answering;
 use crate::clock;
 use crate::config::Config;
+use crate::dns::Dns;
 use crate::event::Bus;
 use crate::intake::{Current, Snapshot};
 use crate::kv;
@@ -77,9 +78,10 @@ impl Writer {
         match self {
             Self::Server(server) => server.post(api::REPLAY, &asked).await,
             Self::Own(store) => {
+                let dns = Arc::new(Dns::new(&snapshot.config.dns).map_err(Failure::failed)?);
                 let outside = Outside::of(&snapshot.config).map_err(Failure::Failed)?;
                 let outside = Some(Arc::new(outside));
-                let answering = Answering::new(store, &Bus::new(16), &Current::new(snapshot), outside);
+                let answering = Answering::new(store, &Bus::new(16), &Current::new(snapshot), &dns, outside);
                 Ok(answering.redecide(asked).await?)
             }
         }

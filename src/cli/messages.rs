@@ -9,7 +9,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::event::Kind;
 use crate::intake::forward;
-use crate::mail::{Address, MessageId, Recipient};
+use crate::mail::{Address, Message, MessageId, Recipient};
 use crate::store::{Discharge, MessageDetail, MessageFilter, MessageOutcome, MessageSummary, Reader};
 
 pub fn run(common: &Common, verb: Messages) -> Done {
@@ -54,14 +54,17 @@ fn released(config: &Config, reader: &Reader, id: MessageId, to: &[String]) -> R
             _ => false,
         })
     };
-    let envelope = reader.body(id)?.envelope;
+    let body = reader.body(id)?;
+    let message = super::runtime()?.block_on(body.raw.beginning()).map_err(Failure::failed)?;
+    let message = Message::received_by(&config.hostname, message);
+    let envelope = body.envelope;
     let mut recipients: Vec<&Recipient> = Vec::new();
     for recipient in envelope.recipients.iter().filter(held) {
         if !recipients.iter().any(|known| known.address.same_mailbox(&recipient.address)) {
             recipients.push(recipient);
         }
     }
-    let deliveries = forward::released(config, &recipients, to, clock::now()).map_err(Failure::Failed)?;
+    let deliveries = forward::released(config, &message, &recipients, to, clock::now()).map_err(Failure::Failed)?;
     Ok(Discharge { id, deliveries })
 }
 

@@ -1,7 +1,7 @@
 //! An event as a person reads it. `tail`, `dev` and `messages show` all speak through here.
 
 use super::print::{BAD, BOLD, DIM, GOOD, NOTE, Painted, WAIT, plain, sender};
-use crate::event::{Attempted, Decision, Event, Kind};
+use crate::event::{Attempted, Checked, Decision, Event, Kind};
 use crate::mail::{Address, Client, Reply};
 
 /// What happened: a word for it in its colour, and the rest. Further lines belong to the first.
@@ -16,6 +16,7 @@ pub fn event(event: &Event) -> Vec<String> {
             lines.extend(effects.iter().map(|effect| format!("  {} {}", Painted(NOTE, "·"), plain(effect))));
             lines
         }
+        Kind::Authenticated { checks } => checks.iter().map(checked).collect(),
         Kind::Attempted(attempted) => vec![self::attempted(attempted)],
         Kind::ReloadFailed { what, error } => {
             let mut lines = vec![told(BAD, "reload failed", &format!("{what}: what was there before is kept"))];
@@ -153,6 +154,19 @@ fn decided(decision: &Decision) -> Vec<String> {
 #[allow(clippy::cast_precision_loss)] // shown to a tenth of a millisecond
 fn milliseconds(micros: u64) -> f64 {
     micros as f64 / 1000.0
+}
+
+fn checked(checked: &Checked) -> String {
+    let style = match checked.result.as_str() {
+        "pass" => GOOD,
+        "fail" | "softfail" => BAD,
+        "temperror" => WAIT,
+        _ => DIM,
+    };
+    let Checked { check, result, about, reason, millis } = checked;
+    let about = if about.is_empty() { String::new() } else { format!(" {about}") };
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    told(style, "sender", &format!("{check}={result}{about}{reason}  ({millis} ms)"))
 }
 
 fn attempted(attempted: &Attempted) -> String {

@@ -40,6 +40,7 @@ impl Default for Config {
             fetch: Fetch::default(),
             ai: None,
             dns: Dns::default(),
+            authentication: super::Authentication::default(),
             limits: Limits::default(),
             budget: Budget::default(),
             retention: Retention::default(),

@@ -3,6 +3,7 @@
 //! Each field's doc comment is its line in the reference (`deploy/mailworker.toml`) and in the schema.
 //! Pure but for `load`, which reads files and the environment. Immutable once loaded; a reload makes a new one.
 
+mod authentication;
 mod check;
 mod decode;
 mod defaults;
@@ -21,6 +22,7 @@ mod tree;
 pub mod units;
 mod variable;
 
+pub use authentication::{Authentication, Consequence, Policy};
 pub use reach::{Ai, Fetch, Reachable};
 pub use route::{Route, RouteAction};
 pub use schema::schema;
@@ -62,6 +64,7 @@ pub struct Config {
     pub fetch: Fetch,
     pub ai: Option<Ai>,
     pub dns: Dns,
+    pub authentication: Authentication,
     pub limits: Limits,
     pub budget: Budget,
     pub retention: Retention,
@@ -133,6 +136,8 @@ pub struct Domain {
     pub case_sensitive: bool,
     /// RCPT in the clear is refused (530 5.7.0, RFC 3207 §4), but for the postmaster.
     pub require_tls: bool,
+    /// What becomes of mail for it that fails DMARC or SPF, but for the postmaster's.
+    pub policy: Policy,
 }
 
 /// `[[webhook]]`

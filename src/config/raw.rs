@@ -18,7 +18,7 @@ use super::leaf::{
 };
 use super::reach::Reachable;
 use super::secret::{HeaderValue, KeySource, PemFile, Secrets};
-use super::{EarlyTalk, ListenAddress, TlsMode};
+use super::{Consequence, EarlyTalk, ListenAddress, TlsMode};
 use crate::mail::Address;
 
 /// A leaf with its place.
@@ -74,6 +74,8 @@ pub struct File {
     pub ai: Option<At<Ai>>,
     /// Who answers look-ups.
     pub dns: Option<Dns>,
+    /// Whose mail is looked into, and what becomes of what fails.
+    pub authentication: Option<Authentication>,
     /// What the server takes on at once.
     pub limits: Option<Limits>,
     /// What one run of a worker may use.
@@ -157,6 +159,12 @@ pub struct Domain {
     pub case_sensitive: Option<bool>,
     /// Mail for it, but for its postmaster, is taken over TLS alone. Default: false.
     pub require_tls: Option<At<bool>>,
+    /// accept | quarantine | reject: mail that fails DMARC, whose author's domain asks to reject it. Default: that of `[authentication]`.
+    pub dmarc_reject: Option<Consequence>,
+    /// The same where it asks for quarantine. Default: that of `[authentication]`.
+    pub dmarc_quarantine: Option<Consequence>,
+    /// The same where SPF says `-all` and DKIM doesn't speak for the author. Default: that of `[authentication]`.
+    pub spf_fail: Option<Consequence>,
 }
 
 /// A key-value store that workers read and write.
@@ -306,6 +314,28 @@ pub struct Dns {
     pub servers: Vec<Parsed<Server>>,
     /// For one look-up, retries included. Default: "5s".
     pub timeout: Leaf<Duration>,
+}
+
+/// Whose mail is looked into (iprev, SPF, DKIM, DMARC, ARC), and what becomes of what fails.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Authentication {
+    /// Networks whose clients are not looked into; `[]` looks into all, `["0.0.0.0/0", "::/0"]` into none. Default: loopback and private ones.
+    pub skip: Option<Vec<Parsed<IpNet>>>,
+    /// For all look-ups that a message waits for. Default: "10 s".
+    pub timeout: Leaf<Duration>,
+    /// accept | quarantine | reject: mail that fails DMARC, whose author's domain asks to reject it. Default: reject.
+    pub dmarc_reject: Option<Consequence>,
+    /// The same where it asks for quarantine. Default: quarantine.
+    pub dmarc_quarantine: Option<Consequence>,
+    /// The same where SPF says `-all` and DKIM doesn't speak for the author. Default: accept.
+    pub spf_fail: Option<Consequence>,
+    /// Networks that forward others' mail: none of the above applies to theirs. Default: none.
+    #[serde(default)]
+    pub trusted_forwarders: Vec<Parsed<IpNet>>,
+    /// Domains (and what is below them) whose ARC seals are believed: mail that they sealed after DMARC had passed isn't judged again. Default: none.
+    #[serde(default)]
+    pub trusted_sealers: Vec<Parsed<HostName>>,
 }
 
 /// What the server takes on at once.

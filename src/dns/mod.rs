@@ -1,9 +1,9 @@
 //! The one caching resolver; every look-up has a deadline.
 //!
-//! Answers MX, addresses, TXT and confirmed host names to `delivery`, `intake` and `authenticate`. «There is no such
+//! Answers MX, addresses, TXT and names of addresses to `delivery`, `intake` and `authenticate`. «There is no such
 //! name» and «nobody answered» are never mixed up: the one is an answer, the other is [`LookupError::Temporary`].
 //! hickory (through mail-auth) is confined to this module and `authenticate`. Tests use a [`Table`], which asks nobody.
-//! Standards: RFC 1035, RFC 2308 (negative answers), RFC 5321 §5.1 (MX), RFC 8601 §3 (iprev).
+//! Standards: RFC 1035, RFC 2308 (negative answers), RFC 5321 §5.1 (MX).
 
 mod table;
 
@@ -215,28 +215,38 @@ impl Dns {
         Ok(found)
     }
 
-    /// The host name of `ip` that its own address records confirm (RFC 8601 §3 iprev); `None` where there is none.
+    /// The addresses of `host` that are of the same kind as `like`; empty where it has none.
+    ///
+    /// # Errors
+    /// [`LookupError`]
+    pub async fn addresses_like(&self, host: &str, like: IpAddr) -> Result<Vec<IpAddr>, LookupError> {
+        if let Some(table) = &self.table {
+            let found = table.addresses(host)?;
+            return Ok(found.into_iter().filter(|ip| ip.is_ipv4() == like.is_ipv4()).collect());
+        }
+        let name = absolute(host)?;
+        let answer = if like.is_ipv4() {
+            self.ask(host, self.authenticator.0.ipv4_lookup(name)).await?
+        } else {
+            self.ask(host, self.authenticator.0.ipv6_lookup(name)).await?
+        };
+        let address = |data: &RData| match data {
+            RData::A(address) if like.is_ipv4() => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) if like.is_ipv6() => Some(IpAddr::V6(address.0)),
+            _ => None,
+        };
+        let records = answer.iter().flat_map(Lookup::answers).take(MAX_RECORDS);
+        Ok(records.filter_map(|record| address(&record.data)).collect())
+    }
+
+    /// The names of `ip`, which nothing confirms yet; empty where it has none.
     ///
     /// # Errors
     /// [`LookupError::Temporary`]
-    pub async fn confirmed_name(&self, ip: IpAddr) -> Result<Option<String>, LookupError> {
-        let mut names = match &self.table {
-            Some(table) => table.names(ip),
-            None => self.pointers(ip).await?,
-        };
-        // RFC 7208 §5.5 bounds the names that are followed.
-        names.truncate(5);
-        for name in names {
-            match self.addresses(&name).await {
-                Ok(addresses) if addresses.contains(&ip) => return Ok(Some(name)),
-                Ok(_) | Err(LookupError::NoSuchName(_)) => {}
-                Err(error) => return Err(error),
-            }
+    pub async fn names(&self, ip: IpAddr) -> Result<Vec<String>, LookupError> {
+        if let Some(table) = &self.table {
+            return Ok(table.names(ip));
         }
-        Ok(None)
-    }
-
-    async fn pointers(&self, ip: IpAddr) -> Result<Vec<String>, LookupError> {
         let subject = ip.to_string();
         let answer = match self.ask(&subject, self.authenticator.0.reverse_lookup(Name::from(ip))).await {
             Err(LookupError::NoSuchName(_)) => return Ok(Vec::new()),

@@ -17,19 +17,30 @@ pub(super) struct Changes {
 }
 
 impl Changes {
+    /// None yet, but that what was forged in our name doesn't go on (RFC 8601 §5).
+    pub fn of(message: &Message) -> Self {
+        Self { fields: Vec::new(), removed: pairs(message.forged().to_vec()) }
+    }
+
     pub fn add(&mut self, message: &Message, name: String, value: Option<String>) {
         self.fields.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
         self.fields.push((name, value));
         let names: Vec<String> = self.fields.iter().map(|(name, _)| name.clone()).collect();
         // A message with more fields than are looked at was refused to the script.
-        let places = message.places(&names).unwrap_or_default();
-        self.removed = places.into_iter().map(|place| (place.start, place.end)).collect();
+        let mut places = message.places(&names).unwrap_or_default();
+        places.extend_from_slice(message.forged());
+        places.sort_by_key(|place| place.start);
+        self.removed = pairs(places);
     }
 
     /// What stands in their places, before the message.
     pub fn added(&self) -> impl Iterator<Item = (String, String)> {
         self.fields.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)))
     }
+}
+
+fn pairs(places: Vec<std::ops::Range<usize>>) -> Vec<(usize, usize)> {
+    places.into_iter().map(|place| (place.start, place.end)).collect()
 }
 
 /// Whose DKIM signature the change breaks, in words; empty where it breaks none. To put a field where none is breaks one
@@ -71,6 +82,27 @@ mod tests {
         assert_eq!(removed, [b"Subject: one\r\n two\r\nsubject: again\r\n"]);
         changes.add(&message, "x-a".into(), None);
         assert_eq!(changes.removed.len(), 1, "what follows each other is one place");
+    }
+
+    #[test]
+    fn what_is_forged_in_our_name_goes_whatever_else_is_changed() {
+        let text = "Authentication-Results: mx.example.com; dmarc=pass\r\nX-A: 1\r\nAuthentication-Results: other; none\r\n\
+                    authentication-results : MX.EXAMPLE.COM 1;\r\n spf=pass\r\nX-B: 1\r\n\r\nwords\r\n";
+        let message = Message::received_by("mx.example.com", bytes::Bytes::from_static(text.as_bytes()));
+        assert_eq!(message.count_header("Authentication-Results"), 1, "the other's is seen");
+        let mut changes = Changes::of(&message);
+        let shown = |changes: &Changes| -> Vec<String> {
+            let text = |(from, to): &(usize, usize)| String::from_utf8_lossy(&message.raw()[*from..*to]).into_owned();
+            changes.removed.iter().map(text).collect()
+        };
+        assert_eq!(shown(&changes).len(), 2);
+        changes.add(&message, "x-a".into(), None);
+        changes.add(&message, "x-c".into(), Some("1".into()));
+        let removed = shown(&changes);
+        assert_eq!(removed.len(), 3);
+        assert_eq!(removed[0], "Authentication-Results: mx.example.com; dmarc=pass\r\n");
+        assert_eq!(removed[1], "X-A: 1\r\n");
+        assert_eq!(removed[2], "authentication-results : MX.EXAMPLE.COM 1;\r\n spf=pass\r\n");
     }
 
     #[test]

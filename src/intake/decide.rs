@@ -9,11 +9,12 @@ use super::author;
 use super::changes::{self, Changes};
 use super::forward;
 use super::hook;
+use super::policy::{self, Sentence};
 use super::recipient::is_postmaster;
 use super::snapshot::Snapshot;
 use crate::clock::{self, Instant};
 use crate::config::route::Taken;
-use crate::config::{Config, RouteAction};
+use crate::config::{Config, Consequence, Domain, RouteAction};
 use crate::event::{Decision, Event, Kind, millis, shown_url};
 use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
@@ -34,6 +35,10 @@ pub struct Case {
     pub message: Arc<Message>,
     /// What its workers draw ids from.
     pub seed: Seed,
+    /// How the sender was looked into.
+    pub told: Option<Kind>,
+    /// It was taken before: whether its sender may send it was judged then.
+    pub is_judged_again: bool,
 }
 
 impl Case {
@@ -131,7 +136,7 @@ enum Asked {
 impl Asked {
     fn of(case: &Case, recipient: &Recipient, reach: &Lent) -> Self {
         let config = &case.snapshot.config;
-        let mut judged = Judged::of(recipient);
+        let mut judged = Judged::of(case, recipient);
         let address = &recipient.address;
         if let Some(reply) = loops(case, recipient) {
             judged.fate = Fate::Reject(reply);
@@ -150,6 +155,10 @@ impl Asked {
             judged.forward(case, &ForwardTo::Address(domain.postmaster.clone()), &[]);
             let effects = vec![format!("forward to {}", domain.postmaster)];
             judged.decided(case, "postmaster", "accept", effects);
+            return Self::Nobody(judged);
+        }
+        if let Some(sentence) = policy_on(case, domain) {
+            judged.by_policy(case, sentence);
             return Self::Nobody(judged);
         }
         let mut chosen: Option<Taken<'_>> = None;
@@ -185,6 +194,12 @@ impl Asked {
     }
 }
 
+/// What the policy of its domain makes of the sender.
+fn policy_on(case: &Case, domain: &Domain) -> Option<Sentence> {
+    let auth = case.facts.client.auth.as_deref().filter(|_| !case.is_judged_again)?;
+    policy::sentence(auth, domain)
+}
+
 /// `Delivered-To` for this same mailbox, put there by us: it has been here before.
 fn loops(case: &Case, recipient: &Recipient) -> Option<Reply> {
     let (address, name) = (&recipient.address, recipient.address.as_str());
@@ -200,7 +215,7 @@ fn loops(case: &Case, recipient: &Recipient) -> Option<Reply> {
 }
 
 impl Judged {
-    pub(super) fn of(recipient: &Recipient) -> Self {
+    pub(super) fn of(case: &Case, recipient: &Recipient) -> Self {
         Self {
             recipient: recipient.clone(),
             fate: Fate::Accept,
@@ -216,14 +231,14 @@ impl Judged {
             written: Vec::new(),
             by: String::new(),
             tags: Vec::new(),
-            changes: Changes::default(),
+            changes: Changes::of(&case.message),
         }
     }
 
     /// The same mailbox once more, however it is written: the same answer, and nothing is done twice.
     pub(super) fn again(&self, case: &Case, recipient: &Recipient) -> Self {
         let mut again =
-            Self { fate: self.fate.clone(), outcome: self.outcome, is_repeated: true, ..Self::of(recipient) };
+            Self { fate: self.fate.clone(), outcome: self.outcome, is_repeated: true, ..Self::of(case, recipient) };
         let verdict = match self.fate {
             Fate::Accept => "accept",
             Fate::Reject(_) => "reject",
@@ -272,6 +287,21 @@ impl Judged {
 
     fn push_decision(&mut self, at: Timestamp, decision: Decision) {
         self.events.push(Event::new(at, Kind::Decided(Box::new(decision))));
+    }
+
+    /// The sender isn't who it says: no worker is asked.
+    fn by_policy(&mut self, case: &Case, sentence: Sentence) {
+        let verdict = match sentence.consequence {
+            Consequence::Reject => {
+                self.fate = Fate::Reject(sentence.reply);
+                "reject"
+            }
+            Consequence::Quarantine | Consequence::Accept => {
+                self.outcome = MessageOutcome::Quarantined;
+                "quarantine"
+            }
+        };
+        self.decided(case, "the policy on senders", &format!("{verdict} ({})", sentence.why), Vec::new());
     }
 
     fn by_worker(

@@ -155,8 +155,10 @@ impl Foresight {
             snapshot: Arc::clone(snapshot),
             envelope,
             facts: Arc::new(facts),
-            message: Arc::new(Message::new(probe.raw)),
+            message: Arc::new(Message::received_by(&snapshot.config.hostname, probe.raw)),
             seed: Seed::default(),
+            told: None,
+            is_judged_again: false,
         };
         self.refused = headers::refusal(&case);
         if self.refused.is_none() {

@@ -2,7 +2,7 @@
 
 use super::changes::Changes;
 use crate::config::Config;
-use crate::mail::{Address, Recipient, Timestamp};
+use crate::mail::{Address, Message, Recipient, Timestamp};
 use crate::rules::outcome::ForwardTo;
 use crate::store::{NewDelivery, RelayTask, Task};
 
@@ -52,6 +52,7 @@ pub(super) fn target(config: &Config, target: &str) -> ForwardTo {
 /// In words: nobody to send it to, no such destination, or a way that leads back here.
 pub fn released(
     config: &Config,
+    message: &Message,
     recipients: &[&Recipient],
     to: &[String],
     now: Timestamp,
@@ -59,7 +60,7 @@ pub fn released(
     let Some(first) = recipients.first() else {
         return Err("its trace names nobody for whom it was put into quarantine".to_owned());
     };
-    let changes = Changes::default();
+    let changes = Changes::of(message);
     let mut deliveries = Vec::new();
     if to.is_empty() {
         for recipient in recipients {

@@ -5,7 +5,20 @@
 use std::fmt::Write as _;
 
 use super::decide::Case;
-use crate::mail::{Client, Envelope, MessageId, Reply};
+use crate::mail::{Client, Envelope, MessageId, Reply, results};
+
+/// What stands before all that was received: who sent it, where that was looked into, and our trace field.
+#[must_use]
+pub fn head(case: &Case) -> Vec<u8> {
+    let client = &case.facts.client;
+    let results = client
+        .auth
+        .as_deref()
+        .map(|auth| results::written(&case.snapshot.config.hostname, client, case.envelope.sender.as_ref(), auth));
+    let mut head = results.map(String::into_bytes).unwrap_or_default();
+    head.extend(received(case));
+    head
+}
 
 /// Our trace field, to stand before all that was received (RFC 5321 §4.4).
 #[must_use]

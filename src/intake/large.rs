@@ -35,6 +35,11 @@ impl Intake {
         visit.incoming = None;
     }
 
+    /// All of it once more.
+    pub(super) async fn again(&self, incoming: &Incoming) -> Result<Bytes, Trouble> {
+        Ok(tokio::time::timeout(PATIENCE, incoming.raw()?.whole()).await.map_err(|_| Trouble::TooBusy)??)
+    }
+
     /// The message as a whole, and what the disk has of it where it is large.
     pub(super) async fn whole(
         &self,

@@ -22,9 +22,11 @@ mod in_place;
 mod judge;
 mod large;
 mod overlay;
+mod policy;
 mod recipient;
 mod round;
 mod routed;
+mod sender;
 pub mod snapshot;
 mod stages;
 mod turns;
@@ -39,6 +41,7 @@ use bytes::Bytes;
 use crate::aside;
 use crate::clock::{self, Instant};
 use crate::config::Config;
+use crate::dns::Dns;
 use crate::event::{Bus, Event, Kind};
 use crate::mail::{Address, Client, Message, MessageId, Reply};
 use crate::reach::Outside;
@@ -55,6 +58,8 @@ pub use handed::{Handed, Heard, Written};
 pub use happened::Told;
 use in_place::InPlace;
 use judge::{Judgement, Verdicts};
+pub use sender::look_into;
+use sender::{Found, Looks};
 pub use snapshot::{Current, Snapshot};
 use turns::Turns;
 use under_way::{Mark, UnderWay};
@@ -73,6 +78,7 @@ pub struct Intake {
     store: Store,
     bus: Bus,
     current: Current,
+    dns: Arc<Dns>,
     /// Bounds how many workers run at once, so that slow ones can't take every thread.
     turns: Turns,
     ways: Ways,
@@ -101,6 +107,7 @@ pub struct Visit {
     /// Whoever has it wants to hear what its message comes to; what that was.
     listens: bool,
     heard: Option<Heard>,
+    looks: Looks,
 }
 
 impl Visit {
@@ -122,7 +129,7 @@ impl Visit {
 impl Intake {
     /// `outside`: who asks for its workers what they read from outside; without one nobody does.
     #[must_use]
-    pub fn new(store: Store, bus: Bus, current: Current, outside: Option<Arc<Outside>>) -> Self {
+    pub fn new(store: Store, bus: Bus, current: Current, dns: Arc<Dns>, outside: Option<Arc<Outside>>) -> Self {
         let config = Arc::clone(&current.load().config);
         let configured = config.limits.runs;
         let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
@@ -131,6 +138,7 @@ impl Intake {
             store,
             bus,
             current,
+            dns,
             turns: Turns::new(runs),
             ways: Ways::new(outside, config.fetch.concurrency),
             in_place: InPlace::default(),
@@ -164,6 +172,7 @@ impl Intake {
             incoming: None,
             listens: false,
             heard: None,
+            looks: Looks::default(),
         }
     }
 
@@ -217,20 +226,19 @@ impl Intake {
         let id = clock::message_id(now);
         let Transaction { envelope, body, handed_on, prdr } = transaction;
         let (sender, recipients) = (envelope.sender.clone(), envelope.recipients.len());
-        let answer = match self.whole(visit, body, handed_on).await {
-            Ok((raw, incoming)) => {
+        let answer = match self.known(visit, client, body, handed_on).await {
+            Ok(Known { raw, incoming, client, told }) => {
+                let message = Message::received_by(&visit.snapshot.config.hostname, raw);
                 let case = Case {
                     id,
                     received_at: now,
                     snapshot: Arc::clone(&visit.snapshot),
-                    message: Arc::new(Message::new(raw)),
-                    facts: Arc::new(SessionFacts {
-                        client: client.clone(),
-                        sender: sender.clone(),
-                        notes: visit.notes.clone(),
-                    }),
+                    message: Arc::new(message),
+                    facts: Arc::new(SessionFacts { client, sender: sender.clone(), notes: visit.notes.clone() }),
                     envelope,
                     seed: clock::seed(),
+                    told,
+                    is_judged_again: false,
                 };
                 self.settle(visit, &Arc::new(case), incoming, prdr).await
             }
@@ -248,6 +256,28 @@ impl Intake {
             Answer::Reply(last) if prdr => Answer::Each { replies: vec![last.clone(); recipients], last },
             other => other,
         }
+    }
+
+    /// The message as a whole, with all that is known of who sent it. While that is looked up, a large one isn't in memory.
+    async fn known(&self, visit: &mut Visit, client: &Client, body: Bytes, handed_on: u64) -> Result<Known, Trouble> {
+        let (mut raw, incoming) = self.whole(visit, body, handed_on).await?;
+        if !visit.snapshot.config.authentication.concerns(client.ip) {
+            return Ok(Known { raw, incoming, client: client.clone(), told: None });
+        }
+        let header = Self::header(&raw).await;
+        if incoming.is_some() {
+            drop(std::mem::take(&mut raw));
+        }
+        let found = self.looked_into(visit, client, header).await;
+        let mut client = self.named(visit, client).await;
+        let told = found.map(|Found { auth, told }| {
+            client.auth = Some(auth);
+            told
+        });
+        if let Some(incoming) = &incoming {
+            raw = self.again(incoming).await?;
+        }
+        Ok(Known { raw, incoming, client, told })
     }
 
     /// Judge, commit; again where a key that was read was overtaken meanwhile.
@@ -279,6 +309,9 @@ impl Intake {
             let fingerprint = mark.as_ref().filter(|_| !combined.partial).map(Mark::fingerprint);
             let fingerprint = fingerprint.unwrap_or_else(|| headers::never_again(case.id));
             combined.events.insert(0, received(case, subject.clone()));
+            if let Some(told) = &case.told {
+                combined.events.insert(1, Event::new(case.received_at, told.clone()));
+            }
             for event in &mut combined.events {
                 event.session = Some(visit.session);
                 event.message = Some(case.id);
@@ -322,14 +355,17 @@ impl Intake {
         let turn = self.turns.take(client.ip, Instant::now() + PATIENCE).await;
         let turn = turn.ok_or_else(|| too_busy().to_string())?;
         let raw = body.raw.whole().await.map_err(|error| error.to_string())?;
+        let snapshot = self.current.load();
         let case = Case {
             id,
             received_at: id.timestamp(),
-            snapshot: self.current.load(),
-            message: Arc::new(Message::new(raw)),
+            message: Arc::new(Message::received_by(&snapshot.config.hostname, raw)),
+            snapshot,
             facts: Arc::new(SessionFacts { client, sender: body.envelope.sender.clone(), notes }),
             envelope: body.envelope.clone(),
             seed: clock::seed(),
+            told: None,
+            is_judged_again: true,
         };
         let kv = self.store.kv();
         let errand = Errand::new(&self.ways, &self.turns, &case.snapshot.config, case.facts.client.ip);
@@ -368,6 +404,14 @@ impl Intake {
     }
 }
 
+/// A message that is there, and who sent it.
+struct Known {
+    raw: Bytes,
+    incoming: Option<Incoming>,
+    client: Client,
+    told: Option<Kind>,
+}
+
 /// The other workers' runs take all the time there is.
 fn too_busy() -> Reply {
     let text = format!("Too busy now: no turn to decide came within {} s; try again later", PATIENCE.as_secs());
@@ -391,7 +435,8 @@ enum Trouble {
 
 fn received(case: &Case, subject: Option<String>) -> Event {
     let kind = Kind::Received {
-        client: Box::new(case.facts.client.clone()),
+        // Who it is was told by itself.
+        client: Box::new(Client { auth: None, ..case.facts.client.clone() }),
         sender: case.envelope.sender.clone(),
         recipients: case.envelope.recipients.iter().map(|recipient| recipient.address.clone()).collect(),
         size: case.message.raw().len() as u64,
@@ -414,7 +459,7 @@ fn acceptance(
         received_at: case.received_at,
         envelope: case.envelope.clone(),
         client: Some(case.facts.client.clone()),
-        head: if kept { headers::received(case).into() } else { Bytes::new() },
+        head: if kept { headers::head(case).into() } else { Bytes::new() },
         body: case.message.raw().clone().into(),
         fingerprint,
         subject,

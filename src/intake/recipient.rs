@@ -35,10 +35,11 @@ impl Intake {
             Standing::Answered(answer) => return answer,
             Standing::Asks { domain, main } => (domain, main),
         };
+        let named = self.named(visit, client).await;
         let call = RcptCall {
             main,
             session: SessionFacts {
-                client: client.clone(),
+                client: named,
                 sender: visit.sender.clone(),
                 notes: std::mem::take(&mut visit.notes),
             },

@@ -58,10 +58,10 @@ impl Round {
             let judged = match first.and_then(|first| self.judged.get(first)) {
                 Some(first) => first.again(case, recipient),
                 None if self.has_begun() && Instant::now() >= latest => {
-                    Judged::of(recipient).put_off(case, "the time for one message")
+                    Judged::of(case, recipient).put_off(case, "the time for one message")
                 }
                 None if self.has_begun() && self.is_full() => {
-                    Judged::of(recipient).put_off(case, "the mail that one message may cause")
+                    Judged::of(case, recipient).put_off(case, "the mail that one message may cause")
                 }
                 None => self.run(case, recipient),
             };
@@ -161,6 +161,8 @@ mod tests {
             facts: Arc::new(SessionFacts { client, sender: None, notes: BTreeMap::new() }),
             message: Arc::new(Message::new(bytes::Bytes::from_static(b"Subject: x\r\n\r\nhi\r\n"))),
             seed: crate::rules::Seed::default(),
+            told: None,
+            is_judged_again: false,
         }
     }
 

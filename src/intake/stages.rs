@@ -20,6 +20,7 @@ use crate::smtp::Answer;
 
 impl Intake {
     pub(super) async fn connect(&self, visit: &mut Visit, client: &Client) -> Answer {
+        self.look_at_client(visit, client);
         match self.stage(visit, client, Stage::Connect, None, Notes::new()).await {
             Ok(notes) => {
                 visit.connected = notes;
@@ -49,6 +50,7 @@ impl Intake {
         match self.stage(visit, client, Stage::MailFrom, sender.as_ref(), visit.greeted.clone()).await {
             Ok(notes) => {
                 visit.notes = notes;
+                self.look_at_sender(visit, client, sender.as_ref());
                 visit.sender = sender;
                 Answer::Accept
             }
@@ -67,7 +69,7 @@ impl Intake {
     /// What to say where it may not go on.
     async fn stage(
         &self,
-        visit: &Visit,
+        visit: &mut Visit,
         client: &Client,
         stage: Stage,
         sender: Option<&Address>,
@@ -76,7 +78,7 @@ impl Intake {
         if !visit.snapshot.release.asks(stage) {
             return Ok(notes);
         }
-        let session = SessionFacts { client: client.clone(), sender: sender.cloned(), notes };
+        let session = SessionFacts { client: self.named(visit, client).await, sender: sender.cloned(), notes };
         let call = stage_call(&visit.snapshot, stage, session, clock::seed());
         let script = Script {
             name: stage.handler(),

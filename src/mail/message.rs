@@ -23,7 +23,7 @@ use bytes::Bytes;
 pub use fields::Mailbox;
 pub use mime::{Content, Part};
 
-use super::Timestamp;
+use super::{Timestamp, results};
 
 /// Header fields that are looked at; further ones are carried but not seen.
 const MAX_FIELDS: usize = 10_000;
@@ -32,8 +32,17 @@ const MAX_FIELDS: usize = 10_000;
 #[derive(Debug)]
 pub struct Message {
     raw: Bytes,
-    fields: OnceLock<Vec<Field>>,
+    /// Our own name, in which nobody else may say who the sender is.
+    authserv_id: Option<Box<str>>,
+    fields: OnceLock<Fields>,
     content: OnceLock<Content>,
+}
+
+#[derive(Debug, Default)]
+struct Fields {
+    seen: Vec<Field>,
+    /// Where those stand, each with its line end, that claim to be ours (RFC 8601 §5).
+    forged: Vec<Range<usize>>,
 }
 
 /// Where a header field stands: its name, and what follows the colon up to (not including) its last line end.
@@ -46,7 +55,20 @@ struct Field {
 impl Message {
     #[must_use]
     pub fn new(raw: Bytes) -> Self {
-        Self { raw, fields: OnceLock::new(), content: OnceLock::new() }
+        Self { raw, authserv_id: None, fields: OnceLock::new(), content: OnceLock::new() }
+    }
+
+    /// One that comes in here, where a field `Authentication-Results` that bears our name is forged: it isn't seen, and
+    /// [`Message::forged`] says where it stands.
+    #[must_use]
+    pub fn received_by(authserv_id: &str, raw: Bytes) -> Self {
+        Self { authserv_id: Some(authserv_id.into()), ..Self::new(raw) }
+    }
+
+    /// Where the fields stand that pretend to be ours; those that follow each other are one.
+    #[must_use]
+    pub fn forged(&self) -> &[Range<usize>] {
+        &self.scanned().forged
     }
 
     /// As received: after dot-unstuffing, without what we add.
@@ -95,13 +117,7 @@ impl Message {
             if !names.iter().any(|name| name.eq_ignore_ascii_case(self.name(field))) {
                 continue;
             }
-            let rest = self.raw.get(field.value.end..).unwrap_or_default();
-            let line_end = if rest.starts_with(b"\r\n") { 2 } else { usize::from(!rest.is_empty()) };
-            let end = field.value.end + line_end;
-            match places.last_mut().filter(|last| last.end == field.name.start) {
-                Some(last) => last.end = end,
-                None => places.push(field.name.start..end),
-            }
+            add_place(&mut places, self.place(field));
         }
         Some(places)
     }
@@ -236,7 +252,30 @@ impl Message {
     }
 
     fn fields(&self) -> &[Field] {
-        self.fields.get_or_init(|| scan(&self.raw))
+        &self.scanned().seen
+    }
+
+    fn scanned(&self) -> &Fields {
+        self.fields.get_or_init(|| {
+            let mut found = Fields { seen: scan(&self.raw), forged: Vec::new() };
+            if let Some(own) = &self.authserv_id {
+                let is_forged = |field: &mut Field| {
+                    self.name(field).eq_ignore_ascii_case(results::FIELD)
+                        && results::bears(self.slice(&field.value), own)
+                };
+                for field in found.seen.extract_if(.., is_forged) {
+                    add_place(&mut found.forged, self.place(&field));
+                }
+            }
+            found
+        })
+    }
+
+    /// All of a field, its line end included.
+    fn place(&self, field: &Field) -> Range<usize> {
+        let rest = self.raw.get(field.value.end..).unwrap_or_default();
+        let line_end = if rest.starts_with(b"\r\n") { 2 } else { usize::from(!rest.is_empty()) };
+        field.name.start..field.value.end + line_end
     }
 
     fn name(&self, field: &Field) -> &str {
@@ -245,6 +284,14 @@ impl Message {
 
     fn slice(&self, range: &Range<usize>) -> &[u8] {
         self.raw.get(range.clone()).unwrap_or_default()
+    }
+}
+
+/// Places in order; what follows the last one directly is part of it.
+fn add_place(places: &mut Vec<Range<usize>>, place: Range<usize>) {
+    match places.last_mut().filter(|last| last.end == place.start) {
+        Some(last) => last.end = place.end,
+        None => places.push(place),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod draft;
 pub mod id;
 pub mod message;
 pub mod reply;
+pub mod results;
 pub mod time;
 
 pub use address::Address;

@@ -150,6 +150,10 @@ fn message(event: &Event) {
             micros,
             "handled"
         ),
+        Kind::Authenticated { checks } => {
+            let all: Vec<String> = checks.iter().map(|one| format!("{}={}", one.check, one.result)).collect();
+            tracing::info!(session, id, checks = all.join(" ").as_str(), "authenticated");
+        }
         Kind::Decided(decision) => decided(event, decision),
         Kind::ScriptLog { .. } | Kind::Reached { .. } | Kind::ScriptFailed { .. } => script(event),
         Kind::Accepted { reply, deliveries } => {

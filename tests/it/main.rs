@@ -34,6 +34,7 @@ mod replies;
 mod routes;
 mod rule_tests;
 mod secrets;
+mod sender;
 mod session;
 mod stop;
 mod store;

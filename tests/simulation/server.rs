@@ -42,6 +42,9 @@ main = "rules/main.rhai"
 [[domain]]
 name = "sim.example"
 postmaster = "g0@hop0.example"
+# The ledger knows whom a notice may go to by what DNS says when it is due.
+[authentication]
+skip = ["0.0.0.0/0"]
 [[kv_namespaces]]
 binding = "COUNTS"
 [[webhook]]
@@ -95,7 +98,9 @@ impl Server {
         let current = Current::new(built.snapshot);
         let config = Arc::clone(&current.load().config);
         let store = Store::open(app::store_options(&config), bus.clone()).unwrap();
-        let answering = Arc::new(Answering::new(&store, &bus, &current, None));
+        let (names, lacks_names) = names(world);
+        let dns = Arc::new(Dns::table(names).unwrap());
+        let answering = Arc::new(Answering::new(&store, &bus, &current, &dns, None));
         let budget = Budget::new(&config.limits);
         let parts = listener::Parts {
             answerer: Arc::clone(&answering) as Arc<dyn listener::Answerer>,
@@ -105,11 +110,10 @@ impl Server {
         };
         let door = Door(world.listen(SERVER));
         let listeners = Listeners::on(vec![(door, &config.listeners[0])], parts);
-        let (names, lacks_names) = names(world);
         let dispatcher = Dispatcher::start(delivery::Parts {
             store: store.clone(),
             config: Arc::new(ArcSwap::new(Arc::clone(&config))),
-            dns: Arc::new(Dns::table(names).unwrap()),
+            dns,
             bus: bus.clone(),
             decider: Arc::clone(&answering) as Arc<dyn Decide>,
             capture: None,

@@ -7,7 +7,7 @@ use super::super::decode::At;
 use super::super::leaf::Parsed;
 use super::super::raw;
 use super::super::secret::{PemFile, Reading, credential};
-use super::super::{Destination, Domain, ListenAddress, Listener, TlsFiles, TlsMode, Webhook};
+use super::super::{Destination, Domain, ListenAddress, Listener, Policy, TlsFiles, TlsMode, Webhook};
 use super::{Checker, or, plain};
 use crate::diagnostic::suggest;
 
@@ -123,7 +123,7 @@ impl Checker<'_> {
         listeners
     }
 
-    pub(super) fn domains(&mut self, raw: Vec<At<raw::Domain>>, offers_tls: bool) -> Vec<Domain> {
+    pub(super) fn domains(&mut self, raw: Vec<At<raw::Domain>>, offers_tls: bool, policy: Policy) -> Vec<Domain> {
         let mut domains: Vec<Domain> = Vec::with_capacity(raw.len());
         let mut postmasters = Vec::with_capacity(raw.len());
         for At { value, node } in raw {
@@ -154,6 +154,11 @@ impl Checker<'_> {
                 subaddress,
                 case_sensitive: value.case_sensitive.unwrap_or(false),
                 require_tls,
+                policy: Policy {
+                    dmarc_reject: value.dmarc_reject.unwrap_or(policy.dmarc_reject),
+                    dmarc_quarantine: value.dmarc_quarantine.unwrap_or(policy.dmarc_quarantine),
+                    spf_fail: value.spf_fail.unwrap_or(policy.spf_fail),
+                },
             });
         }
         self.postmasters_are_elsewhere(&domains, &postmasters);

@@ -19,7 +19,9 @@ use super::secret::{
     KeptSecrets, NoSecret, Reading, SecretSource, Secrets, Surroundings, check_webhook_key, placeholder, read,
 };
 use super::tree::{Hole, NodeId, Origin, Source};
-use super::{Budget, Config, Dns, EarlyTalk, Http, Limits, Retention, Secret, SessionSettings, TlsMode};
+use super::{
+    Authentication, Budget, Config, Dns, EarlyTalk, Http, Limits, Policy, Retention, Secret, SessionSettings, TlsMode,
+};
 use crate::diagnostic::{Diagnostic, Severity};
 
 /// What checking sees and finds.
@@ -229,7 +231,8 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
     let tls = checker.tls(file.tls);
     let listeners = checker.listeners(&file.listener, has_tls, has_domains);
     let offers_tls = has_tls && listeners.iter().any(|listener| listener.tls != TlsMode::Off);
-    let domains = checker.domains(file.domain, offers_tls);
+    let authentication = checker.authentication(file.authentication.unwrap_or_default());
+    let domains = checker.domains(file.domain, offers_tls, authentication.policy);
     let destinations = checker.destinations(file.destination);
     let (webhook_defaults, webhooks) = checker.webhooks(file.webhook_defaults.unwrap_or_default(), file.webhook);
     let kv_namespaces = checker.kv_namespaces(&file.kv_namespaces);
@@ -267,6 +270,7 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
         ai,
         fetch,
         dns: checker.dns(file.dns.unwrap_or_default()),
+        authentication,
         limits,
         budget,
         retention: checker.retention(&file.retention.unwrap_or_default()),
@@ -318,6 +322,22 @@ impl Checker<'_> {
     fn dns(&mut self, dns: raw::Dns) -> Dns {
         let servers = dns.servers.into_iter().map(|Parsed(server)| server.0).collect();
         Dns { servers, timeout: self.time(dns.timeout.as_ref(), Dns::default().timeout) }
+    }
+
+    fn authentication(&mut self, raw: raw::Authentication) -> Authentication {
+        let default = Authentication::default();
+        let names = raw.trusted_sealers.into_iter().map(|Parsed(name)| name.0);
+        Authentication {
+            skip: raw.skip.map_or(default.skip, plain),
+            timeout: self.time(raw.timeout.as_ref(), default.timeout),
+            trusted_forwarders: plain(raw.trusted_forwarders),
+            trusted_sealers: names.collect(),
+            policy: Policy {
+                dmarc_reject: raw.dmarc_reject.unwrap_or(default.policy.dmarc_reject),
+                dmarc_quarantine: raw.dmarc_quarantine.unwrap_or(default.policy.dmarc_quarantine),
+                spf_fail: raw.spf_fail.unwrap_or(default.policy.spf_fail),
+            },
+        }
     }
 
     fn limits(&mut self, limits: &raw::Limits) -> Limits {

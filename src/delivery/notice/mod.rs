@@ -58,7 +58,7 @@ pub async fn prepare(
     };
     // Only a signature asks for all of it.
     let whole = async { body.raw.whole().await.map_err(|error| error.to_string()) };
-    match sender_is_proved(dns, &config.hostname, body.client.as_ref(), &body.envelope, (&about, whole)).await {
+    match sender_is_proved(dns, body.client.as_ref(), &body.envelope, (&about, whole)).await {
         Proof::Proved { .. } => {}
         Proof::NotProved { why } => {
             return Prepared::Suppressed { why: format!("nothing proves that {sender} sent it: {why}") };

@@ -23,6 +23,8 @@ pub struct Source {
     /// The separator of subaddresses in its domain.
     pub subaddress: String,
     pub body: Body,
+    /// Our own name: what else bears it in `Authentication-Results` is forged, and isn't told.
+    pub authserv_id: String,
     /// The octets of its `raw`.
     pub raw: Bytes,
     pub now: Timestamp,

@@ -177,7 +177,7 @@ struct Raw {
 /// The message as JSON.
 #[must_use]
 pub fn payload(source: &Source, size: Size) -> Payload {
-    let message = Message::new(source.raw.clone());
+    let message = Message::received_by(&source.authserv_id, source.raw.clone());
     let mut truncated = Truncated::default();
     let headers = fields(&message, &mut truncated);
     let (text, html, text_from_html) = texts(&message, size, &mut truncated);

@@ -24,6 +24,7 @@ fn made(raw: &[u8], size: Size) -> Value {
         recipient,
         subaddress: "+".to_owned(),
         body: Body { envelope, client: None, head: Bytes::new(), raw: Bytes::copy_from_slice(raw).into() },
+        authserv_id: "mx.example.com".to_owned(),
         raw: Bytes::copy_from_slice(raw),
         now: Timestamp::from_millis(1_800_000_001_000),
     };
@@ -78,6 +79,13 @@ fn what_is_known_of_the_sender_is_there_in_the_words_that_a_script_reads() {
     assert_eq!((&auth["from_authenticated"], &auth["spf"]["result"]), (&json!(true), &json!("pass")));
     assert_eq!((&auth["spf"]["scope"], &auth["dmarc"]["result"]), (&json!("mfrom"), &json!("none")));
     assert_eq!((&auth["dkim"], &auth["iprev"]["result"]), (&json!([]), &json!("none")));
+}
+
+#[test]
+fn a_field_that_pretends_to_be_ours_is_not_told() {
+    let raw = b"Authentication-Results: mx.example.com; dmarc=pass\r\nSubject: x\r\n\r\nwords\r\n";
+    let headers = made(raw, Size::Full)["data"]["headers"].clone();
+    assert_eq!((&headers[0]["name"], headers.as_array().unwrap().len()), (&json!("Subject"), 1));
 }
 
 #[test]

@@ -195,6 +195,7 @@ async fn content(
         recipient: task.recipient.clone(),
         subaddress: config.domain_for(&task.recipient).map_or_else(String::new, |domain| domain.subaddress.clone()),
         body: body.clone(),
+        authserv_id: config.hostname.clone(),
         raw,
         now: this.now,
     };

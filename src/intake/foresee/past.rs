@@ -81,8 +81,10 @@ fn judge(
         snapshot: Arc::clone(snapshot),
         envelope: Envelope { recipients, ..past.envelope.clone() },
         facts: Arc::new(facts),
-        message: Arc::clone(&past.message),
+        message: Arc::new(Message::received_by(&snapshot.config.hostname, past.message.raw().clone())),
         seed: past.seed,
+        told: None,
+        is_judged_again: false,
     };
     if let Some(reply) = headers::refusal(&case) {
         accepted.for_each(|one| one.refused = Some(reply.clone()));

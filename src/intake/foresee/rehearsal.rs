@@ -159,6 +159,8 @@ impl Rehearsal {
             envelope,
             message: Arc::new(Message::new(body)),
             seed: Seed::default(),
+            told: None,
+            is_judged_again: false,
         };
         if let Some(reply) = headers::refusal(&case) {
             why.reasons.push(format!("more than [limits] hops = {} Received fields", self.snapshot.config.limits.hops));

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, CNAME, MX, TXT};
+use hickory_proto::rr::rdata::{A, CNAME, MX, PTR, TXT};
 use hickory_proto::rr::{Name, RData, Record};
 
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Dns {
 struct Table {
     records: BTreeMap<Name, Vec<RData>>,
     failing: BTreeSet<Name>,
+    silent: BTreeSet<Name>,
+    asked: BTreeMap<Name, usize>,
 }
 
 impl Dns {
@@ -30,7 +32,10 @@ impl Dns {
             let mut buffer = [0; 4096];
             while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
                 let Ok(query) = Message::from_vec(&buffer[..length]) else { continue };
-                let _ = socket.send_to(&answer(&served.lock().unwrap(), &query).to_vec().unwrap(), peer);
+                let mut table = served.lock().unwrap();
+                if table.hears(&query) {
+                    let _ = socket.send_to(&answer(&table, &query).to_vec().unwrap(), peer);
+                }
             }
         });
         Self { address, table }
@@ -64,6 +69,23 @@ impl Dns {
         self
     }
 
+    /// The name of an address.
+    pub fn ptr(&self, address: Ipv4Addr, host: &str) -> &Self {
+        let [a, b, c, d] = address.octets();
+        self.add(&format!("{d}.{c}.{b}.{a}.in-addr.arpa"), RData::PTR(PTR(name(host))))
+    }
+
+    /// Whatever is asked about this name and those below it, no answer comes.
+    pub fn hush(&self, host: &str) -> &Self {
+        self.table.lock().unwrap().silent.insert(name(host));
+        self
+    }
+
+    /// How often this name was asked about.
+    pub fn asked(&self, host: &str) -> usize {
+        self.table.lock().unwrap().asked.get(&name(host)).copied().unwrap_or_default()
+    }
+
     /// It answers again.
     pub fn mend(&self, host: &str) {
         self.table.lock().unwrap().failing.remove(&name(host));
@@ -72,6 +94,16 @@ impl Dns {
     fn add(&self, host: &str, data: RData) -> &Self {
         self.table.lock().unwrap().records.entry(name(host)).or_default().push(data);
         self
+    }
+}
+
+impl Table {
+    /// Counts the question; whether it is answered at all.
+    fn hears(&mut self, query: &Message) -> bool {
+        let Some(question) = query.queries.first() else { return true };
+        let asked = question.name().to_lowercase();
+        *self.asked.entry(asked.clone()).or_default() += 1;
+        !self.silent.iter().any(|silent| silent.zone_of(&asked))
     }
 }
 

@@ -1,0 +1,62 @@
+//! What becomes of mail whose sender isn't who it says, before a route or a worker is asked.
+//!
+//! By the policy of the recipient's domain. It doesn't concern the postmaster (RFC 5321 §4.5.1), clients that nobody looks
+//! into, trusted forwarders, and mail whose chain of trusted sealers saw DMARC pass. SPF alone says little of forwarded mail,
+//! so it counts only where the setting says so and DKIM doesn't speak for the author (RFC 9989 §4.10). A DNS that didn't
+//! answer is no failure.
+
+use crate::config::{Consequence, Domain};
+use crate::mail::authentication::Check;
+use crate::mail::{Authentication, Reply};
+
+/// A judgement that leaves nothing to the worker.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Sentence {
+    pub consequence: Consequence,
+    /// In words, for the trace.
+    pub why: String,
+    /// What a sender that is refused reads.
+    pub reply: Reply,
+}
+
+/// `None`: the worker decides.
+pub(super) fn sentence(auth: &Authentication, domain: &Domain) -> Option<Sentence> {
+    if auth.trusted_forwarder || auth.arc.trusted {
+        return None;
+    }
+    let by_dmarc = match (auth.dmarc.result, auth.dmarc.policy.as_str()) {
+        (Check::Fail, "reject") => domain.policy.dmarc_reject,
+        (Check::Fail, "quarantine") => domain.policy.dmarc_quarantine,
+        _ => Consequence::Accept,
+    };
+    let by_spf =
+        if auth.spf.result == Check::Fail && !auth.passed() { domain.policy.spf_fail } else { Consequence::Accept };
+    if by_dmarc.max(by_spf) == Consequence::Accept {
+        return None;
+    }
+    Some(if by_dmarc >= by_spf {
+        let author = if auth.dmarc.domain.is_empty() { "its author's domain" } else { &auth.dmarc.domain };
+        Sentence {
+            consequence: by_dmarc,
+            why: format!("dmarc=fail, {author} asks to {} such mail", asked(&auth.dmarc.policy)),
+            reply: Reply::new(
+                550,
+                7,
+                1,
+                format!("Not sent by {author}, whose DMARC policy asks to refuse it (dmarc=fail)"),
+            ),
+        }
+    } else {
+        let sender = &auth.spf.domain;
+        Sentence {
+            consequence: by_spf,
+            why: format!("spf=fail for {sender}"),
+            // RFC 7372 §3.2
+            reply: Reply::new(550, 7, 23, format!("{sender} does not let this server send its mail (spf=fail)")),
+        }
+    })
+}
+
+fn asked(policy: &str) -> &str {
+    if policy == "quarantine" { "quarantine" } else { "refuse" }
+}
