@@ -340,7 +340,8 @@ fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Re
             }
             Err(error) => return Err(trouble(&path, &error)),
         };
-        let is_read = metadata.is_dir() || entry.path().extension().is_some_and(|extension| extension == "rhai");
+        let is_script = is_script(&entry.path());
+        let is_read = metadata.is_dir() || is_script;
         if is_read && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
             found.links.push(entry.path());
         }
@@ -356,6 +357,12 @@ fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Re
         }
     }
     Ok(())
+}
+
+/// `main.rhai`, but not `mailworker.d.rhai`, in which editors read the API.
+fn is_script(path: &Path) -> bool {
+    let has = |path: &Path, wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
+    has(path, "rhai") && !path.file_stem().is_some_and(|stem| has(Path::new(stem), "d"))
 }
 
 /// Who imports it is told that there is no such module; nobody else misses it.

@@ -250,6 +250,26 @@ fn a_link_that_leads_nowhere_is_missed_by_nobody_but_who_imports_it() {
 }
 
 #[test]
+fn the_patterns_decide_as_their_tests_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for command in ["check", "test"] {
+        let done = run(root, &[command, "--config", "rules/patterns/mailworker.toml"]);
+        assert_eq!(done.status.code(), Some(0), "{}{}", out(&done), err(&done));
+    }
+}
+
+/// They may lie beside the rules, where editors look for them.
+#[test]
+fn the_editors_definitions_are_no_script() {
+    let dir = configured();
+    let definitions = exits(&run(dir.path(), &["definitions"]), 0);
+    assert!(definitions.contains("fn forward(message: message, to: ?, headers: ?) -> ();"), "{definitions}");
+    assert!(definitions.contains("fn regex_match(text: String, pattern: String) -> bool;"), "{definitions}");
+    std::fs::write(dir.path().join("rules/mailworker.d.rhai"), definitions).unwrap();
+    exits(&run(dir.path(), &["check"]), 0);
+}
+
+#[test]
 fn the_demonstration_shows_what_became_of_each_message() {
     let dir = empty();
     let shown = exits(&run(dir.path(), &["dev", "--demo"]), 0);

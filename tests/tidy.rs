@@ -452,6 +452,7 @@ fn the_reference_of_rules_is_what_the_code_says() {
     assert_generated("rules/parsed.md", &mailworker::rules::reference::parsed());
     assert_generated("rules/outside.md", &mailworker::rules::reference::outside());
     assert_generated("rules/functions.md", &mailworker::rules::reference::functions());
+    assert_generated("rules/mailworker.d.rhai", &mailworker::rules::reference::definitions());
     assert_generated("rules/sender.md", &mailworker::rules::reference::sender());
     assert_generated("rules/effects.md", &mailworker::rules::reference::effects());
 }

@@ -131,6 +131,9 @@ pub enum Command {
         after_help = "Examples:\n  mailworker completions bash > ~/.local/share/bash-completion/completions/mailworker"
     )]
     Completions { shell: clap_complete::Shell },
+    /// Print what a worker may call, as editors read it
+    #[command(after_help = "Examples:\n  mailworker definitions > rules/mailworker.d.rhai")]
+    Definitions,
     /// Print the man page, with every key of the configuration
     #[command(after_help = "Examples:\n  mailworker man | man -l -")]
     Man,

@@ -1,4 +1,4 @@
-//! Shell completions and the man page, from the same source as the arguments themselves.
+//! Shell completions, the man page and the editors' definitions, each from what it tells of itself.
 
 use std::io::Write;
 
@@ -11,6 +11,11 @@ pub fn completions(shell: clap_complete::Shell) -> Done {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "mailworker", &mut script);
     std::io::stdout().write_all(&script).map_err(Failure::from)
+}
+
+/// What a worker may call, for editors.
+pub fn definitions() -> Done {
+    std::io::stdout().write_all(crate::rules::reference::definitions().as_bytes()).map_err(Failure::from)
 }
 
 /// The annotated configuration, which the tests hold against the code: every key with its default.

@@ -119,6 +119,7 @@ fn run(arguments: Arguments) -> Done {
         Command::Serve(options) => runtime()?.block_on(serve::run(common, &options)),
         Command::Dev(options) => runtime()?.block_on(dev::run(common, &options)),
         Command::Completions { shell } => generate::completions(shell),
+        Command::Definitions => generate::definitions(),
         Command::Man => generate::man(),
         Command::Explain(options) => explain::run(common, &options),
         Command::Session(options) => session::run(common, &options),

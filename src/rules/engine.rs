@@ -16,6 +16,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Scope};
 use super::RunClock;
 use super::api;
 use super::api::run::refuse;
+use super::growth;
 
 /// Variables that one function may have at a time.
 const MAX_VARIABLES: usize = 200;
@@ -79,6 +80,7 @@ pub(super) fn build(budget: &Budget) -> Engine {
     engine.register_fn("sleep", |context: NativeCallContext, _: i64| no_sleep(&context));
     engine.register_fn("sleep", |context: NativeCallContext, _: f64| no_sleep(&context));
     api::register(&mut engine);
+    growth::bound(&mut engine);
 
     engine
         .set_strict_variables(true)

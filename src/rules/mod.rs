@@ -9,6 +9,7 @@ mod check;
 pub mod engine;
 mod failure;
 mod happening;
+mod growth;
 mod hidden;
 mod modules;
 pub mod outcome;

@@ -4,6 +4,7 @@
 //! a test compares them with what is registered, both ways, so that neither can be without the other. Sizes come from
 //! the default [`Budget`]. `tests/tidy.rs` compares the file with [`text`] and compiles every example in it.
 
+mod definitions;
 mod functions;
 mod members;
 mod outside;
@@ -14,6 +15,7 @@ use std::fmt::Write as _;
 
 use super::api::message::UNOFFERED;
 use super::engine::Budget;
+pub use definitions::definitions;
 use functions::Function;
 use members::{Member, SECTIONS, Section};
 

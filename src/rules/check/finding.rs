@@ -13,11 +13,17 @@ const MOST: usize = 200;
 pub struct Findings<'a> {
     sources: &'a BTreeMap<String, String>,
     found: Vec<Diagnostic>,
+    only_warn: bool,
 }
 
 impl<'a> Findings<'a> {
     pub fn new(sources: &'a BTreeMap<String, String>) -> Self {
-        Self { sources, found: Vec::new() }
+        Self { sources, found: Vec::new(), only_warn: false }
+    }
+
+    /// From here on errors are warnings: the file is nobody's, so that what is wrong in it stops nothing.
+    pub fn only_warn(&mut self, only_warn: bool) {
+        self.only_warn = only_warn;
     }
 
     pub fn any_error(&self) -> bool {
@@ -47,6 +53,7 @@ impl<'a> Findings<'a> {
         if self.found.len() >= MOST {
             return;
         }
+        let severity = if self.only_warn { Severity::Warning } else { severity };
         let line = at.line().unwrap_or(0);
         let source_line = line.checked_sub(1).and_then(|before| self.sources.get(file)?.lines().nth(before));
         self.found.push(Diagnostic {

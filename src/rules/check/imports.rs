@@ -74,6 +74,18 @@ fn lookup(
     None
 }
 
+/// The files that the mains come to, themselves included.
+pub fn reached<'a>(graph: &'a Graph, mains: &'a [String]) -> BTreeSet<&'a str> {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<&str> = mains.iter().map(String::as_str).collect();
+    while let Some(file) = open.pop() {
+        if reached.insert(file) {
+            open.extend(graph.get(file).into_iter().flatten().map(|import| import.file.as_str()));
+        }
+    }
+    reached
+}
+
 /// Dependencies first. A circle is an error where it closes.
 pub fn order(graph: &Graph, findings: &mut Findings) -> Vec<String> {
     let mut sorted = Sorted { graph, findings, done: BTreeSet::new(), open: Vec::new(), order: Vec::new() };

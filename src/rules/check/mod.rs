@@ -46,8 +46,10 @@ pub(super) fn compile(
     let graph = imports::graph(&scripts, sources, &mut findings);
     let order = imports::order(&graph, &mut findings);
     let (members, keys) = (members::Members::of(&engine), calls::keys(&scripts));
+    let reached = imports::reached(&graph, mains);
     for (file, script) in &scripts {
         let is_main = mains.contains(file);
+        findings.only_warn(!reached.contains(file.as_str()));
         names::check(
             file,
             script,
@@ -62,6 +64,7 @@ pub(super) fn compile(
             &mut findings,
         );
     }
+    findings.only_warn(false);
     let first = mains.first().map_or("", String::as_str);
     for main in mains {
         match scripts.get(main) {
