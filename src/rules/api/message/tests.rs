@@ -235,13 +235,7 @@ fn the_null_sender_is_an_empty_string_and_means_a_bounce() {
 
 #[test]
 fn what_this_version_has_not_says_so() {
-    for script in [
-        "message.spam.score",
-        "message.can_be_forwarded",
-        "message.reply_text",
-        "message.reply(#{})",
-        "message.to_payload(\"standard\")",
-    ] {
+    for script in ["message.can_be_forwarded", "message.reply(#{})", "message.to_payload(\"standard\")"] {
         let error = evaluate(LETTER, script).unwrap_err();
         assert!(error.contains("is not offered by this version"), "{script}: {error}");
     }
