@@ -146,9 +146,9 @@ impl App {
         let watcher = Watcher::start(ours, watch);
         let found = found(built.warnings, built.deployed, &listeners);
         let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let redecider = Arc::clone(&answering) as Arc<dyn Redecide>;
+        let answered = Arc::clone(&answering);
         let ground =
-            Ground { store: &store, bus: &bus, config: &config, current: &current, redecider, sealer, stopping };
+            Ground { store: &store, bus: &bus, config: &config, current: &current, answered, sealer, stopping };
         let chores = ground.chores(http_listener, readiness.clone(), &listeners, watcher.nudger())?;
         begun(&bus, &store, &found);
         Ok(Self { store, bus, answering, listeners, dispatcher, watcher, readiness, http, found, stop, chores })
@@ -292,7 +292,7 @@ struct Ground<'a> {
     config: &'a Config,
     current: &'a Current,
     sealer: Sealer,
-    redecider: Arc<dyn Redecide>,
+    answered: Arc<Answering>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -310,6 +310,7 @@ impl Ground<'_> {
             tokio::spawn(retention(store.clone(), bus.clone(), stopping.clone())),
             tokio::spawn(gauges(store.clone(), stopping.clone())),
             tokio::spawn(notice(store.clone(), nudge, stopping.clone())),
+            tokio::spawn(keep_time(Arc::clone(&self.answered), stopping.clone())),
             tokio::spawn(watch_trial(store.clone(), bus.clone(), self.current.clone(), stopping.clone())),
         ];
         if let Some(listener) = http {
@@ -317,7 +318,7 @@ impl Ground<'_> {
             chores.push(tokio::spawn(admin::serve_http(listener, health, stopped(stopping.clone()))));
         }
         let socket = bind_control(&self.config.data_dir)?;
-        let (redecider, sealer, in_force) = (self.redecider, self.sealer, in_force(self.current));
+        let (redecider, sealer, in_force) = (self.answered, self.sealer, in_force(self.current));
         let control = Control { redecider, store, bus, listeners: listening(listeners), sealer, in_force };
         chores.push(tokio::spawn(admin::serve_control(socket, control, stopped(stopping))));
         Ok(chores)
@@ -439,6 +440,18 @@ pub async fn retention(store: Store, bus: Bus, stopping: watch::Receiver<bool>) 
                     break;
                 }
             }
+        }
+    }
+}
+
+/// Runs what the configuration plans. A run that has begun ends before the stop goes on.
+async fn keep_time(answerer: Arc<Answering>, stopping: watch::Receiver<bool>) {
+    loop {
+        let pause = answerer.intake.keep_time().await;
+        tokio::select! {
+            biased;
+            () = stopped(stopping.clone()) => return,
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -20,6 +20,8 @@ pub const MIN_TTL: u64 = 60;
 
 /// Where it is kept who has had an answer. No binding has a `/`, so no worker can name it.
 pub const REPLIES: &str = "mailworker/replies";
+/// When each cron ran last, in the same way.
+pub const SCHEDULED: &str = "mailworker/scheduled";
 
 /// `get` returns what was put, of the same type.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

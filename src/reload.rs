@@ -277,7 +277,27 @@ fn unanswered(config: &Config, release: &Release) -> Vec<Diagnostic> {
         help: Some("add fn email(message, env, ctx) { … }; until then senders are told to try again later".to_owned()),
         ..Diagnostic::unplaced(main, format!("the worker has no handler `email`, and mail for {whose} goes to it"))
     };
-    silent.map(warning).collect()
+    silent.map(warning).chain(unscheduled(config, release)).collect()
+}
+
+/// Crons that nothing answers, or a handler that no cron calls.
+fn unscheduled(config: &Config, release: &Release) -> Option<Diagnostic> {
+    let main = config.main_for(None, None);
+    let (message, help) = match (config.crons.is_empty(), release.has(&main, "scheduled")) {
+        (false, false) => (
+            "[triggers] has crons, and the worker has no handler `scheduled`",
+            "add fn scheduled(event, env, ctx) { … }",
+        ),
+        (true, true) => {
+            ("the handler `scheduled` is never called: there are no crons", "add [triggers] crons = [\"0 9 * * MON\"]")
+        }
+        _ => return None,
+    };
+    Some(Diagnostic {
+        severity: Severity::Warning,
+        help: Some(help.to_owned()),
+        ..Diagnostic::unplaced(main, message.to_owned())
+    })
 }
 
 /// What was found below the folders of the mains.

@@ -125,6 +125,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("axum", &["src/admin/", "src/cli/"]),
     ("reqwest", &["src/delivery/", "src/reach/", "src/cli/"]),
     ("toml", &["src/config/"]),
+    ("croner", &["src/config/"]),
     // It changes tests of rules, and the configuration, where they stand.
     ("toml_edit", &["src/cli/"]),
     ("clap", &["src/cli/"]),

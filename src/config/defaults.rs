@@ -37,6 +37,7 @@ impl Default for Config {
             destinations: Vec::new(),
             relay: Relay::default(),
             egress: Vec::new(),
+            crons: Vec::new(),
             fetch: Fetch::default(),
             ai: None,
             dns: Dns::default(),

@@ -5,6 +5,7 @@
 
 mod authentication;
 mod check;
+mod cron;
 mod decode;
 mod defaults;
 mod dev_vars;
@@ -23,6 +24,7 @@ pub mod units;
 mod variable;
 
 pub use authentication::{Authentication, Consequence, Policy};
+pub use cron::Cron;
 pub use reach::{Ai, Fetch, Reachable};
 pub use route::{Route, RouteAction};
 pub use schema::schema;
@@ -68,6 +70,8 @@ pub struct Config {
     pub limits: Limits,
     pub budget: Budget,
     pub retention: Retention,
+    /// `[triggers]`: when the top-level `main` runs by itself.
+    pub crons: Vec<Cron>,
     pub session: SessionSettings,
     /// `--env NAME`; empty without.
     pub env_name: String,

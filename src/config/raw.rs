@@ -18,7 +18,7 @@ use super::leaf::{
 };
 use super::reach::Reachable;
 use super::secret::{HeaderValue, KeySource, PemFile, Secrets};
-use super::{Consequence, EarlyTalk, ListenAddress, TlsMode};
+use super::{Consequence, Cron, EarlyTalk, ListenAddress, TlsMode};
 use crate::mail::Address;
 
 /// A leaf with its place.
@@ -84,8 +84,8 @@ pub struct File {
     pub retention: Option<Retention>,
     /// How the receiving session behaves.
     pub session: Option<Session>,
-    /// Not offered by this version: scheduled runs of workers.
-    pub triggers: Option<At<Triggers>>,
+    /// When the worker runs by itself.
+    pub triggers: Option<Triggers>,
     /// `--env NAME`: any of the above over again. Tables merge, lists replace.
     #[serde(rename = "env")]
     #[schemars(with = "Option<BTreeMap<String, Overlay>>")]
@@ -421,13 +421,14 @@ pub struct Session {
     pub repair_line_ends: Vec<Parsed<IpNet>>,
 }
 
-/// Not offered by this version.
-#[derive(Debug, Deserialize, JsonSchema)]
+/// When the worker runs by itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Triggers {
-    /// Not offered by this version: when workers run by themselves.
-    #[serde(default, rename = "crons")]
-    pub _crons: Vec<String>,
+    /// Cron expressions of five fields, in UTC: `scheduled` of the top-level `main` runs at these times. Days of the week
+    /// go from 1 or SUN to 7 or SAT. Default: none.
+    #[serde(default)]
+    pub crons: Vec<At<Parsed<Cron>>>,
 }
 
 /// A peer on the loopback interface alone.

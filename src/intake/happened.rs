@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::decide::{describe, describe_write, log_events, script_failed};
-use super::{Intake, PATIENCE, Snapshot, hook, too_busy};
+use super::turns::Turn;
+use super::{Intake, PATIENCE, Snapshot, author, hook, too_busy};
 use crate::aside;
 use crate::clock::{self, Instant};
 use crate::config::route::{AtRcpt, Facts};
@@ -18,16 +19,19 @@ use crate::kv;
 use crate::mail::{Address, MessageId};
 use crate::rules::outcome::Effect;
 use crate::rules::{Happening, HappeningCall, HappeningOutcome};
-use crate::store::{NewDelivery, TellTask, WebhookBody};
+use crate::store::{Acceptance, NewDelivery, TellTask, WebhookBody};
 
 /// The network whose turns these runs take.
-const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(super) const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What the handler came to.
+#[derive(Default)]
 pub struct Told {
     pub deliveries: Vec<NewDelivery>,
     pub reads: Vec<kv::Read>,
     pub writes: Vec<kv::Write>,
+    /// Mails that it wrote; of what is told there are none.
+    pub authored: Vec<Acceptance>,
     pub events: Vec<Event>,
     /// Why it failed, if it did.
     pub failed: Option<String>,
@@ -49,8 +53,7 @@ impl Intake {
     pub async fn tell(&self, message: MessageId, task: TellTask) -> Result<Told, String> {
         let snapshot = self.current.load();
         let happening = if task.delivered { Happening::Delivered } else { Happening::Failed };
-        let mut told =
-            Told { deliveries: Vec::new(), reads: Vec::new(), writes: Vec::new(), events: Vec::new(), failed: None };
+        let mut told = Told::default();
         let main = main_of(&snapshot, &task.recipient);
         let Some(main) = main.filter(|main| snapshot.release.has(main, happening.handler())) else { return Ok(told) };
         let turn = self.turns.take(NOWHERE, Instant::now() + PATIENCE).await;
@@ -64,6 +67,20 @@ impl Intake {
             now: clock::now(),
             seed: clock::seed(),
         };
+        self.handle(&snapshot, call, &task.recipient, "what was told", turn, &mut told).await?;
+        Ok(told)
+    }
+
+    /// Runs a handler. `recipient`: whose it is; `about`: what its mails are about, in words.
+    pub(super) async fn handle(
+        &self,
+        snapshot: &Snapshot,
+        call: HappeningCall,
+        recipient: &Address,
+        about: &str,
+        turn: Turn,
+        told: &mut Told,
+    ) -> Result<(), String> {
         let (release, kv) = (Arc::clone(&snapshot.release), self.store.kv());
         let started = Instant::now();
         let run = aside::run(move || {
@@ -72,8 +89,8 @@ impl Intake {
             (call, outcome)
         });
         let (call, outcome) = run.await.map_err(|error| error.to_string())?;
-        told.take(&snapshot, &task, call, outcome, started.elapsed());
-        Ok(told)
+        told.take(snapshot, (recipient, about), call, outcome, started.elapsed());
+        Ok(())
     }
 }
 
@@ -81,7 +98,7 @@ impl Told {
     fn take(
         &mut self,
         snapshot: &Snapshot,
-        task: &TellTask,
+        (recipient, about): (&Address, &str),
         call: HappeningCall,
         outcome: HappeningOutcome,
         took: std::time::Duration,
@@ -90,7 +107,7 @@ impl Told {
         let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(None, effect, at)).collect();
         effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
         let effects = effects.into_iter().map(|effect| snapshot.release.hide(effect)).collect();
-        self.events.extend(log_events(call.now, Some(&task.recipient), outcome.log));
+        self.events.extend(log_events(call.now, Some(recipient), outcome.log));
         match outcome.result {
             Ok(()) => {
                 let kind = Kind::Handled {
@@ -103,19 +120,24 @@ impl Told {
                 self.events.push(Event::new(call.now, kind));
             }
             Err(error) => {
-                self.events.push(script_failed(call.now, Some(&task.recipient), handler, error.clone()));
+                self.events.push(script_failed(call.now, Some(recipient), handler, error.clone()));
                 self.failed = Some(error);
             }
         }
         (self.reads, self.writes) = (outcome.reads, outcome.writes);
         for (effect, _) in outcome.effects {
+            if let Effect::Mail(draft) = &effect {
+                let mail = author::authored(&snapshot.config, draft, about, call.now);
+                self.events.push(author::written(draft, &mail, call.now));
+                self.authored.push(mail);
+            }
             if let Effect::Webhook { target, method, headers, body } = effect {
                 let asked = hook::Asked { target: &target, method: &method, headers: &headers, quiet: true };
                 self.deliveries.push(hook::delivery(
                     &snapshot.config,
                     &asked,
                     WebhookBody::Json(body),
-                    &task.recipient,
+                    recipient,
                     call.now,
                 ));
             }

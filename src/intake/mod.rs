@@ -26,6 +26,7 @@ mod policy;
 mod recipient;
 mod round;
 mod routed;
+mod scheduled;
 mod sender;
 pub mod snapshot;
 mod stages;

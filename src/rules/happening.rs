@@ -1,4 +1,4 @@
-//! Handlers that are about no message on its way in: `delivered`, `failed`.
+//! Handlers that are about no message on its way in: `delivered`, `failed`, `scheduled`.
 //!
 //! What a run asks for comes back as data; one that fails has asked for nothing.
 
@@ -23,6 +23,8 @@ pub enum Happening {
     Delivered,
     /// It was given up.
     Failed,
+    /// It is time, by the configuration's `[triggers]`.
+    Scheduled,
 }
 
 impl Happening {
@@ -32,6 +34,7 @@ impl Happening {
         match self {
             Self::Delivered => "delivered",
             Self::Failed => "failed",
+            Self::Scheduled => "scheduled",
         }
     }
 }

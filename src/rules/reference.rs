@@ -27,7 +27,7 @@ pub fn text() -> String {
         table(&mut page, section, "###");
     }
     let names: Vec<String> = UNOFFERED.iter().map(|(name, _)| format!("`message.{name}`")).collect();
-    let _ = write!(page, "\n## Not offered by this version\n{}; ", names.join(", "));
+    let _ = write!(page, "\n## Not offered by this version\n{}. ", names.join(", "));
     page.push_str(include_str!("reference/foot.md").trim_start());
     budget(&mut page);
     page

@@ -20,6 +20,7 @@ pub(super) const HANDLERS: &[(&str, &[&str])] = &[
     ("email", &["message", "env", "ctx"]),
     ("delivered", &["event", "env", "ctx"]),
     ("failed", &["event", "env", "ctx"]),
+    ("scheduled", &["event", "env", "ctx"]),
 ];
 
 /// A compiled main script.

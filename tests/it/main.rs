@@ -33,6 +33,7 @@ mod replay;
 mod replies;
 mod routes;
 mod rule_tests;
+mod scheduled;
 mod secrets;
 mod sender;
 mod session;

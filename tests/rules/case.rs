@@ -130,7 +130,7 @@ impl Case {
                 "mail_from" => {
                     sources.insert(MAIN.to_owned(), format!("fn mail_from(session, sender, env) {{\n{text}}}\n"));
                 }
-                "delivered" | "failed" => {
+                "delivered" | "failed" | "scheduled" => {
                     sources.insert(MAIN.to_owned(), format!("fn {section}(event, env, ctx) {{\n{text}}}\n"));
                 }
                 path => {
@@ -241,7 +241,9 @@ impl Case {
 
     fn happening(&self) -> Option<Happening> {
         let asked = |handler: &str| self.one("handler") == Some(handler) || self.sections.contains_key(handler);
-        [Happening::Delivered, Happening::Failed].into_iter().find(|happening| asked(happening.handler()))
+        [Happening::Delivered, Happening::Failed, Happening::Scheduled]
+            .into_iter()
+            .find(|happening| asked(happening.handler()))
     }
 
     /// What comes of it, line by line.

@@ -20,7 +20,8 @@ use super::secret::{
 };
 use super::tree::{Hole, NodeId, Origin, Source};
 use super::{
-    Authentication, Budget, Config, Dns, EarlyTalk, Http, Limits, Policy, Retention, Secret, SessionSettings, TlsMode,
+    Authentication, Budget, Config, Cron, Dns, EarlyTalk, Http, Limits, Policy, Retention, Secret, SessionSettings,
+    TlsMode,
 };
 use crate::diagnostic::{Diagnostic, Severity};
 
@@ -52,6 +53,8 @@ fn or<T: Clone>(leaf: Option<&At<Parsed<T>>>, default: T) -> T {
     leaf.map_or(default, |at| at.value.0.clone())
 }
 
+/// Times at which the worker runs by itself.
+const MAX_CRONS: usize = 100;
 /// No count goes beyond it: what is made for each of them has bounds of its own.
 const MOST: usize = 1_000_000_000;
 
@@ -266,6 +269,7 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
         webhook_defaults,
         destinations: destinations.into_iter().map(|at| at.value).collect(),
         relay: checker.relay(file.relay),
+        crons: checker.crons(file.triggers.unwrap_or_default().crons),
         egress: plain(file.egress.unwrap_or_default().allow),
         ai,
         fetch,
@@ -283,14 +287,29 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
 
 impl Checker<'_> {
     fn not_offered(&mut self, file: &raw::File) {
-        if let Some(triggers) = &file.triggers {
-            let help = "a timer of the system's that sends a mail (`mailworker send`) does the same from outside";
-            self.error_at_key(triggers.node, "[triggers] is not offered by this version", Some(help));
-        }
         if let Some(acme) = file.tls.as_ref().and_then(|tls| tls.value.acme.as_ref()) {
             let help = "give `certificate` and `key`; the files are read again when an ACME client renews them";
             self.error_at_key(acme.node, "`acme` is not offered by this version", Some(help));
         }
+    }
+
+    /// None twice: two that are the same would be one, by what is remembered of each.
+    fn crons(&mut self, given: Vec<At<Parsed<Cron>>>) -> Vec<Cron> {
+        let mut crons: Vec<Cron> = Vec::new();
+        for At { value: Parsed(cron), node } in given {
+            if crons.iter().any(|known| known.text() == cron.text()) {
+                self.error_text(node, &format!("`{}` stands here twice\nremove one", cron.text()));
+            } else if crons.len() == MAX_CRONS {
+                self.error_text(
+                    node,
+                    &format!("there are more than {MAX_CRONS} crons\nput several times into one expression"),
+                );
+                break;
+            } else {
+                crons.push(cron);
+            }
+        }
+        crons
     }
 
     /// The command line's way in is a Unix socket in it, whose path has 108 octets with the NUL at its end (unix(7)).

@@ -4,11 +4,8 @@ use rhai::{AST, ASTNode, Expr, Position, Stmt};
 
 use super::finding::Findings;
 use crate::diagnostic::{Severity, suggest};
-use crate::rules::Stage;
 use crate::rules::worker::HANDLERS;
-
-/// Handlers of the contract that this version doesn't call, with the number of their parameters.
-const LATER: &[(&str, usize)] = &[("scheduled", 3)];
+use crate::rules::{Happening, Stage};
 
 /// `first`: the worker that is asked before a recipient is known.
 pub fn check(file: &str, script: &AST, first: &str, findings: &mut Findings) {
@@ -25,15 +22,6 @@ pub fn check(file: &str, script: &AST, first: &str, findings: &mut Findings) {
             };
             let message = format!("the handler {name} has {count} in place of {}", parameters.len());
             let help = format!("write fn {name}({})", parameters.join(", "));
-            findings.error(file, function.body.start_position(), 1, message, Some(help));
-        }
-    }
-    for function in script.iter_fn_def() {
-        if LATER.contains(&(function.name.as_str(), function.params.len())) {
-            any = true;
-            let message = format!("the handler {} is not offered by this version", function.name);
-            let offered: Vec<&str> = HANDLERS.iter().map(|(name, _)| *name).collect();
-            let help = format!("offered: {}", offered.join(", "));
             findings.error(file, function.body.start_position(), 1, message, Some(help));
         }
     }
@@ -84,13 +72,14 @@ fn is_called(script: &AST, name: &str) -> bool {
     called
 }
 
-/// A session has one worker until it names a recipient, and that one isn't this.
+/// A session has one worker until it names a recipient, as what is planned has, and that one isn't this.
 fn not_asked(file: &str, script: &AST, first: &str, findings: &mut Findings) {
-    for stage in Stage::ALL {
-        if let Some(function) = script.iter_fn_def().find(|function| function.name.as_str() == stage.handler()) {
+    let stages = Stage::ALL.into_iter().map(|stage| (stage.handler(), "whose mail it is isn't known yet"));
+    for (handler, why) in stages.chain([(Happening::Scheduled.handler(), "it is about nobody's mail")]) {
+        if let Some(function) = script.iter_fn_def().find(|function| function.name.as_str() == handler) {
             let at = function.body.start_position();
-            let message = format!("the handler {} is never called here", stage.handler());
-            let help = format!("whose mail it is isn't known yet: it is called in {first}, the configuration's main");
+            let message = format!("the handler {handler} is never called here");
+            let help = format!("{why}: it is called in {first}, the configuration's main");
             findings.push(Severity::Warning, file, at, 1, message, Some(help));
         }
     }

@@ -1,0 +1,153 @@
+//! The worker runs by itself, when the configuration says: `scheduled`.
+//!
+//! Each run is a message of ours without octets of anybody's: it has what the handler asked for as its deliveries, and its
+//! trace. It commits with the mark that this time is done, in one transaction, so that a crash neither loses nor repeats
+//! it. Of the times that nobody was there for, the last runs; one that fails is told, and the next runs as planned.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::happened::{NOWHERE, Told};
+use super::{Intake, MAX_RUNS, PATIENCE, Snapshot, headers, too_busy};
+use crate::aside;
+use crate::clock::{self, Instant};
+use crate::config::Cron;
+use crate::event::{Event, Kind};
+use crate::kv::{self, SCHEDULED};
+use crate::mail::{Address, BodyKind, Envelope, MessageId, Reply, Timestamp};
+use crate::rules::{Happening, HappeningCall};
+use crate::store::{Acceptance, Accepted, MessageOutcome, StoreError};
+
+/// How long nothing is looked at, at most: a clock may be set, a configuration changed.
+const LONGEST: Duration = Duration::from_secs(20);
+
+impl Intake {
+    /// Runs what is due by the configuration in force, and says how long there is nothing to do.
+    pub async fn keep_time(&self) -> Duration {
+        let snapshot = self.current.load();
+        for cron in &snapshot.config.crons {
+            if let Err(error) = self.due(&snapshot, cron).await {
+                let detail = format!("`{}` was not run, and is tried again: {error}", cron.text());
+                self.bus.publish(Event::new(clock::now(), Kind::Fault { what: "scheduled".into(), detail }));
+            }
+        }
+        let now = clock::now();
+        let next = snapshot.config.crons.iter().filter_map(|cron| cron.next(now)).min();
+        next.map_or(LONGEST, |next| next.since(now).min(LONGEST))
+    }
+
+    /// Runs the last of its times that have come, if it hasn't run.
+    async fn due(&self, snapshot: &Snapshot, cron: &Cron) -> Result<(), StoreError> {
+        for _ in 0..MAX_RUNS {
+            let now = clock::now();
+            let (kv, key) = (self.store.kv(), cron.text().to_owned());
+            let found = aside::run(move || kv.get(SCHEDULED, &key, now)).await;
+            let found = found.map_err(failed)?.map_err(failed)?;
+            let version = found.as_ref().map(|entry| entry.version);
+            let last = found.and_then(|entry| match entry.value {
+                kv::Value::Text(text) => text.parse().ok().map(Timestamp::from_millis),
+                _ => None,
+            });
+            // From when it is first seen: what was before that, it wasn't there for.
+            let Some(last) = last else { return self.store.kv_write(vec![mark(cron, now)], now).await };
+            let Some(at) = cron.latest(last, now) else { return Ok(()) };
+            let mut acceptance = self.run_scheduled(snapshot, cron, at, now).await.map_err(StoreError::Failed)?;
+            let read = kv::Read::Key { namespace: SCHEDULED.to_owned(), key: cron.text().to_owned(), version };
+            acceptance.kv_reads.push(read);
+            acceptance.kv_writes.push(mark(cron, at));
+            // That it was accepted stands in its trace alone: nobody has handed it in.
+            let of_worker = |event: &&Event| !matches!(event.kind, Kind::Accepted { .. });
+            let events: Vec<Event> = acceptance.events.iter().filter(of_worker).cloned().collect();
+            if self.store.accept(acceptance).await? == Accepted::Committed {
+                for event in events {
+                    self.bus.publish(event);
+                }
+                return Ok(());
+            }
+        }
+        Err(StoreError::Failed(format!("a key that the worker reads was changed by others in each of {MAX_RUNS} runs")))
+    }
+
+    async fn run_scheduled(
+        &self,
+        snapshot: &Snapshot,
+        cron: &Cron,
+        at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Acceptance, String> {
+        let (happening, main) = (Happening::Scheduled, snapshot.config.main_for(None, None));
+        let ours = Address::parse(&format!("postmaster@{}", snapshot.config.hostname)).map_err(|e| e.to_string())?;
+        let (mut told, about) = (Told::default(), format!("the cron {}", cron.text()));
+        if snapshot.release.has(&main, happening.handler()) {
+            let turn = self.turns.take(NOWHERE, Instant::now() + PATIENCE).await;
+            let turn = turn.ok_or_else(|| too_busy().to_string())?;
+            let call = HappeningCall {
+                happening,
+                main,
+                subaddress: String::new(),
+                event: json!({ "cron": cron.text(), "scheduled_time": at.as_millis() }),
+                now,
+                seed: clock::seed(),
+            };
+            self.handle(snapshot, call, &ours, &about, turn, &mut told).await?;
+        }
+        Ok(acceptance(cron, &ours, told, now))
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed(error.to_string())
+}
+
+fn mark(cron: &Cron, at: Timestamp) -> kv::Write {
+    kv::Write::Put {
+        namespace: SCHEDULED.to_owned(),
+        key: cron.text().to_owned(),
+        value: kv::Value::Text(at.as_millis().to_string()),
+        metadata: None,
+        expires_at: None,
+    }
+}
+
+/// The run as a message of ours.
+fn acceptance(cron: &Cron, ours: &Address, told: Told, now: Timestamp) -> Acceptance {
+    let id: MessageId = clock::message_id(now);
+    let count = u32::try_from(told.deliveries.len()).unwrap_or(u32::MAX);
+    let subject = format!("Scheduled: {}", cron.text());
+    let reply = Reply::new(250, 0, 0, subject.clone());
+    let octets = format!("From: <{ours}>\r\nDate: {}\r\nSubject: {subject}\r\n\r\n", now.to_rfc5322());
+    let mut events = told.events;
+    events.push(Event::new(now, Kind::Accepted { reply, deliveries: count }));
+    for event in &mut events {
+        event.message = Some(id);
+    }
+    let envelope = Envelope {
+        sender: None,
+        recipients: Vec::new(),
+        smtputf8: false,
+        body: BodyKind::SevenBit,
+        ret: None,
+        envid: None,
+    };
+    Acceptance {
+        id,
+        received_at: now,
+        fingerprint: headers::never_again(id),
+        envelope,
+        client: None,
+        head: Bytes::new(),
+        body: Bytes::from(octets).into(),
+        subject: Some(subject),
+        header_from: Some(ours.to_string()),
+        outcome: MessageOutcome::Authored,
+        keep_until: None,
+        mailbox: None,
+        deliveries: told.deliveries,
+        kv_reads: told.reads,
+        kv_writes: told.writes,
+        events,
+        authored: told.authored,
+    }
+}

@@ -1,0 +1,99 @@
+//! A worker that runs by itself: each time once, over restarts, and what it asked for is there with it.
+
+use serde_json::Value;
+
+use crate::harness::{HttpSink, Server, Setup, SmtpSink};
+
+const MESSAGE: &[u8] = b"From: ann@example.org\r\nSubject: Order\r\n\r\nTwo, please.\r\n";
+
+fn rules(hook: &HttpSink) -> String {
+    r#"
+fn email(message, env, ctx) { message.forward("team@example.net"); }
+fn scheduled(event, env, ctx) {
+    env.RUNS.increment(event.cron);
+    ctx.log(`${event.cron} it is`);
+    ctx.webhook("HOOK/ran", event);
+    ctx.send(#{ from: "reports@example.com", to: "boss@example.net", subject: "Report", text: "All is well." });
+}
+"#
+    .replace("HOOK", hook.url("").trim_end_matches('/'))
+}
+
+/// Once a year, so that no test meets it.
+fn setup(sink: &SmtpSink, rules: &str) -> Setup {
+    Setup::relaying_to(sink)
+        .rules(rules)
+        .toml("kv_namespaces = [{ binding = \"RUNS\" }]\n[triggers]\ncrons = [\"0  0 1 JAN *\"]")
+}
+
+fn store(server: &Server) -> rusqlite::Connection {
+    rusqlite::Connection::open(server.path().join("data/mailworker.db")).unwrap()
+}
+
+/// When it ran last, as the store has it.
+fn mark(server: &Server) -> Option<String> {
+    let sql = "SELECT CAST(value AS TEXT) FROM kv WHERE namespace = 'mailworker/scheduled' AND key = '0 0 1 JAN *'";
+    store(server).query_row(sql, [], |row| row.get(0)).ok()
+}
+
+/// As if the server had been away since the year 2001.
+fn long_away(server: &mut Server) {
+    server.wait_until("the first look", || mark(server));
+    server.kill();
+    let sql = "UPDATE kv SET value = CAST('1000000000000' AS BLOB) WHERE namespace = 'mailworker/scheduled'";
+    assert_eq!(store(server).execute(sql, []).unwrap(), 1);
+    server.run();
+}
+
+#[test]
+fn of_the_missed_times_the_last_runs_once() {
+    let (sink, hook) = (SmtpSink::start(), HttpSink::start());
+    let mut server = setup(&sink, &rules(&hook)).start();
+    long_away(&mut server);
+    let event: Value = serde_json::from_slice(&hook.wait(1)[0].body).unwrap();
+    assert_eq!(event["cron"], "0 0 1 JAN *", "{event}");
+    let time = event["scheduled_time"].as_i64().unwrap();
+    assert!(time > 1_760_000_000_000 && time % 86_400_000 == 0, "{event}");
+    assert!(sink.wait_one().text().contains("Subject: Report"));
+    server.settled();
+    assert_eq!(mark(&server), Some(time.to_string()));
+    assert_eq!(server.stdout(&["kv", "get", "RUNS", "0 0 1 JAN *"]).trim(), "1");
+    let run = server.messages().into_iter().find(|message| message["subject"] == "Scheduled: 0 0 1 JAN *").unwrap();
+    let shown = server.stdout(&["messages", "show", run["id"].as_str().unwrap()]);
+    for part in ["scheduled by rules/main.rhai", "0 0 1 JAN * it is", "increment RUNS"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    // Not again, after a stop that nobody foresaw.
+    server.kill();
+    server.run();
+    server.send("ann@example.org", &["support@example.com"], MESSAGE).expect(250);
+    sink.wait(2);
+    server.settled();
+    assert_eq!((hook.requests().len(), sink.mails().len()), (1, 2));
+    assert_eq!(server.stdout(&["kv", "get", "RUNS", "0 0 1 JAN *"]).trim(), "1");
+}
+
+#[test]
+fn one_that_fails_is_told_and_has_done_nothing() {
+    let (sink, hook) = (SmtpSink::start(), HttpSink::start());
+    let failing = rules(&hook).replace("ctx.send(", "throw \"no report today\"; ctx.send(");
+    let mut server = setup(&sink, &failing).start();
+    let from = server.log.mark();
+    long_away(&mut server);
+    let failed = server.wait_event(from, "script_failed", |_| true);
+    assert_eq!(failed["handler"], "scheduled", "{failed}");
+    assert!(failed["error"].as_str().unwrap().ends_with("no report today"), "{failed}");
+    server.settled();
+    assert_ne!(mark(&server).as_deref(), Some("1000000000000"), "the next is the one that comes");
+    assert_eq!(server.cli(&["kv", "get", "RUNS", "0 0 1 JAN *"]).status.code(), Some(1));
+    assert!(hook.requests().is_empty());
+}
+
+#[test]
+fn crons_without_a_handler_are_warned_of() {
+    let sink = SmtpSink::start();
+    let server = setup(&sink, "fn email(message, env, ctx) { message.drop(); }").start();
+    let checked = server.cli(&["check"]);
+    let text = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
+    assert!(text.contains("the worker has no handler `scheduled`"), "{text}");
+}
