@@ -155,6 +155,8 @@ pub struct Webhook {
     pub timeout: Duration,
     /// At once to this endpoint.
     pub concurrency: usize,
+    /// Of what is made of a message.
+    pub format: crate::mail::PayloadFormat,
 }
 
 /// The values of header fields may be secrets, so only their names are shown.
@@ -167,6 +169,7 @@ impl std::fmt::Debug for Webhook {
             .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("timeout", &self.timeout)
             .field("concurrency", &self.concurrency)
+            .field("format", &self.format)
             .finish()
     }
 }

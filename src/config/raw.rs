@@ -19,7 +19,7 @@ use super::leaf::{
 use super::reach::Reachable;
 use super::secret::{HeaderValue, KeySource, PemFile, Secrets};
 use super::{Consequence, Cron, EarlyTalk, ListenAddress, TlsMode};
-use crate::mail::Address;
+use crate::mail::{Address, PayloadFormat};
 
 /// A leaf with its place.
 pub type Leaf<T> = Option<At<Parsed<T>>>;
@@ -192,6 +192,8 @@ pub struct Webhook {
     pub timeout: Leaf<Duration>,
     /// Requests at once to this endpoint. Default: that of `[webhook_defaults]`.
     pub concurrency: Option<At<usize>>,
+    /// Of what is made of a message (by a route, or a script that says none): ours, or as this service posts one. Default: "standard".
+    pub format: Option<At<PayloadFormat>>,
 }
 
 /// How secrets are kept.

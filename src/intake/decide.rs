@@ -403,7 +403,7 @@ impl Judged {
         match effect {
             Effect::Forward { to, headers } => self.forward(case, &to, &headers),
             Effect::Webhook { target, method, headers, body } => {
-                self.webhook(case, &target, &method, &headers, WebhookBody::Json(body));
+                self.webhook(case, &target, &method, &headers, hook::body(body));
             }
             Effect::Store { mailbox, retention_secs } => {
                 let until = retention_secs.map(|secs| case.received_at.plus(Duration::from_secs(secs)));

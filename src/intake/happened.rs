@@ -19,7 +19,7 @@ use crate::kv;
 use crate::mail::{Address, MessageId};
 use crate::rules::outcome::Effect;
 use crate::rules::{Happening, HappeningCall, HappeningOutcome};
-use crate::store::{Acceptance, NewDelivery, TellTask, WebhookBody};
+use crate::store::{Acceptance, NewDelivery, TellTask};
 
 /// The network whose turns these runs take.
 pub(super) const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -133,13 +133,7 @@ impl Told {
             }
             if let Effect::Webhook { target, method, headers, body } = effect {
                 let asked = hook::Asked { target: &target, method: &method, headers: &headers, quiet: true };
-                self.deliveries.push(hook::delivery(
-                    &snapshot.config,
-                    &asked,
-                    WebhookBody::Json(body),
-                    recipient,
-                    call.now,
-                ));
+                self.deliveries.push(hook::delivery(&snapshot.config, &asked, hook::body(body), recipient, call.now));
             }
         }
     }

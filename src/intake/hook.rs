@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::mail::{Address, Timestamp};
-use crate::rules::outcome::WebhookTarget;
+use crate::rules::outcome::{Carried, WebhookTarget};
 use crate::store::{NewDelivery, Task, WebhookBody, WebhookTask};
 
 /// Where to, and how.
@@ -12,6 +12,15 @@ pub(super) struct Asked<'a> {
     pub headers: &'a [(String, String)],
     /// No handler is told how it ends.
     pub quiet: bool,
+}
+
+/// What the run said it carries.
+pub(super) fn body(carried: Carried) -> WebhookBody {
+    match carried {
+        Carried::Json(text) => WebhookBody::Json(text),
+        Carried::Message { format: None } => WebhookBody::Message,
+        Carried::Message { format: Some(format) } => WebhookBody::Formatted(format),
+    }
 }
 
 pub(super) fn delivery(

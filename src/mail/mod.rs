@@ -6,6 +6,7 @@
 pub mod address;
 pub mod authentication;
 pub mod draft;
+pub mod format;
 pub mod id;
 pub mod message;
 pub mod reply;
@@ -15,6 +16,7 @@ pub mod time;
 pub use address::Address;
 pub use authentication::Authentication;
 pub use draft::Draft;
+pub use format::PayloadFormat;
 pub use id::MessageId;
 pub use message::{Mailbox, Message, Part};
 pub use reply::Reply;

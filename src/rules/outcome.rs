@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reach::Reached;
 use crate::kv;
-use crate::mail::{Address, Draft, Reply};
+use crate::mail::{Address, Draft, PayloadFormat, Reply};
 
 /// A place in a script: what the trace points at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +81,7 @@ pub enum Effect {
         target: WebhookTarget,
         method: String,
         headers: Vec<(String, String)>,
-        body: String,
+        body: Carried,
     },
     Store {
         mailbox: Option<String>,
@@ -110,6 +110,16 @@ pub enum ForwardTo {
     Address(Address),
     /// A `[[destination]]` of the config; the recipient stays.
     Destination(String),
+}
+
+/// What a webhook carries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Carried {
+    /// As it will be sent.
+    Json(String),
+    /// The message, of which it is made when it is sent; without a format, in that of its `[[webhook]]`.
+    Message { format: Option<PayloadFormat> },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use super::claims::Warm;
 use super::raw::Raw;
 use crate::event::Event;
 use crate::kv;
-use crate::mail::{Address, Client, Envelope, MessageId, Notify, Timestamp};
+use crate::mail::{Address, Client, Envelope, MessageId, Notify, PayloadFormat, Timestamp};
 
 /// Everything that one message comes to: committed together or not at all.
 #[derive(Debug, Clone)]
@@ -137,8 +137,18 @@ pub struct WebhookTask {
 pub enum WebhookBody {
     /// As sent.
     Json(String),
-    /// Made from the message when it is sent (`[[route]] action = "webhook"`).
+    /// Made from the message when it is sent, in the format of its `[[webhook]]`.
     Message,
+    /// The same in this format, whatever the `[[webhook]]` says.
+    Formatted(PayloadFormat),
+}
+
+impl WebhookBody {
+    /// From the message's octets, which are needed then.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        !matches!(self, Self::Json(_))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

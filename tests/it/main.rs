@@ -23,6 +23,7 @@ mod log;
 mod observe;
 mod outside;
 mod outside_abused;
+mod payloads;
 mod quarantine;
 mod receive;
 mod refuse;

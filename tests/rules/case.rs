@@ -8,9 +8,9 @@ use std::time::Duration;
 use mailworker::diagnostic::Diagnostic;
 use mailworker::kv::{Entry, Key, Page, Read, Value, View, ViewError, Write};
 use mailworker::mail::draft::{Named, Purpose};
-use mailworker::mail::{Address, Client, Draft, Message, MessageId, Timestamp, Tls};
+use mailworker::mail::{Address, Client, Draft, Message, MessageId, PayloadFormat, Timestamp, Tls};
 use mailworker::rules::engine::Budget;
-use mailworker::rules::outcome::{ForwardTo, LogLine, Place, WebhookTarget};
+use mailworker::rules::outcome::{Carried, ForwardTo, LogLine, Place, WebhookTarget};
 use mailworker::rules::reach::{Answer, Asked, Failed, Request};
 use mailworker::rules::{
     Ai, Bindings, Effect, EmailCall, Happening, HappeningCall, HappeningOutcome, KvView, Lent, Outcome, RcptCall,
@@ -395,6 +395,12 @@ fn shown_effect((effect, at): &(Effect, Place)) -> String {
             let target = match target {
                 WebhookTarget::Binding(name) => format!("binding {name}"),
                 WebhookTarget::Url(url) => format!("url {url}"),
+            };
+            let body = match body {
+                Carried::Json(text) => text.clone(),
+                Carried::Message { format } => {
+                    format!("the message as {}", format.map_or("its webhook says", PayloadFormat::word))
+                }
             };
             format!("webhook {method} {target}{} {body}, {at}", fields(headers))
         }

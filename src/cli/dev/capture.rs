@@ -136,7 +136,8 @@ async fn call(
     body: Bytes,
 ) -> (StatusCode, &'static str) {
     let field = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let Ok(file) = keeper.keep("json", &body).await else {
+    let is_form = field("content-type").is_some_and(|kind| kind.starts_with("multipart/"));
+    let Ok(file) = keeper.keep(if is_form { "form" } else { "json" }, &body).await else {
         return (StatusCode::INSUFFICIENT_STORAGE, "not captured\n");
     };
     let url = field("x-original-url").unwrap_or_else(|| uri.to_string());

@@ -20,8 +20,8 @@ use crate::intake::decide::{Fate, Judged};
 use crate::intake::foresee::{Foresight, Probe, foresee};
 use crate::kv::Write;
 use crate::mail::draft::Purpose;
-use crate::mail::{Reply, Timestamp};
-use crate::rules::outcome::{Effect, ForwardTo, Place, WebhookTarget};
+use crate::mail::{PayloadFormat, Reply, Timestamp};
+use crate::rules::outcome::{Carried, Effect, ForwardTo, Place, WebhookTarget};
 use crate::rules::{KvView, Lent, Outcome, Reach, Stage, Verdict};
 use crate::store::{MessageOutcome, Task, WebhookBody};
 
@@ -199,8 +199,11 @@ impl Maker<'_> {
                         WebhookTarget::Binding(name) => name,
                         WebhookTarget::Url(url) => url,
                     };
-                    let payload = serde_json::from_str(body).unwrap_or_else(|_| json!(body));
-                    let item = json!({ "target": target, "method": method, "payload": payload });
+                    let (name, carried) = match body {
+                        Carried::Json(text) => ("payload", serde_json::from_str(text).unwrap_or_else(|_| json!(text))),
+                        Carried::Message { format } => ("format", json!(format.map_or("", PayloadFormat::word))),
+                    };
+                    let item = json!({ "target": target, "method": method, name: carried });
                     self.made.add(Kind::Webhook, with_headers(item, headers), at);
                 }
                 Effect::Header { name, value } => {

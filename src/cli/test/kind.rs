@@ -253,10 +253,13 @@ pub struct Webhook {
     headers: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<Value>,
+    /// Where it carries the message: `""` is that of its `[[webhook]]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<String>,
 }
 
 impl Item for Webhook {
-    const WHAT: &'static str = "a webhook's name, a URL, { target, payload, method, headers }, or true for any";
+    const WHAT: &'static str = "a webhook's name, a URL, { target, payload, format, method, headers }, or true for any";
     const BRIEF: Option<&'static str> = Some("target");
 }
 

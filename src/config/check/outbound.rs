@@ -40,6 +40,7 @@ impl Checker<'_> {
         let headers = self.headers(raw.headers);
         let timeout = self.time(raw.timeout.as_ref(), defaults.timeout);
         let concurrency = self.count(raw.concurrency.as_ref(), defaults.concurrency, 1);
+        let format = raw.format.map(|at| at.value).unwrap_or_default();
         let (Some(binding), Some(url)) = (raw.binding, raw.url) else {
             let help = "binding = \"TICKETS\" and url = \"https://tickets.example.net/hook\"";
             self.lack(node, &["binding", "url"], "a webhook needs `binding` and `url`", help);
@@ -51,7 +52,7 @@ impl Checker<'_> {
         }
         let secrets = if own.is_empty() { defaults.secrets.clone() } else { own };
         let webhook =
-            Webhook { binding: binding.value.0.0, url: url.value.0.0, secrets, headers, timeout, concurrency };
+            Webhook { binding: binding.value.0.0, url: url.value.0.0, secrets, headers, timeout, concurrency, format };
         Some(At { value: webhook, node: binding.node })
     }
 

@@ -23,8 +23,7 @@ use crate::delivery::webhook::{Sent, Try};
 use crate::delivery::{Failure, Side};
 use crate::event::{Event, Kind};
 use crate::store::{
-    Body, DecideTask, Delivery, LARGE, NoticeTask, RelayTask, Settlement, StoreError, Task, TellTask, WebhookBody,
-    WebhookTask,
+    Body, DecideTask, Delivery, LARGE, NoticeTask, RelayTask, Settlement, StoreError, Task, TellTask, WebhookTask,
 };
 
 pub(super) use crate::delivery::relay::Extent;
@@ -119,7 +118,7 @@ pub(super) async fn attempt(shared: &Shared, destination: &Destination, batch: &
 
 /// Whether a request's body is made of a large message, which takes as much memory for as long as it is sent.
 fn is_copied(delivery: &Delivery, body: &Body) -> bool {
-    let made = matches!(&delivery.task, Task::Webhook(WebhookTask { body: WebhookBody::Message, .. }));
+    let made = matches!(&delivery.task, Task::Webhook(task) if task.body.is_made());
     made && body.raw.len() > LARGE
 }
 
@@ -145,7 +144,7 @@ impl Scene<'_> {
     /// The message's octets, where they are needed: warm or read back.
     async fn body(&self, delivery: &Delivery) -> Result<Option<Arc<Body>>, StoreError> {
         let needs_none = match &delivery.task {
-            Task::Webhook(WebhookTask { body, .. }) => matches!(body, WebhookBody::Json(_)),
+            Task::Webhook(task) => !task.body.is_made(),
             Task::Tell(_) => true,
             _ => false,
         };

@@ -1,7 +1,7 @@
 //! Our own format, `email.received`: the whole of a message as JSON, in names that stay.
 //!
 //! Envelope and session as the server saw them; header fields in order with their repetitions; texts decoded to UTF-8;
-//! attachments with their content in Base64. Bounds: see the constants; `truncated` says what was left out.
+//! attachments with their content in Base64. Bounds: see `contents`; `truncated` says what was left out.
 //! Additions keep `schema`; a field never changes its meaning.
 
 use base64::Engine as _;
@@ -10,23 +10,13 @@ use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use std::borrow::Cow;
 
+use super::contents::{Attached, Field, Truncated, attachments, fields, texts};
 use super::{Payload, Size, Source};
 use crate::mail::message::quoted::Stripped;
 use crate::mail::message::report::Report;
 use crate::mail::message::spam::Spam;
-use crate::mail::message::{Mailbox, Part};
 use crate::mail::message::{calendar, quoted, report, spam};
-use crate::mail::{Address, Authentication, BodyKind, Client, Envelope, Message, Notify, Ret};
-
-/// Octets of each of the two texts.
-const MAX_TEXT: usize = 1 << 20;
-/// Header fields, and octets of all of them.
-const MAX_FIELDS: usize = 1_000;
-const MAX_HEADER: usize = 256 * 1024;
-/// Octets of all attachments, decoded.
-const MAX_ATTACHED: usize = 32 << 20;
-/// Octets of a file's name.
-const MAX_NAME: usize = 200;
+use crate::mail::{Address, Authentication, BodyKind, Client, Envelope, Mailbox, Message, Notify, Ret};
 
 #[derive(Serialize)]
 struct Event<'a> {
@@ -127,26 +117,9 @@ struct Secured<'a> {
 }
 
 #[derive(Serialize)]
-struct Field<'a> {
-    name: &'a str,
-    /// Unfolded and decoded (RFC 2047).
-    value: String,
-    /// As received.
-    raw: String,
-}
-
-#[derive(Serialize)]
 struct List {
     id: Option<String>,
     unsubscribe: Option<String>,
-}
-
-#[derive(Serialize, Default)]
-struct Truncated {
-    headers: bool,
-    text: bool,
-    html: bool,
-    attachments: bool,
 }
 
 #[derive(Serialize)]
@@ -180,8 +153,9 @@ pub fn payload(source: &Source, size: Size) -> Payload {
     let message = Message::received_by(&source.authserv_id, source.raw.clone());
     let mut truncated = Truncated::default();
     let headers = fields(&message, &mut truncated);
-    let (text, html, text_from_html) = texts(&message, size, &mut truncated);
-    let attachments = attachments(&message, size, &mut truncated);
+    let (text, html) = texts(&message, size, &mut truncated);
+    let text_from_html = message.text().is_some() && !message.has_plain_text();
+    let attachments = attachments(&message, size, &mut truncated, attachment);
     let client = source.body.client.as_ref();
     let event = Event {
         kind: "email.received",
@@ -220,9 +194,7 @@ pub fn payload(source: &Source, size: Size) -> Payload {
             raw: Raw { size: message.raw().len(), sha256: sha256(message.raw()) },
         },
     };
-    // Strings, numbers and lists of them: there is nothing that JSON can't say.
-    let body = serde_json::to_vec(&event).unwrap_or_default();
-    Payload { content_type: "application/json", body: body.into() }
+    Payload::json(&event)
 }
 
 fn addressed(source: &Source) -> Addressed<'_> {
@@ -262,70 +234,20 @@ fn authenticated(found: &Authentication) -> Authenticated<'_> {
     Authenticated { from_authenticated: found.passed(), found }
 }
 
-fn fields<'a>(message: &'a Message, truncated: &mut Truncated) -> Vec<Field<'a>> {
-    let mut fields = Vec::new();
-    let mut room = MAX_HEADER;
-    for (name, value, raw) in message.decoded_headers() {
-        match room.checked_sub(name.len() + raw.len()) {
-            Some(rest) if fields.len() < MAX_FIELDS => room = rest,
-            _ => {
-                truncated.headers = true;
-                break;
-            }
-        }
-        fields.push(Field { name, value, raw: String::from_utf8_lossy(raw).into_owned() });
+fn attachment(attached: Attached<'_>) -> Attachment<'_> {
+    let Attached { id, part, safe_name, content, fits } = attached;
+    Attachment {
+        id,
+        filename: part.filename.as_deref(),
+        safe_filename: safe_name,
+        content_type: &part.content_type,
+        size: content.len(),
+        sha256: sha256(&content),
+        disposition: if part.inline { "inline" } else { "attachment" },
+        content_id: part.content_id.as_deref(),
+        inline: part.inline,
+        content: fits.then(|| STANDARD.encode(&content)),
     }
-    fields
-}
-
-/// Text, HTML, and whether the text was made from the HTML.
-fn texts(message: &Message, size: Size, truncated: &mut Truncated) -> (Option<String>, Option<String>, bool) {
-    let (text, html) = (message.text(), message.html());
-    let made = text.is_some() && !message.has_plain_text();
-    let cut = |text: Option<String>, is_cut: &mut bool| {
-        let mut text = text?;
-        *is_cut = size == Size::Thin || text.len() > MAX_TEXT;
-        text.truncate(text.floor_char_boundary(MAX_TEXT));
-        (size == Size::Full).then_some(text)
-    };
-    (cut(text, &mut truncated.text), cut(html, &mut truncated.html), made)
-}
-
-fn attachments<'a>(message: &'a Message, size: Size, truncated: &mut Truncated) -> Vec<Attachment<'a>> {
-    truncated.attachments = message.content().cut;
-    let mut room = if size == Size::Thin { 0 } else { MAX_ATTACHED };
-    let mut attachment = |(id, part): (usize, &'a Part)| {
-        let content = part.content(message.raw());
-        let fits = size == Size::Full && content.len() <= room;
-        if fits {
-            room -= content.len();
-        } else {
-            truncated.attachments = true;
-        }
-        Attachment {
-            id,
-            filename: part.filename.as_deref(),
-            safe_filename: safe_name(part.filename.as_deref(), id),
-            content_type: &part.content_type,
-            size: content.len(),
-            sha256: sha256(&content),
-            disposition: if part.inline { "inline" } else { "attachment" },
-            content_id: part.content_id.as_deref(),
-            inline: part.inline,
-            content: fits.then(|| STANDARD.encode(&content)),
-        }
-    };
-    (1..).zip(message.attachments()).map(&mut attachment).collect()
-}
-
-/// A name that names a file in one directory, on every system: no path, no control characters, no leading dot.
-fn safe_name(filename: Option<&str>, id: usize) -> String {
-    let last = filename.unwrap_or_default().rsplit(['/', '\\']).next().unwrap_or_default();
-    let kept: String =
-        last.chars().map(|c| if c.is_control() || "<>:\"|?*\u{202e}".contains(c) { '_' } else { c }).collect();
-    let mut name = kept.trim_matches(|c: char| c == '.' || c.is_whitespace()).to_owned();
-    name.truncate(name.floor_char_boundary(MAX_NAME));
-    if name.is_empty() { format!("attachment-{id}") } else { name }
 }
 
 fn sha256(octets: &[u8]) -> String {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::super::contents::{MAX_FIELDS, MAX_NAME, MAX_TEXT, safe_name};
 use super::*;
 use crate::mail::authentication::Check;
 use crate::mail::{MessageId, Recipient, Timestamp};
@@ -26,6 +27,7 @@ fn made(raw: &[u8], size: Size) -> Value {
         body: Body { envelope, client: None, head: Bytes::new(), raw: Bytes::copy_from_slice(raw).into() },
         authserv_id: "mx.example.com".to_owned(),
         raw: Bytes::copy_from_slice(raw),
+        key: None,
         now: Timestamp::from_millis(1_800_000_001_000),
     };
     let payload = payload(&source, size);

@@ -12,6 +12,7 @@ use url::Url;
 use super::answer::clean;
 use crate::config::{Config, Secret, Webhook};
 use crate::delivery::{Failure, Side};
+use crate::mail::PayloadFormat;
 use crate::store::WebhookTask;
 
 /// One endpoint, for one try.
@@ -22,6 +23,8 @@ pub struct Endpoint<'a> {
     pub secrets: &'a [Secret],
     pub headers: HeaderMap,
     pub timeout: Duration,
+    /// Of what is made of a message.
+    pub format: PayloadFormat,
     /// The configuration names it: it goes where it says, whatever `[egress]` says.
     pub trusted: bool,
 }
@@ -55,6 +58,7 @@ pub fn of<'a>(config: &'a Config, task: &WebhookTask) -> Result<Endpoint<'a>, Fa
         secrets: webhook.map_or(&config.webhook_defaults.secrets, |webhook| &webhook.secrets),
         headers: headers(task, webhook)?,
         timeout: webhook.map_or(config.webhook_defaults.timeout, |webhook| webhook.timeout),
+        format: webhook.map_or_else(PayloadFormat::default, |webhook| webhook.format),
         trusted: webhook.is_some(),
     })
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use rustls::RootCertStore;
 use url::Url;
 
@@ -28,7 +28,7 @@ use self::endpoint::Endpoint;
 use self::exchange::Exchange;
 use self::gone::Gone;
 use super::network::Network;
-use super::payload::{Payload, Size, Source, standard};
+use super::payload::{self, Payload, Size, Source};
 use super::{Failure, Side};
 use crate::aside;
 use crate::config::Config;
@@ -92,7 +92,7 @@ impl Webhooks {
     /// Sends `task` once; twice where a body made from the message is too large (413): then without texts and
     /// attachments. What is too large even so, or is a script's own, is never sent again.
     ///
-    /// `body` is the message, which [`WebhookBody::Message`] needs. `capture` takes the request in the endpoint's
+    /// `body` is the message, which all but [`WebhookBody::Json`] need. `capture` takes the request in the endpoint's
     /// place (`dev`), which then stands in `X-Original-URL`, and is not asked of `[egress]`.
     pub async fn send(
         &self,
@@ -111,7 +111,7 @@ impl Webhooks {
                 format!("disabled: it answered 410 at {since} and wants no more (`queue retry` asks it again)");
             return Sent::unsent(Failure::never(Side::Remote, "5.0.0", detail), endpoint.host());
         }
-        let full = match content(config, this, task, body, Size::Full).await {
+        let full = match content(config, this, task, &endpoint, body, Size::Full).await {
             Ok(full) => full,
             Err(failure) => return Sent::unsent(failure, endpoint.host()),
         };
@@ -122,10 +122,10 @@ impl Webhooks {
         if sent.status != Some(413) {
             return sent;
         }
-        if task.body != WebhookBody::Message {
+        if !task.body.is_made() {
             return too_large(sent, "a script's own JSON can't be made smaller");
         }
-        let sent = match content(config, this, task, body, Size::Thin).await {
+        let sent = match content(config, this, task, &endpoint, body, Size::Thin).await {
             Ok(smaller) => call(&client, &endpoint, this, smaller).await,
             Err(failure) => return Sent::unsent(failure, endpoint.host()),
         };
@@ -174,12 +174,17 @@ async fn content(
     config: &Config,
     this: Try,
     task: &WebhookTask,
+    endpoint: &Endpoint<'_>,
     body: Option<&Body>,
     size: Size,
 ) -> Result<Payload, Failure> {
-    if let WebhookBody::Json(text) = &task.body {
-        return Ok(Payload { content_type: "application/json", body: Bytes::from(text.clone()) });
-    }
+    let format = match &task.body {
+        WebhookBody::Json(text) => {
+            return Ok(Payload { content_type: payload::JSON, body: Bytes::from(text.clone()) });
+        }
+        WebhookBody::Message => endpoint.format,
+        WebhookBody::Formatted(format) => *format,
+    };
     let Some(body) = body else {
         return Err(Failure::never(
             Side::Ours,
@@ -197,10 +202,11 @@ async fn content(
         body: body.clone(),
         authserv_id: config.hostname.clone(),
         raw,
+        key: endpoint.secrets.iter().find(|secret| secret.signing_key().is_none()).cloned(),
         now: this.now,
     };
     // Decoding and encoding a large message takes a while: not on a thread that others wait for.
-    let made = aside::run(move || standard::payload(&source, size)).await;
+    let made = aside::run(move || payload::made(format, &source, size)).await;
     made.map_err(|error| Failure::later(Side::Ours, "4.3.0", format!("the body couldn't be made: {error}")))
 }
 
@@ -213,6 +219,14 @@ async fn call(client: &Client, endpoint: &Endpoint<'_>, this: Try, payload: Payl
     let mut headers = endpoint.headers.clone();
     if let Err(failure) = sign_with(&mut headers, endpoint, this, &payload) {
         return Sent::unsent(failure, endpoint.host());
+    }
+    if !payload.is_json() {
+        // What a script or the configuration calls it lacks the boundary.
+        let Ok(kind) = HeaderValue::from_str(&payload.content_type) else {
+            let failure = Failure::never(Side::Ours, "5.3.0", "the body's type can't be said");
+            return Sent::unsent(failure, endpoint.host());
+        };
+        headers.insert(CONTENT_TYPE, kind);
     }
     let exchange = Exchange {
         client,

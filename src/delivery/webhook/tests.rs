@@ -145,6 +145,7 @@ fn config(url: &str) -> Config {
         headers: vec![("Authorization".to_owned(), "Bearer hush-token".to_owned())],
         timeout: Duration::from_secs(20),
         concurrency: 1,
+        format: crate::mail::PayloadFormat::default(),
     });
     config
 }

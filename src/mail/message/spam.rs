@@ -51,7 +51,8 @@ pub fn judge(message: &Message, received: Timestamp, helo: Option<&str>) -> Spam
             symbols.insert(*name, *points);
         }
     }
-    let score: f64 = symbols.values().sum();
+    // The sum of nothing is -0.0.
+    let score = symbols.values().sum::<f64>() + 0.0;
     let verdict = match score {
         score if score >= SPAM => "spam",
         score if score >= SUSPECT => "suspect",

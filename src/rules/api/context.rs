@@ -1,6 +1,6 @@
 //! `ctx`: webhooks, the log, the time, what is deployed. What a worker writes is in `drafts`; what it reads from outside in `outside`.
 //!
-//! A webhook is staged with its body as it will be sent. Its target is a `[[webhook]]` by name or an http(s) URL;
+//! A webhook is staged with its body as it will be sent, or as the message itself (see [`super::payload`]). Its target is a `[[webhook]]` by name or an http(s) URL;
 //! whether that URL may be reached is the egress policy's to say, when it is sent.
 //! Standards: RFC 9110 §5.1 and §5.5 (field names and values).
 
@@ -10,13 +10,13 @@ use rhai::{Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 
 use super::actions::near_webhook;
 use super::options::Options;
+use super::payload;
 use super::run::{Run, ScriptResult, refuse};
-use super::value::{article, shown, to_json};
+use super::value::{article, shown};
 use crate::rules::EmailCall;
 use crate::rules::outcome::{Effect, WebhookTarget};
 
-/// Octets of a payload, of a URL, of a header field; fields.
-const MAX_PAYLOAD: usize = 1024 * 1024;
+/// Octets of a URL, of a header field; fields.
 const MAX_URL: usize = 2048;
 const MAX_FIELD: usize = 4096;
 const MAX_FIELDS: usize = 50;
@@ -99,11 +99,8 @@ fn staged(run: &Run, target: &Dynamic, payload: &Dynamic, options: Map) -> Resul
         Ok(text) => target_of(run, &text)?,
         Err(_) => return Err(format!("the target is a webhook's name or a URL, not {}", article(target.type_name()))),
     };
-    let body = to_json(payload).map_err(|why| format!("payload: {why}"))?.to_string();
-    if body.len() > MAX_PAYLOAD {
-        return Err(format!("a payload is at most {MAX_PAYLOAD} octets of JSON, this has {}", body.len()));
-    }
-    let mut options = Options::new(options, &["headers", "method"])?;
+    let mut options = Options::new(options, &["headers", "method", "format"])?;
+    let body = payload::carried(payload, options.text("format")?)?;
     let method = options.text("method")?.unwrap_or_else(|| "POST".to_owned()).to_ascii_uppercase();
     if !METHODS.contains(&method.as_str()) {
         return Err(format!("the method is one of {}, not {method:?}", METHODS.join(", ")));

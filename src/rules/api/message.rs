@@ -28,7 +28,7 @@ const MAX_MAILBOXES: usize = 1_000;
 
 /// What is planned of `message` and not there yet: properties, and methods with how many
 /// arguments they are called with.
-pub const UNOFFERED: &[(&str, &[usize])] = &[("can_be_forwarded", &[]), ("to_payload", &[0, 1])];
+pub const UNOFFERED: &[(&str, &[usize])] = &[("can_be_forwarded", &[])];
 
 /// `message` of one run. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -24,6 +24,7 @@ pub mod message;
 pub mod octets;
 pub mod options;
 pub mod outside;
+pub mod payload;
 pub mod reply;
 pub mod run;
 pub mod session;
@@ -48,6 +49,7 @@ pub fn register(engine: &mut rhai::Engine) {
     message::register(engine);
     octets::register(engine);
     outside::register(engine);
+    payload::register(engine);
     reply::register(engine);
     session::register(engine);
     tags::register(engine);

@@ -10,6 +10,7 @@ use super::attachment::AttachmentView;
 use super::auth::AuthView;
 use super::bounds::Bounds;
 use super::octets::Octets;
+use super::payload::PayloadView;
 use crate::kv;
 
 /// Arrays and maps inside each other.
@@ -65,6 +66,9 @@ fn convert(value: &Dynamic, depth: usize) -> Result<Json, String> {
     if let Some(auth) = value.read_lock::<AuthView>() {
         return convert(&Dynamic::from_map(auth.to_map()), depth + 1);
     }
+    if value.is::<PayloadView>() {
+        return Err("what to_payload gives is a webhook's whole payload, and has no JSON within another".to_owned());
+    }
     Err(format!("{} has no JSON: use strings, numbers, booleans, arrays and maps", article(value.type_name())))
 }
 
@@ -100,6 +104,7 @@ pub fn article(type_name: &str) -> String {
         "HeadersView" => "`message.headers`".to_owned(),
         "AuthView" => "`message.auth`".to_owned(),
         "AttachmentView" => "an attachment".to_owned(),
+        "PayloadView" | "payload" => "a payload of the message".to_owned(),
         "Octets" => "octets".to_owned(),
         "KvNamespace" => "a KV namespace".to_owned(),
         "FnPtr" | "Fn" => "a function".to_owned(),

@@ -204,8 +204,8 @@ const CONTEXT: Section = (
         Member(
             &["ctx.webhook(target, payload)", "ctx.webhook(target, payload, options)"],
             "",
-            "queued, signed, tried until it is delivered: a `[[webhook]]` or a URL, any JSON to 1 MiB, `#{ headers, \
-             method }`",
+            "queued, signed, tried until it is delivered: a `[[webhook]]` or a URL, any JSON to 1 MiB, or the message \
+             ([effects.md](effects.md)); `#{ headers, method, format }`",
         ),
         Member(
             &["ctx.send(mail)"],

@@ -16,6 +16,12 @@ pub(super) const PARSED: Section = (
              before an original, and the signature. Where nothing would be left, all of `message.text`",
         ),
         Member(
+            &["message.to_payload()", "message.to_payload(format)"],
+            "payload",
+            "the whole message for `ctx.webhook`: `standard` (without a format), `mailgun`, `sendgrid`, `postmark` or \
+             `cloudmailin`; nothing is read from it. See [effects.md](effects.md)",
+        ),
+        Member(
             &["message.dsn"],
             "map or `()`",
             "of a delivery status notification (RFC 3464): `#{ reporting_mta, envelope_id, message_id, subject, recipients: [#{ \

@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, Row};
 
 use super::super::spool::Place;
-use super::super::{Task, WebhookBody, keys, messages};
+use super::super::{Task, keys, messages};
 use super::octets::{Octets, Record};
 use super::{Check, Remedy, each_row};
 use crate::event::Event;
@@ -232,7 +232,7 @@ fn queued(check: &mut Check<'_>, found: &Row<'_>, name: &str, key: &[Value]) -> 
 }
 
 fn needs_octets(task: &Task) -> bool {
-    !matches!(task, Task::Webhook(webhook) if matches!(webhook.body, WebhookBody::Json(_)))
+    !matches!(task, Task::Webhook(webhook) if !webhook.body.is_made())
 }
 
 pub(super) fn trace(check: &mut Check<'_>) -> Result<(), StoreError> {
