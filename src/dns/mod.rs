@@ -315,8 +315,24 @@ fn data(record: &RData, kind: RecordType) -> Option<Data> {
     Some(Data::Text(text))
 }
 
+/// Also one that no host has: a label may hold any octets (RFC 2181 §11), and SPF's macros make such (RFC 7208 §7.3).
 fn relative(name: &str) -> Result<Name, LookupError> {
-    Name::from_str_relaxed(name).map_err(|_| LookupError::NoSuchName(name.to_owned()))
+    let as_it_is = || Name::from_labels(name.strip_suffix('.').unwrap_or(name).split('.').map(octets));
+    let named = Name::from_str_relaxed(name).or_else(|error| if name.is_ascii() { as_it_is() } else { Err(error) });
+    named.map_err(|_| LookupError::NoSuchName(name.to_owned()))
+}
+
+/// A label whose odd octets are written as [`plain`] writes them: `\:`, `\040`.
+fn octets(label: &str) -> Vec<u8> {
+    let (mut octets, mut rest) = (Vec::with_capacity(label.len()), label);
+    while let Some((before, after)) = rest.split_once('\\') {
+        octets.extend_from_slice(before.as_bytes());
+        let number = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        octets.extend(number.or_else(|| after.bytes().next()));
+        rest = after.get(if number.is_some() { 3 } else { 1 }..).unwrap_or_default();
+    }
+    octets.extend_from_slice(rest.as_bytes());
+    octets
 }
 
 fn absolute(name: &str) -> Result<Name, LookupError> {
