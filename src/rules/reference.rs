@@ -13,7 +13,6 @@ mod sender;
 
 use std::fmt::Write as _;
 
-use super::api::message::UNOFFERED;
 use super::engine::Budget;
 pub use definitions::definitions;
 use functions::Function;
@@ -26,8 +25,7 @@ pub fn text() -> String {
     for section in SECTIONS {
         table(&mut page, section, "###");
     }
-    let names: Vec<String> = UNOFFERED.iter().map(|(name, _)| format!("`message.{name}`")).collect();
-    let _ = write!(page, "\n## Not offered by this version\n{}. ", names.join(", "));
+    page.push('\n');
     page.push_str(include_str!("reference/foot.md").trim_start());
     budget(&mut page);
     page

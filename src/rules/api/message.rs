@@ -15,7 +15,7 @@ use super::auth::AuthView;
 use super::bounds::Bounds;
 use super::headers::{HeadersView, texts};
 use super::octets::Octets;
-use super::run::{Run, ScriptResult, refuse};
+use super::run::Run;
 use super::session::SessionView;
 use super::value;
 use crate::mail::message::{calendar, quoted, report, spam};
@@ -25,10 +25,6 @@ use crate::rules::engine::charge;
 
 /// Addresses of one field that a script is given.
 const MAX_MAILBOXES: usize = 1_000;
-
-/// What is planned of `message` and not there yet: properties, and methods with how many
-/// arguments they are called with.
-pub const UNOFFERED: &[(&str, &[usize])] = &[("can_be_forwarded", &[])];
 
 /// `message` of one run. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -91,6 +87,18 @@ impl MessageView {
         bounds.take(0, |_| 0, all.iter().cloned()).into_iter().map(Dynamic::from).collect()
     }
 
+    /// What only SPF proves is proved no longer where we send it, and then the policy of its domain counts (RFC 7960);
+    /// what was here already goes in circles.
+    fn can_be_forwarded(&self) -> bool {
+        let auth = self.call.session.client.auth.as_deref();
+        let is_refused_elsewhere = auth.is_some_and(|auth| {
+            matches!(auth.dmarc.policy.as_str(), "quarantine" | "reject") && !auth.dmarc.aligned_dkim
+        });
+        let here = self.call.recipient.as_str();
+        let was_here = || self.message().delivered_to().iter().any(|address| address.eq_ignore_ascii_case(here));
+        !is_refused_elsewhere && !was_here()
+    }
+
     /// The null sender is the surest sign of a bounce, and no answer may go to it (RFC 5321 §4.5.5, RFC 3834 §2).
     fn has_null_sender(&self) -> bool {
         self.call.session.sender.is_none()
@@ -134,10 +142,10 @@ pub(super) fn register(engine: &mut Engine) {
         .register_get("auth", |view: &mut MessageView| AuthView::new(view.call.session.client.auth.as_ref()))
         .register_get("is_auto", |view: &mut MessageView| view.has_null_sender() || view.message().is_auto())
         .register_get("is_bounce", |view: &mut MessageView| view.has_null_sender() || view.message().is_bounce())
-        .register_get("is_list", |view: &mut MessageView| view.message().is_list());
+        .register_get("is_list", |view: &mut MessageView| view.message().is_list())
+        .register_get("can_be_forwarded", |view: &mut MessageView| view.can_be_forwarded());
     register_fields(engine);
     register_content(engine);
-    register_unoffered(engine);
 }
 
 /// What the header section says.
@@ -194,28 +202,6 @@ fn register_content(engine: &mut Engine) {
 /// What has a form of its own in JSON, which is bounded where it is read.
 fn as_map(read: &impl serde::Serialize) -> Dynamic {
     serde_json::to_value(read).map_or(Dynamic::UNIT, |json| value::from_json(&json))
-}
-
-/// Says so where a member of the full API isn't there, instead of leaving a script's author to guess.
-fn register_unoffered(engine: &mut Engine) {
-    for &(name, arguments) in UNOFFERED {
-        let absent = move |context: &NativeCallContext| -> ScriptResult<Dynamic> {
-            Err(refuse(context, format!("message.{name} is not offered by this version of mailworker")))
-        };
-        engine.register_get(name, move |context: NativeCallContext, _: &mut MessageView| absent(&context));
-        for arguments in arguments {
-            match arguments {
-                0 => engine.register_fn(name, move |context: NativeCallContext, _: &mut MessageView| absent(&context)),
-                1 => engine.register_fn(name, move |context: NativeCallContext, _: &mut MessageView, _: Dynamic| {
-                    absent(&context)
-                }),
-                _ => engine.register_fn(
-                    name,
-                    move |context: NativeCallContext, _: &mut MessageView, _: Dynamic, _: Dynamic| absent(&context),
-                ),
-            };
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::rules::api::context::ContextView;
 use crate::rules::api::env::EnvView;
 use crate::rules::api::headers::HeadersView;
 use crate::rules::api::kv::KvNamespace;
-use crate::rules::api::message::{MessageView, UNOFFERED};
+use crate::rules::api::message::MessageView;
 use crate::rules::api::octets::Octets;
 use crate::rules::api::session::SessionView;
 
@@ -61,8 +61,6 @@ impl Members {
             let of = of.map(|of| if text.contains(&of) { TypeId::of::<ImmutableString>() } else { of });
             let kind = kinds.iter().find(|(_, kind)| Some(*kind) == of).map(|(kind, _)| *kind);
             let offered = match kind {
-                // Registered to say that it isn't there.
-                Some("message") if UNOFFERED.iter().any(|(unoffered, _)| *unoffered == bare(&name)) => continue,
                 Some(kind) => members.by_kind.entry(kind).or_default(),
                 None if of == Some(any) => &mut members.of_all,
                 None => continue,

@@ -17,7 +17,6 @@ use super::kinds::{Kind, Kinds, Roles};
 use super::members::Members;
 use crate::diagnostic::Severity;
 use crate::rules::api::env::{Environment, did_you_mean};
-use crate::rules::api::message::UNOFFERED;
 use crate::rules::reference;
 use crate::rules::worker::body;
 
@@ -185,8 +184,7 @@ impl Look<'_, '_> {
 
     fn missing(&mut self, kind: Kind, what: &str, name: &str, at: Position) {
         let members = self.known.members;
-        let unoffered = kind.name == "message" && UNOFFERED.iter().any(|(unoffered, _)| *unoffered == name);
-        let later = unoffered || LATER.iter().any(|(of, names)| *of == kind.name && names.contains(&name));
+        let later = LATER.iter().any(|(of, names)| *of == kind.name && names.contains(&name));
         let (message, help) = if later {
             (format!("{}.{name} is not offered by this version", kind.name), None)
         } else if what == "member" && members.method(kind.name, name).is_some() {

@@ -48,6 +48,11 @@ const MESSAGE: Section = (
         Member(&["message.is_bounce"], "bool", "a delivery status notification (RFC 3464), or from the null sender"),
         Member(&["message.is_list"], "bool", "came through a mailing list (RFC 2919, RFC 2369)"),
         Member(
+            &["message.can_be_forwarded"],
+            "bool",
+            "false: only SPF proves it, and its domain has others refuse what nothing proves; or it was here already",
+        ),
+        Member(
             &["message.auth"],
             "auth",
             "who sent it, as SPF, DKIM, DMARC, ARC and iprev say: [sender.md](sender.md)",

@@ -33,11 +33,6 @@ fn registered() -> BTreeMap<String, String> {
         };
         found.insert(key, result.trim_start_matches(" -> ").to_owned());
     }
-    let unoffered: BTreeSet<&str> = UNOFFERED.iter().map(|(name, _)| *name).collect();
-    found.retain(|key, _| {
-        let name = key.strip_prefix("message.").map(|name| name.split('/').next().unwrap());
-        name.is_none_or(|name| !unoffered.contains(name))
-    });
     found
 }
 

@@ -234,12 +234,6 @@ fn the_null_sender_is_an_empty_string_and_means_a_bounce() {
 }
 
 #[test]
-fn what_this_version_has_not_says_so() {
-    let error = evaluate(LETTER, "message.can_be_forwarded").unwrap_err();
-    assert!(error.contains("is not offered by this version"), "{error}");
-}
-
-#[test]
 fn a_text_beyond_the_budget_is_cut_at_a_character() {
     let long = format!("Subject: xy\n\n{}", "ü".repeat(3 * 1024 * 1024));
     assert_eq!(shown(&long, "message.text.bytes"), (256 * 1024).to_string());
