@@ -2,8 +2,8 @@
 //!
 //! mail-auth is confined to this module and `dns`. Every wait has an end ([`Patience`]), and a DNS that doesn't answer is
 //! `temperror`, never a «no». Input: the session's facts, envelope and octets as received. Output: an
-//! [`Authentication`](crate::mail::Authentication), by which intake judges; and whether the envelope's sender is proved,
-//! so that a notice may go to it, where that wasn't found out when the message came.
+//! [`Authentication`], by which intake judges; and whether the envelope's sender is proved, so that a notice may go to it,
+//! where that wasn't found out when the message came.
 //! A signature vouches for the message and its author, not for the envelope: a user of the same domain can put
 //! anybody's address there. So it proves the sender only where that is the author.
 //! Standards: RFC 8601 §3 (iprev), RFC 7208 (SPF), RFC 6376 and 8463 (DKIM), RFC 8617 (ARC), RFC 9989 (DMARC).
