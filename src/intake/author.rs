@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::headers;
 use crate::clock;
 use crate::compose;
@@ -16,7 +14,7 @@ use crate::event::{Event, Kind};
 use crate::kv;
 use crate::mail::draft::Purpose;
 use crate::mail::{Address, BodyKind, Draft, Envelope, Notify, Recipient, Reply, Timestamp};
-use crate::store::{Acceptance, MessageOutcome, NewDelivery, RelayTask, Task};
+use crate::store::{Acceptance, NewDelivery, RelayTask, Task};
 
 /// No notice of ours tells of it: `failed` does. Next hops may tell as they like.
 const NOBODY_WAITS: Notify = Notify { success: false, failure: false, delay: false, explicit: false };
@@ -52,23 +50,11 @@ pub(super) fn authored(config: &Config, draft: &Draft, about: &str, now: Timesta
     let text = format!("Written here, a {} of the worker's about {about}", word(&draft.purpose));
     let (reply, count) = (Reply::new(250, 0, 0, text), u32::try_from(deliveries.len()).unwrap_or(u32::MAX));
     Acceptance {
-        id,
-        received_at: now,
-        fingerprint: headers::never_again(id),
-        envelope,
-        client: None,
-        head: Bytes::new(),
-        body: Bytes::from(octets).into(),
         subject: Some(super::clip(&draft.subject)),
         header_from: Some(draft.from.address.to_string()),
-        outcome: MessageOutcome::Authored,
-        keep_until: None,
-        mailbox: None,
         deliveries,
-        kv_reads: Vec::new(),
-        kv_writes: Vec::new(),
         events: vec![Event::new(now, Kind::Accepted { reply, deliveries: count }).of(id)],
-        authored: Vec::new(),
+        ..Acceptance::ours(id, envelope, octets, headers::never_again(id), now)
     }
 }
 

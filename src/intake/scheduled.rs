@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::json;
 
 use super::happened::{NOWHERE, Told};
@@ -18,7 +17,7 @@ use crate::event::{Event, Kind};
 use crate::kv::{self, SCHEDULED};
 use crate::mail::{Address, BodyKind, Envelope, MessageId, Reply, Timestamp};
 use crate::rules::{Happening, HappeningCall};
-use crate::store::{Acceptance, Accepted, MessageOutcome, StoreError};
+use crate::store::{Acceptance, Accepted, StoreError};
 
 /// How long nothing is looked at, at most: a clock may be set, a configuration changed.
 const LONGEST: Duration = Duration::from_secs(20);
@@ -132,22 +131,13 @@ fn acceptance(cron: &Cron, ours: &Address, told: Told, now: Timestamp) -> Accept
         envid: None,
     };
     Acceptance {
-        id,
-        received_at: now,
-        fingerprint: headers::never_again(id),
-        envelope,
-        client: None,
-        head: Bytes::new(),
-        body: Bytes::from(octets).into(),
         subject: Some(subject),
         header_from: Some(ours.to_string()),
-        outcome: MessageOutcome::Authored,
-        keep_until: None,
-        mailbox: None,
         deliveries: told.deliveries,
         kv_reads: told.reads,
         kv_writes: told.writes,
         events,
         authored: told.authored,
+        ..Acceptance::ours(id, envelope, octets.into_bytes(), headers::never_again(id), now)
     }
 }

@@ -43,6 +43,32 @@ pub struct Acceptance {
     pub authored: Vec<Acceptance>,
 }
 
+impl Acceptance {
+    /// One that we wrote ourselves, with nothing that follows from it yet.
+    #[must_use]
+    pub fn ours(id: MessageId, envelope: Envelope, octets: Vec<u8>, fingerprint: [u8; 16], at: Timestamp) -> Self {
+        Self {
+            id,
+            received_at: at,
+            envelope,
+            client: None,
+            head: Bytes::new(),
+            body: Bytes::from(octets).into(),
+            fingerprint,
+            subject: None,
+            header_from: None,
+            outcome: MessageOutcome::Authored,
+            keep_until: None,
+            mailbox: None,
+            deliveries: Vec::new(),
+            kv_reads: Vec::new(),
+            kv_writes: Vec::new(),
+            events: Vec::new(),
+            authored: Vec::new(),
+        }
+    }
+}
+
 /// What the list of messages shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

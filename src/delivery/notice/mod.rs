@@ -10,7 +10,6 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 
 use crate::authenticate::{Proof, sender_is_proved};
@@ -19,7 +18,7 @@ use crate::config::Config;
 use crate::dns::Dns;
 use crate::event::{Event, Kind};
 use crate::mail::{Address, BodyKind, Envelope, Message, MessageId, Notify, Recipient, Reply, Timestamp};
-use crate::store::{Acceptance, Body, MessageOutcome, NewDelivery, NoticeTask, RelayTask, StoreError, Task};
+use crate::store::{Acceptance, Body, NewDelivery, NoticeTask, RelayTask, StoreError, Task};
 
 use report::Report;
 
@@ -137,24 +136,13 @@ fn accepted(report: &Report<'_>) -> Acceptance {
     };
     let destination = report.config.relay_queue(report.sender, None);
     let reply = Reply::new(250, 0, 0, format!("Written here, a notice about {}", report.message));
+    let fingerprint = fingerprint(report.sender, &written.octets);
     Acceptance {
-        id: report.id,
-        received_at: report.now,
-        envelope,
-        client: None,
-        head: bytes::Bytes::new(),
-        fingerprint: fingerprint(report.sender, &written.octets),
-        body: Bytes::from(written.octets).into(),
         subject: Some(written.subject),
         header_from: Some(written.from),
-        outcome: MessageOutcome::Authored,
-        keep_until: None,
-        mailbox: None,
         deliveries: vec![NewDelivery { task: Task::Relay(relay), destination, due: report.now }],
-        kv_reads: Vec::new(),
-        kv_writes: Vec::new(),
         events: vec![Event::new(report.now, Kind::Accepted { reply, deliveries: 1 }).of(report.id)],
-        authored: Vec::new(),
+        ..Acceptance::ours(report.id, envelope, written.octets, fingerprint, report.now)
     }
 }
 

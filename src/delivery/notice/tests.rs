@@ -1,10 +1,12 @@
 //! Who gets a notice, and what it says to people and programs.
 
+use bytes::Bytes;
 use mail_parser::{MessageParser, MimeHeaders as _};
 
 use super::*;
 use crate::dns::Table;
 use crate::mail::{Client, Ret};
+use crate::store::MessageOutcome;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_600_000);
 const RAW: &str = "From: Ann <ann@example.org>\r\nTo: bob@example.com\r\nSubject: Lunch\r\n\
