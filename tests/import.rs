@@ -99,3 +99,75 @@ fn what_is_no_export_is_told_and_nothing_written() {
     let made = text(&run(dir.path(), &["import", "cloudflare", "bad.json"]).stdout);
     assert!(made.contains("# line 1: x[[domain]]\n[[route]]"), "{made}");
 }
+
+/// What a service's rules come to: the routes that are printed, and what is said of the rest.
+fn imported(service: &str, export: &str, options: &[&str]) -> (String, String) {
+    let dir = folder();
+    std::fs::write(dir.path().join("export"), export).unwrap();
+    let made =
+        run(dir.path(), &[&["import", service, "export", "--postmaster", "admin@example.net"], options].concat());
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    (text(&made.stdout), text(&made.stderr))
+}
+
+#[test]
+fn what_was_done_with_mail_and_cannot_be_is_for_the_worker_and_never_drops_it() {
+    let actions = "\"forward('\\\\1@example.net')\", \"stop()\"";
+    let export = format!(
+        "{{\"items\": [{{\"expression\": \"match_recipient('a@example.com')\", \"actions\": [{actions}]}}, \
+         {{\"expression\": \"match_recipient('b@example.com')\", \"actions\": [\"stop()\"]}}]}}"
+    );
+    let (routes, said) = imported("mailgun", &export, &[]);
+    assert!(routes.contains("match = \"a@example.com\"\naction = \"worker\"\n"), "{routes}");
+    assert!(routes.contains("match = \"b@example.com\"\naction = \"drop\"\n"), "{routes}");
+    assert!(said.contains("all that this rule does: the route hands its mail to this domain's worker"), "{said}");
+}
+
+#[test]
+fn a_catch_all_takes_no_mail_that_was_never_its_own() {
+    let (routes, said) = imported("postfix-virtual", "info@ex.com info@ex.com\n@ex.com boss@other.net\n", &[]);
+    let (own, all) = (routes.find("match = \"info@ex.com\"\naction = \"worker\""), routes.find("match = \"*@ex.com\""));
+    assert!(own.is_some() && own < all, "{routes}");
+    assert!(said.contains("stays in its own mailbox") && said.contains("to this domain's worker"), "{said}");
+    let records = "ex.com. TXT \"forward-email=info:mail.other.net,boss@other.net\"\n";
+    let (routes, _) = imported("forwardemail", records, &[]);
+    assert!(routes.contains("match = \"info@ex.com\"\naction = \"worker\""), "{routes}");
+}
+
+#[test]
+fn a_name_without_a_domain_is_of_the_machine_s_own() {
+    let table = "abuse root\nroot admin@example.net\nann ann@example.org\nann@ex.com ann@example.net\n@other.example x@example.net\n";
+    let (routes, said) = imported("postfix-virtual", table, &[]);
+    assert!(!routes.contains("abuse") && !routes.contains("root"), "{routes}");
+    assert!(said.contains("\"abuse\": a name without a domain") && said.contains("--domain NAME"), "{said}");
+    let (routes, said) = imported("postfix-virtual", table, &["--domain", "ex.com"]);
+    for name in ["abuse", "root", "ann"] {
+        let whole = format!("match = \"{name}@ex.com\"\naction = \"forward\"\nto = [");
+        assert_eq!(routes.matches(&whole).count(), 1, "{routes}");
+    }
+    assert!(routes.contains("\"*@other.example\"") && !routes.contains("example.org"), "{routes}");
+    assert!(said.contains("ann@ex.com stands in the table as an address"), "{said}");
+}
+
+#[test]
+fn a_user_s_name_alone_on_the_right_is_of_the_machine_s_own() {
+    let table = "a@ex.com Carol\nb@ex.com ann\nann ann@example.net\nc@ex.com dave, x@example.net\nd@all.example nobody@all.example\n@all.example all@example.net\n";
+    let (routes, said) = imported("postfix-virtual", table, &["--domain", "ex.com"]);
+    for (name, to) in [
+        ("a@ex.com", "\"Carol@ex.com\""),
+        ("b@ex.com", "\"ann@example.net\""),
+        ("c@ex.com", "\"dave@ex.com\", \"x@example.net\""),
+        ("d@all.example", "\"all@example.net\""),
+    ] {
+        let whole = format!("match = \"{name}\"\naction = \"forward\"\nto = [{to}]");
+        assert!(routes.contains(&whole), "{whole}: {routes}");
+    }
+    assert!(said.is_empty(), "{said}");
+    // Whose it is isn't known: no part of it is guessed, and the rest is done.
+    let (routes, said) = imported("postfix-virtual", table, &[]);
+    assert!(routes.contains("match = \"a@ex.com\"\naction = \"worker\""), "{routes}");
+    assert!(routes.contains("match = \"c@ex.com\"\naction = \"forward\"\nto = [\"x@example.net\"]"), "{routes}");
+    for name in ["Carol", "dave"] {
+        assert!(said.contains(&format!("\"{name}\": a name without a domain is for a user of the machine")), "{said}");
+    }
+}

@@ -120,7 +120,10 @@ fn carry(carried: &mut Carried, line: usize, about: &str, (name, domain): (&str,
     match name.len() - bare.len() {
         0 => {}
         1 => return carried.routes.push(Route { action: "drop", ..route }),
-        2 => return carried.leave(line, format!("{bare:?}, which is put off for ever: defer it in the worker")),
+        2 => {
+            let what = format!("{bare:?}, which is put off for ever (message.defer)");
+            return carried.leave_to_worker(&route, &what);
+        }
         _ => return carried.routes.push(Route { action: "reject", ..route }),
     }
     let mut targets = Vec::new();

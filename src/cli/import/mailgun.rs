@@ -26,8 +26,9 @@ fn carry(carried: &mut Carried, line: usize, item: &Value) {
     let expression = json::text(item, "expression");
     let mut route = Route { line, name: json::text(item, "description").to_owned(), enabled: true, ..Route::default() };
     let (mut targets, mut store, mut stop) = (Vec::new(), false, false);
-    for action in json::texts(item, "actions") {
-        match call(&action) {
+    let actions = json::texts(item, "actions");
+    for action in &actions {
+        match call(action) {
             Some(("forward", argument)) => {
                 for to in argument.split(',').map(str::trim).filter(|to| !to.is_empty()) {
                     match target(to) {
@@ -52,6 +53,7 @@ fn carry(carried: &mut Carried, line: usize, item: &Value) {
         }
     }
     route.stop = stop;
+    let only_stops = stop && actions.iter().all(|action| matches!(call(action), Some(("stop", _))));
     let branches = match filters(expression) {
         Ok(branches) => branches,
         Err(why) => return carried.leave(line, why),
@@ -71,7 +73,8 @@ fn carry(carried: &mut Carried, line: usize, item: &Value) {
                 carried.domains.insert(domain.to_lowercase());
             }
         }
-        if targets.is_empty() && !store && stop {
+        // Whoever stops and does nothing else throws away; whoever did something that isn't carried over doesn't.
+        if only_stops {
             carried.routes.push(Route { action: "drop", ..route });
         } else {
             carried.add(&route, &targets, store);

@@ -59,6 +59,12 @@ impl Carried {
         self.left.push((line, what.into()));
     }
 
+    /// What is done with this mail isn't carried over; whose it is, is.
+    pub fn leave_to_worker(&mut self, route: &Route, what: &str) {
+        self.leave(route.line, format!("{what}: the route hands its mail to this domain's worker"));
+        self.routes.push(Route { action: "worker", stop: true, ..route.clone() });
+    }
+
     /// An address of ours, and so its domain.
     pub fn own(&mut self, address: &str) {
         if let Ok(address) = Address::parse(address) {
@@ -66,7 +72,8 @@ impl Carried {
         }
     }
 
-    /// What one rule does, split by kind: addresses, URLs, and whether it is kept; all but the last go on.
+    /// What one rule does, split by kind: addresses, URLs, and whether it is kept; all but the last go on. One that settles
+    /// its mail and of which nothing is left hands it to the worker, so that no later rule takes what was never its own.
     pub fn add(&mut self, route: &Route, targets: &[String], store: bool) {
         let (urls, addresses): (Vec<String>, Vec<String>) = targets.iter().cloned().partition(|to| to.contains("://"));
         let mut parts: Vec<(&'static str, Vec<String>)> = Vec::new();
@@ -77,6 +84,9 @@ impl Carried {
         }
         if store {
             parts.push(("store", Vec::new()));
+        }
+        if parts.is_empty() && route.stop {
+            return self.leave_to_worker(route, "all that this rule does");
         }
         let last = parts.len().saturating_sub(1);
         for (at, (action, to)) in parts.into_iter().enumerate() {
@@ -92,7 +102,7 @@ pub fn run(common: &Common, options: &Import) -> Done {
         ImportFrom::Cloudflare => cloudflare::read(&text),
         ImportFrom::Mailgun => mailgun::read(&text),
         ImportFrom::Forwardemail => forwardemail::read(&text, options.domain.as_deref()),
-        ImportFrom::PostfixVirtual => Ok(postfix::read(&text)),
+        ImportFrom::PostfixVirtual => Ok(postfix::read(&text, options.domain.as_deref())),
     };
     let carried = carried
         .map_err(|(line, what)| Failure::Configuration(vec![finding(&file, &text, line, what, Severity::Error)]))?;

@@ -1,5 +1,6 @@
 //! Postfix's `virtual_alias_maps` of the type hash or texthash: virtual(5).
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Carried, Route, target};
@@ -11,14 +12,16 @@ const MAX_DEPTH: usize = 20;
 /// An address, a name or an `@domain`, with its line and what it leads to.
 type Table = BTreeMap<String, (usize, Vec<String>)>;
 
-pub fn read(text: &str) -> Carried {
+/// `domain`: the machine's own, which names without a domain are of.
+pub fn read(text: &str, domain: Option<&str>) -> Carried {
     let mut carried = Carried::default();
     let (table, order) = table(text, &mut carried);
-    // virtual(5): user@domain before user before @domain.
-    for kind in [Kind::Address, Kind::User, Kind::Domain] {
+    let (table, order) = qualified(&mut carried, table, order, domain);
+    // virtual(5): user@domain before @domain.
+    for kind in [Kind::Address, Kind::Domain] {
         for key in order.iter().filter(|key| Kind::of(key) == kind) {
             if let Some((line, _)) = table.get(key) {
-                carry(&mut carried, *line, key, &table);
+                carry(&mut carried, *line, key, &table, domain);
             }
         }
     }
@@ -78,54 +81,99 @@ fn table(text: &str, carried: &mut Carried) -> (Table, Vec<String>) {
     (table, order)
 }
 
-fn carry(carried: &mut Carried, line: usize, key: &str, table: &Table) {
-    let pattern = match Kind::of(key) {
-        Kind::Address => key.to_owned(),
-        Kind::User => format!("{key}@*"),
-        Kind::Domain => format!("*{key}"),
+/// virtual(5): a name without a domain is of the machine's own domains, and gives way to an address that is written out.
+/// Where none is given it is followed, but no mail comes for it.
+fn qualified(carried: &mut Carried, table: Table, order: Vec<String>, domain: Option<&str>) -> (Table, Vec<String>) {
+    let Some(domain) = domain else {
+        for (key, (line, _)) in table.iter().filter(|(key, _)| Kind::of(key) == Kind::User) {
+            let why = "a name without a domain is for the machine's own ($myorigin, $mydestination)";
+            carried.leave(*line, format!("{key:?}: {why}: tell it with --domain NAME"));
+        }
+        return (table, order);
     };
-    if Address::parse(&pattern.replace("@*", "@example").replace('*', "x")).is_err() {
+    let mut whole: Table =
+        table.iter().filter(|(key, _)| key.contains('@')).map(|(k, to)| (k.clone(), to.clone())).collect();
+    for (key, to) in table.into_iter().filter(|(key, _)| Kind::of(key) == Kind::User) {
+        match whole.entry(address_of(&key, domain)) {
+            Entry::Occupied(taken) => {
+                let what = format!("{} stands in the table as an address, too, which comes first", taken.key());
+                carried.leave(to.0, what);
+            }
+            Entry::Vacant(free) => _ = free.insert(to),
+        }
+    }
+    let mut seen = BTreeSet::new();
+    (whole, order.iter().map(|key| address_of(key, domain)).filter(|key| seen.insert(key.clone())).collect())
+}
+
+fn address_of(name: &str, domain: &str) -> String {
+    if name.contains('@') { name.to_owned() } else { format!("{name}@{}", domain.to_lowercase()) }
+}
+
+fn carry(carried: &mut Carried, line: usize, key: &str, table: &Table, domain: Option<&str>) {
+    let pattern = if Kind::of(key) == Kind::Domain { format!("*{key}") } else { key.to_owned() };
+    if Address::parse(&pattern.replace('*', "x")).is_err() {
         return carried.leave(line, format!("{key:?} is no address"));
     }
-    match Kind::of(key) {
-        Kind::Address => carried.own(key),
-        Kind::Domain => {
-            carried.domains.insert(key.trim_start_matches('@').to_owned());
-        }
-        Kind::User => {}
+    match key.strip_prefix('@') {
+        Some(name) => _ = carried.domains.insert(name.to_owned()),
+        None => carried.own(key),
     }
     let mut targets = BTreeSet::new();
-    expand(carried, line, key, table, 0, &mut targets);
+    expand(carried, (line, domain), key, table, 0, &mut targets);
     let targets: Vec<String> = targets.into_iter().collect();
     let route = Route { line, matches: Some(vec![pattern]), stop: true, enabled: true, ..Route::default() };
     carried.add(&route, &targets, false);
 }
 
 /// What a key leads to in the end, as Postfix follows its own aliases.
-fn expand(carried: &mut Carried, line: usize, key: &str, table: &Table, depth: usize, into: &mut BTreeSet<String>) {
+fn expand(
+    carried: &mut Carried,
+    (line, domain): (usize, Option<&str>),
+    key: &str,
+    table: &Table,
+    depth: usize,
+    into: &mut BTreeSet<String>,
+) {
     let Some((_, to)) = table.get(key).filter(|_| depth < MAX_DEPTH) else {
         return carried.leave(line, format!("{key:?} leads in a circle"));
     };
     for to in to {
+        let to = domain.map_or_else(|| to.clone(), |domain| address_of(to, domain));
         let next = to.to_lowercase();
         if next == key {
             carried.leave(
                 line,
                 format!("{to:?} stays in its own mailbox: name a [[destination]] for it, as in `lmtp://…`"),
             );
-        } else if let Some(domain) = next.strip_prefix('@') {
-            carried.leave(line, format!("{to:?}: the same name at {domain} is for the worker: message.forward(message.to.local + \"@{domain}\")"));
-        } else if table.contains_key(&next) {
-            expand(carried, line, &next, table, depth + 1, into);
+        } else if let Some(name) = next.strip_prefix('@') {
+            carried.leave(
+                line,
+                format!(
+                    "{to:?}: the same name at {name} is for the worker: message.forward(message.to.local + \"@{name}\")"
+                ),
+            );
+        } else if let Some(next) = listed(&next, key, table) {
+            expand(carried, (line, domain), &next, table, depth + 1, into);
         } else if to.contains('@') {
-            match target(to) {
+            match target(&to) {
                 Ok(to) => {
                     into.insert(to);
                 }
                 Err(why) => carried.leave(line, why),
             }
         } else {
-            carried.leave(line, format!("{to:?} is a user of that machine: give the address"));
+            let why = "a name without a domain is for a user of the machine";
+            carried.leave(line, format!("{to:?}: {why}: tell it with --domain NAME, or give the address"));
         }
     }
+}
+
+/// What the table itself has for an address: that one, else all of its domain.
+fn listed(address: &str, asking: &str, table: &Table) -> Option<String> {
+    if table.contains_key(address) {
+        return Some(address.to_owned());
+    }
+    let all = address.find('@').and_then(|at| address.get(at..)).filter(|all| *all != asking)?;
+    table.contains_key(all).then(|| all.to_owned())
 }

@@ -271,8 +271,12 @@ impl Checker<'_> {
         }
         for tag in &tags {
             let length = tag.value.chars().count();
-            if length == 0 || length > MAX_TAG || tag.value.chars().any(char::is_control) {
-                self.error(tag.node, &format!("a label is one line of 1 to {MAX_TAG} characters"), None);
+            if length == 0
+                || length > MAX_TAG
+                || tag.value.chars().any(|c| c.is_control() || c.is_whitespace() || c == ',')
+            {
+                let message = format!("a label is 1 to {MAX_TAG} characters without blanks and commas");
+                self.error(tag.node, &message, Some("as in \"invoice\""));
             }
         }
         tags.into_iter().map(|tag| tag.value).collect()

@@ -15,7 +15,7 @@ pub enum Pattern {
     Local(String),
     /// `*@example.com`
     Domain(String),
-    /// `/regex/`, against the whole address in lower case.
+    /// `/regex/`, against the whole address, in either case.
     Regex(regex::Regex),
 }
 
@@ -48,7 +48,7 @@ impl Leaf for Match {
     const EXAMPLE: &'static str = "*@example.com";
     fn parse(text: &str) -> Result<Self, String> {
         let pattern = if let Some(regex) = between_slashes(text)? {
-            Pattern::Regex(regex_of(regex, false)?)
+            Pattern::Regex(regex_of(regex)?)
         } else if text == "*@*" {
             Pattern::Anybody
         } else if let Some(local) = text.strip_suffix("@*") {
@@ -136,7 +136,7 @@ impl Leaf for Text {
     const EXAMPLE: &'static str = "invoice";
     fn parse(text: &str) -> Result<Self, String> {
         let wanted = match between_slashes(text)? {
-            Some(regex) => Wanted::Regex(regex_of(regex, true)?),
+            Some(regex) => Wanted::Regex(regex_of(regex)?),
             None if text.trim().is_empty() => {
                 return Err("this text is in every field\nwrite \"*\" for any field of that name".to_owned());
             }
@@ -152,9 +152,10 @@ fn between_slashes(text: &str) -> Result<Option<&str>, String> {
     regex.strip_suffix('/').map(Some).ok_or_else(|| "the regular expression has no closing `/`".to_owned())
 }
 
-fn regex_of(text: &str, any_case: bool) -> Result<regex::Regex, String> {
+/// In either case: local parts, domains and what people write in fields seldom mean another by it.
+fn regex_of(text: &str) -> Result<regex::Regex, String> {
     // A pattern is the admin's, but a slip in it should not take the memory of the machine.
-    let built = regex::RegexBuilder::new(text).size_limit(1 << 20).case_insensitive(any_case).build();
+    let built = regex::RegexBuilder::new(text).size_limit(1 << 20).case_insensitive(true).build();
     built.map_err(|error| {
         let text = error.to_string();
         let last = text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();

@@ -57,7 +57,8 @@ impl Table {
                 }
             }
         }
-        match regex::RegexSetBuilder::new(&regexes).size_limit(64 << 20).build() {
+        // In either case, as each of them alone.
+        match regex::RegexSetBuilder::new(&regexes).case_insensitive(true).size_limit(64 << 20).build() {
             Ok(set) => table.regexes = set,
             // Too large together: each is looked at by itself.
             Err(_) => table.anybody.append(&mut table.of_regexes),
@@ -89,5 +90,46 @@ impl Table {
         found.sort_unstable();
         found.dedup();
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{AtRcpt, Facts};
+    use super::*;
+    use crate::config::{Config, load};
+
+    const ROUTES: &str = r#"
+hostname = "mx.example.com"
+[[domain]]
+name = "example.com"
+postmaster = "admin@example.net"
+[[route]]
+match = "/^Billing-[A-F]+@Example\\.com$/"
+action = "store"
+[[route]]
+sender = "/^MAILER@/"
+action = "reject"
+"#;
+
+    fn facts<'a>(recipient: &'a Address, sender: Option<&'a Address>) -> Facts<'a> {
+        Facts { recipient, sender, ip: [127, 0, 0, 1].into(), message: None }
+    }
+
+    #[test]
+    fn a_regular_expression_with_capitals_takes_addresses_in_either_case() {
+        let options = load::Options::default();
+        let config = Config::from_toml(ROUTES, "test.toml", Path::new("/"), &options).unwrap().config;
+        let sender = Address::parse("Mailer@example.org").unwrap();
+        for recipient in ["billing-a@example.com", "BILLING-F@example.com", "Billing-c@EXAMPLE.com"] {
+            let recipient = Address::parse(recipient).unwrap();
+            let taken = config.routes_for(&facts(&recipient, None));
+            assert_eq!(taken.iter().map(|taken| taken.at).collect::<Vec<_>>(), [0], "{recipient}");
+        }
+        let other = Address::parse("billing-g@example.com").unwrap();
+        assert!(config.routes_for(&facts(&other, None)).is_empty());
+        assert!(matches!(config.route_at_rcpt(&facts(&other, Some(&sender))), AtRcpt::Refuse(_)));
     }
 }
