@@ -185,11 +185,14 @@ fn init_writes_what_check_passes_and_never_overwrites() {
     let dir = empty();
     let wrote = exits(&run(dir.path(), &["init", "mail"]), 0);
     let mail = dir.path().join("mail");
-    for file in ["mailworker.toml", "mailworker.schema.json", "rules/main.rhai", "rules/lib/spam.rhai", "webhook.key"] {
+    let files = ["mailworker.toml", "mailworker.schema.json", "rules/main.rhai", "rules/lib/spam.rhai", "webhook.key"];
+    for file in files.into_iter().chain(["rules/mailworker.d.rhai"]) {
         assert!(wrote.contains(file) && mail.join(file).is_file(), "{file}: {wrote}");
     }
     let good = run(&mail, &["check"]);
     let printed = exits(&good, 0);
+    let definitions = std::fs::read_to_string(mail.join("rules/mailworker.d.rhai")).unwrap();
+    assert_eq!(exits(&run(&mail, &["definitions"]), 0), definitions, "what editors read is of this version");
     assert!(printed.contains("good") && printed.contains("mailworker.toml:"), "{printed}");
     assert_eq!(err(&good), "", "nothing to warn of");
     let key = |folder: &str| std::fs::read_to_string(dir.path().join(folder).join("webhook.key")).unwrap();

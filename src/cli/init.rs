@@ -1,4 +1,4 @@
-//! `init`: a configuration, its schema, rules and a key to start from. What is there already stays as it is.
+//! `init`: a configuration, its schema, rules, what editors want to know of them, and a key to start from. What is there already stays as it is.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -44,7 +44,9 @@ fn key() -> Result<String, Failure> {
 pub fn run(options: &Init) -> Done {
     let schema = serde_json::to_string_pretty(&crate::config::schema()).map_err(Failure::failed)? + "\n";
     let mut files = vec![("mailworker.toml", CONFIG), ("mailworker.schema.json", schema.as_str())];
+    let definitions = crate::rules::reference::definitions();
     files.extend(RULES);
+    files.push(("rules/mailworker.d.rhai", &definitions));
     files.extend(TESTS);
     if options.dir.exists() && !options.dir.is_dir() {
         return Err(Failure::Failed(format!("{} is no folder", options.dir.display())));

@@ -3,9 +3,11 @@
 //! The same judgement as for real mail (`stages`, `recipient`, `decide`), by a snapshot and keys that are only read. Blocks, for a
 //! worker runs.
 
+mod happens;
 mod past;
 mod rehearsal;
 
+pub use happens::{on_end, on_time};
 pub use past::{Past, again};
 pub use rehearsal::{Rehearsal, Why};
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::decide::{describe, describe_write, log_events, script_failed};
+use super::decide::{describe, describe_write, log_events, reached_events, script_failed};
+use super::errand::Errand;
 use super::turns::Turn;
 use super::{Intake, PATIENCE, Snapshot, author, hook, too_busy};
 use crate::aside;
@@ -18,7 +19,7 @@ use crate::event::{Event, Kind};
 use crate::kv;
 use crate::mail::{Address, MessageId};
 use crate::rules::outcome::Effect;
-use crate::rules::{Happening, HappeningCall, HappeningOutcome};
+use crate::rules::{Happening, HappeningCall, HappeningOutcome, Lent, Seed};
 use crate::store::{Acceptance, NewDelivery, TellTask};
 
 /// The network whose turns these runs take.
@@ -52,22 +53,15 @@ impl Intake {
     /// Where it can't be run at all now; try later.
     pub async fn tell(&self, message: MessageId, task: TellTask) -> Result<Told, String> {
         let snapshot = self.current.load();
-        let happening = if task.delivered { Happening::Delivered } else { Happening::Failed };
         let mut told = Told::default();
-        let main = main_of(&snapshot, &task.recipient);
-        let Some(main) = main.filter(|main| snapshot.release.has(main, happening.handler())) else { return Ok(told) };
+        let Some(call) = end(&snapshot, message, &task, clock::seed()) else { return Ok(told) };
+        if !snapshot.release.has(&call.main, call.happening.handler()) {
+            return Ok(told);
+        }
         let turn = self.turns.take(NOWHERE, Instant::now() + PATIENCE).await;
         let turn = turn.ok_or_else(|| too_busy().to_string())?;
-        let domain = snapshot.config.domain_for(&task.recipient);
-        let call = HappeningCall {
-            happening,
-            main,
-            subaddress: domain.map(|domain| domain.subaddress.clone()).unwrap_or_default(),
-            event: event(message, &task),
-            now: clock::now(),
-            seed: clock::seed(),
-        };
-        self.handle(&snapshot, call, &task.recipient, "what was told", turn, &mut told).await?;
+        let errand = Errand::new(&self.ways, &self.turns, &snapshot.config, NOWHERE);
+        self.handle(&snapshot, call, &task.recipient, "what was told", (turn, &errand), &mut told).await?;
         Ok(told)
     }
 
@@ -78,14 +72,13 @@ impl Intake {
         call: HappeningCall,
         recipient: &Address,
         about: &str,
-        turn: Turn,
+        (turn, errand): (Turn, &Arc<Errand>),
         told: &mut Told,
     ) -> Result<(), String> {
-        let (release, kv) = (Arc::clone(&snapshot.release), self.store.kv());
+        let (release, kv, errand) = (Arc::clone(&snapshot.release), self.store.kv(), Arc::clone(errand));
         let started = Instant::now();
         let run = aside::run(move || {
-            let _for_so_long = turn;
-            let outcome = release.happening(&call, &kv);
+            let outcome = errand.within(turn, || release.happening(&call, &kv));
             (call, outcome)
         });
         let (call, outcome) = run.await.map_err(|error| error.to_string())?;
@@ -107,6 +100,7 @@ impl Told {
         let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(None, effect, at)).collect();
         effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
         let effects = effects.into_iter().map(|effect| snapshot.release.hide(effect)).collect();
+        self.events.extend(reached_events(call.now, Some(recipient), outcome.reached));
         self.events.extend(log_events(call.now, Some(recipient), outcome.log));
         match outcome.result {
             Ok(()) => {
@@ -149,6 +143,20 @@ fn main_of(snapshot: &Snapshot, recipient: &Address) -> Option<String> {
         AtRcpt::Accept | AtRcpt::Refuse(_) => None,
     };
     Some(snapshot.config.main_for(Some(domain), route))
+}
+
+/// How the worker is told that something ended; `None`: mail to that address is none of ours any more.
+pub(super) fn end(snapshot: &Snapshot, message: MessageId, task: &TellTask, seed: Seed) -> Option<HappeningCall> {
+    let domain = snapshot.config.domain_for(&task.recipient)?;
+    Some(HappeningCall {
+        happening: if task.delivered { Happening::Delivered } else { Happening::Failed },
+        main: main_of(snapshot, &task.recipient)?,
+        subaddress: domain.subaddress.clone(),
+        event: event(message, task),
+        now: clock::now(),
+        seed,
+        reach: Lent::default(),
+    })
 }
 
 /// What the handler reads.

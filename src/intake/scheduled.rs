@@ -4,10 +4,12 @@
 //! trace. It commits with the mark that this time is done, in one transaction, so that a crash neither loses nor repeats
 //! it. Of the times that nobody was there for, the last runs; one that fails is told, and the next runs as planned.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 
+use super::errand::Errand;
 use super::happened::{NOWHERE, Told};
 use super::{Intake, MAX_RUNS, PATIENCE, Snapshot, headers, too_busy};
 use crate::aside;
@@ -16,7 +18,7 @@ use crate::config::Cron;
 use crate::event::{Event, Kind};
 use crate::kv::{self, SCHEDULED};
 use crate::mail::{Address, BodyKind, Envelope, MessageId, Reply, Timestamp};
-use crate::rules::{Happening, HappeningCall};
+use crate::rules::{Happening, HappeningCall, Lent, Seed};
 use crate::store::{Acceptance, Accepted, StoreError};
 
 /// How long nothing is looked at, at most: a clock may be set, a configuration changed.
@@ -39,6 +41,7 @@ impl Intake {
 
     /// Runs the last of its times that have come, if it hasn't run.
     async fn due(&self, snapshot: &Snapshot, cron: &Cron) -> Result<(), StoreError> {
+        let mut errand = None;
         for _ in 0..MAX_RUNS {
             let now = clock::now();
             let (kv, key) = (self.store.kv(), cron.text().to_owned());
@@ -52,7 +55,10 @@ impl Intake {
             // From when it is first seen: what was before that, it wasn't there for.
             let Some(last) = last else { return self.store.kv_write(vec![mark(cron, now)], now).await };
             let Some(at) = cron.latest(last, now) else { return Ok(()) };
-            let mut acceptance = self.run_scheduled(snapshot, cron, at, now).await.map_err(StoreError::Failed)?;
+            // What it was answered outside is kept for the run that is repeated.
+            let errand = errand.get_or_insert_with(|| Errand::new(&self.ways, &self.turns, &snapshot.config, NOWHERE));
+            let ran = self.run_scheduled(snapshot, cron, (at, now), errand).await;
+            let mut acceptance = ran.map_err(StoreError::Failed)?;
             let read = kv::Read::Key { namespace: SCHEDULED.to_owned(), key: cron.text().to_owned(), version };
             acceptance.kv_reads.push(read);
             acceptance.kv_writes.push(mark(cron, at));
@@ -73,26 +79,31 @@ impl Intake {
         &self,
         snapshot: &Snapshot,
         cron: &Cron,
-        at: Timestamp,
-        now: Timestamp,
+        (at, now): (Timestamp, Timestamp),
+        errand: &Arc<Errand>,
     ) -> Result<Acceptance, String> {
-        let (happening, main) = (Happening::Scheduled, snapshot.config.main_for(None, None));
         let ours = Address::parse(&format!("postmaster@{}", snapshot.config.hostname)).map_err(|e| e.to_string())?;
         let (mut told, about) = (Told::default(), format!("the cron {}", cron.text()));
-        if snapshot.release.has(&main, happening.handler()) {
+        let call = HappeningCall { now, ..call(snapshot, cron.text(), at, clock::seed(), errand.lent()) };
+        if snapshot.release.has(&call.main, call.happening.handler()) {
             let turn = self.turns.take(NOWHERE, Instant::now() + PATIENCE).await;
             let turn = turn.ok_or_else(|| too_busy().to_string())?;
-            let call = HappeningCall {
-                happening,
-                main,
-                subaddress: String::new(),
-                event: json!({ "cron": cron.text(), "scheduled_time": at.as_millis() }),
-                now,
-                seed: clock::seed(),
-            };
-            self.handle(snapshot, call, &ours, &about, turn, &mut told).await?;
+            self.handle(snapshot, call, &ours, &about, (turn, errand), &mut told).await?;
         }
         Ok(acceptance(cron, &ours, told, now))
+    }
+}
+
+/// How the worker is called for a time of `cron`.
+pub(super) fn call(snapshot: &Snapshot, cron: &str, at: Timestamp, seed: Seed, reach: Lent) -> HappeningCall {
+    HappeningCall {
+        happening: Happening::Scheduled,
+        main: snapshot.config.main_for(None, None),
+        subaddress: String::new(),
+        event: json!({ "cron": cron, "scheduled_time": at.as_millis() }),
+        now: clock::now(),
+        seed,
+        reach,
     }
 }
 

@@ -12,7 +12,7 @@ use super::api::env::EnvView;
 use super::api::run::{Handler, Run, Start};
 use super::api::value;
 use super::outcome::{Effect, LogLine, Place, Usage};
-use super::{KvView, Lent, Release, Seed};
+use super::{KvView, Lent, Reached, Release, Seed};
 use crate::kv;
 use crate::mail::Timestamp;
 
@@ -50,6 +50,8 @@ pub struct HappeningCall {
     pub event: serde_json::Value,
     pub now: Timestamp,
     pub seed: Seed,
+    /// Nobody, where the handler may not ask outside.
+    pub reach: Lent,
 }
 
 /// What it came to.
@@ -64,6 +66,7 @@ pub struct HappeningOutcome {
     pub writes: Vec<kv::Write>,
     pub writes_at: Vec<Place>,
     pub log: Vec<LogLine>,
+    pub reached: Vec<Reached>,
     pub usage: Usage,
 }
 
@@ -85,7 +88,7 @@ impl Release {
             seed: call.seed,
             environment: &self.environment,
             kv,
-            reach: &Lent::default(),
+            reach: &call.reach,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             notes: &std::collections::BTreeMap::new(),
         }));
@@ -107,6 +110,7 @@ impl Release {
             writes: state.kv.writes,
             writes_at: state.kv.writes_at,
             log: state.log,
+            reached: state.reached,
             usage: ended.usage,
         }
     }

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use crate::harness::lines::Lines;
 use crate::harness::server::PROGRAM;
 use crate::harness::setup::write_file;
-use crate::harness::{Client, mail};
+use crate::harness::{Client, Setup, mail};
 
 /// A running `mailworker dev`; its drop ends it.
 struct Dev {
@@ -215,6 +215,37 @@ fn mail_that_is_posted_is_decided_kept_and_sent_as_any_other() {
     let (status, told) = dev.json("kept");
     assert_eq!((status, &told["forwards"]), (200, &serde_json::json!([])), "{told}");
     assert_eq!(dev.json("later").0, 500);
+}
+
+/// `message.reply` in the words of the simulator: who it is from, and all of it.
+#[test]
+fn an_answer_to_mail_that_is_posted_is_among_its_replies() {
+    let rules = r#"
+fn email(message, env, ctx) {
+    message.reply(#{ text: "We are on it." });
+    message.store();
+}
+"#;
+    let setup = Setup::new().rules(rules).toml("[authentication]\nskip = []");
+    setup.dns.txt("example.org", "v=spf1 ip4:127.0.0.1 -all").txt("_dmarc.example.org", "v=DMARC1; p=none");
+    setup.write();
+    let dev = Dev::run(setup.dir, "never");
+    let (status, told) = dev.json("support");
+    assert_eq!((status, &told["outcome"], &told["forwards"]), (200, &"ok".into(), &serde_json::json!([])), "{told}");
+    let [reply] = told["replies"].as_array().unwrap().as_slice() else { panic!("{told}") };
+    assert_eq!(reply["sender"], "support@example.com", "{told}");
+    let raw = reply["raw"].as_str().unwrap();
+    for part in
+        ["In-Reply-To: <1@example.org>\r\n", "Subject: Re: hi\r\n", "To: <ann@example.org>\r\n", "We are on it."]
+    {
+        assert!(raw.contains(part), "{part}: {raw}");
+    }
+    let kinds: Vec<_> = told["events"].as_array().unwrap().iter().map(|one| one["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["received", "reply"]);
+    assert_eq!(told["events"][1]["messageId"], reply["messageId"]);
+    dev.shows(0, &["captured", "→ ann@example.org"]);
+    // Another one within the week is none.
+    assert_eq!(dev.json("support").1["replies"], serde_json::json!([]));
 }
 
 /// Status and text of the simulator.

@@ -33,6 +33,7 @@ mod reload;
 mod replay;
 mod replies;
 mod routes;
+mod rule_happenings;
 mod rule_tests;
 mod scheduled;
 mod secrets;

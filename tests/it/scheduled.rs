@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{HttpSink, Server, Setup, SmtpSink};
+use crate::harness::{HttpSink, Says, Server, Setup, SmtpSink, Web};
 
 const MESSAGE: &[u8] = b"From: ann@example.org\r\nSubject: Order\r\n\r\nTwo, please.\r\n";
 
@@ -71,6 +71,38 @@ fn of_the_missed_times_the_last_runs_once() {
     server.settled();
     assert_eq!((hook.requests().len(), sink.mails().len()), (1, 2));
     assert_eq!(server.stdout(&["kv", "get", "RUNS", "0 0 1 JAN *"]).trim(), "1");
+}
+
+/// What it asks outside is within its run, and told in its trace.
+#[test]
+fn it_asks_outside_and_goes_on_with_the_answer() {
+    let web = Web::start(|request| match request.path.as_str() {
+        "/v1/chat/completions" => Says::ok(r#"{"choices": [{"message": {"role": "assistant", "content": "quiet"}}]}"#),
+        _ => Says::ok("{\"rate\": 2}"),
+    });
+    let sink = SmtpSink::start();
+    let rules = r#"
+fn email(message, env, ctx) { message.drop(); }
+fn scheduled(event, env, ctx) {
+    let rate = ctx.fetch("WEB/rate").json.rate;
+    let mood = ctx.ai(#{ messages: [#{ role: "user", content: "How was the week?" }] }).text;
+    ctx.send(#{ from: "reports@example.com", to: "boss@example.net", subject: `${rate} ${mood}`, text: "." });
+}
+"#
+    .replace("WEB", web.url("").trim_end_matches('/'));
+    let settings = format!("[ai]\nurl = \"{}\"\nmodel = \"small\"", web.url("/v1"));
+    let mut server = setup(&sink, &rules).toml(&settings).start();
+    long_away(&mut server);
+    assert!(sink.wait_one().text().contains("Subject: 2 quiet"));
+    server.settled();
+    let mut asked: Vec<String> = web.requests().iter().map(|request| request.path.clone()).collect();
+    asked.sort();
+    assert_eq!(asked, ["/rate", "/v1/chat/completions"]);
+    let run = server.messages().into_iter().find(|message| message["subject"] == "Scheduled: 0 0 1 JAN *").unwrap();
+    let shown = server.stdout(&["messages", "show", run["id"].as_str().unwrap()]);
+    for part in ["asked", "rules/main.rhai:4", "ai small", "rules/main.rhai:5"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
 }
 
 #[test]

@@ -288,7 +288,7 @@ impl Case {
         if let Some(happening) = self.happening() {
             let event = self.one("event").map_or(serde_json::json!({}), |json| serde_json::from_str(json).unwrap());
             let (main, seed) = (MAIN.to_owned(), Seed::default());
-            let call = HappeningCall { happening, main, subaddress, event, now, seed };
+            let call = HappeningCall { happening, main, subaddress, event, now, seed, reach };
             show_happening(&mut lines, &release.happening(&call, &kv));
             return lines;
         }
@@ -343,6 +343,7 @@ fn show_happening(lines: &mut Vec<String>, outcome: &HappeningOutcome) {
     lines.extend(outcome.effects.iter().map(shown_effect));
     lines.extend(outcome.reads.iter().map(shown_read));
     lines.extend(outcome.writes.iter().map(shown_write));
+    lines.extend(outcome.reached.iter().map(shown_reached));
     lines.extend(outcome.log.iter().map(shown_line));
 }
 

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::auth::Speaker;
+use super::auth::{Auth, Speaker};
 use super::decision::by_name;
 use super::file::{Encryption, Expect, File, Ip, Moment, Namespaces, Recipients, Sender, Session, Test};
+use super::happening::Happened;
 use super::keys::{self, Name};
 use super::kind::{self, Items, Kind};
 use super::outside::World;
@@ -38,10 +39,7 @@ pub struct Case {
     /// Where it begins, and the how many-th of its file it is.
     pub line: usize,
     pub index: usize,
-    pub raw: Bytes,
-    pub from: Option<Address>,
-    pub to: Vec<Address>,
-    pub client: Client,
+    pub about: About,
     pub now: Timestamp,
     pub keys: BTreeMap<Name, Entry>,
     /// What `[vars]` is overridden by.
@@ -50,6 +48,22 @@ pub struct Case {
     pub world: Arc<World>,
     /// What is named of the decision; what isn't may be as it is.
     pub expected: BTreeMap<Kind, Vec<Value>>,
+}
+
+/// What the rules are asked about.
+#[derive(Debug)]
+pub enum About {
+    Mail(Box<Mail>),
+    Happened(Happened),
+}
+
+/// A message, as it comes in.
+#[derive(Debug)]
+pub struct Mail {
+    pub raw: Bytes,
+    pub from: Option<Address>,
+    pub to: Vec<Address>,
+    pub client: Client,
 }
 
 /// Reads the text of a file, which findings call `name`.
@@ -92,7 +106,7 @@ fn bounded(path: &Path, most: u64) -> Result<Vec<u8>, String> {
 }
 
 /// What `name` was probably meant to be, or what there is.
-fn near<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone, what: &str) -> String {
+pub(super) fn near<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone, what: &str) -> String {
     if let Some(near) = suggest(name, known.clone()) {
         return format!("did you mean `{near}`?");
     }
@@ -100,17 +114,27 @@ fn near<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone, what: 
     if known.is_empty() { format!("the configuration has no {what}") } else { format!("it has {}", known.join(", ")) }
 }
 
+/// What a test says of its message.
+struct Written {
+    message: Option<At<Parsed<PathBuf>>>,
+    raw: Option<At<String>>,
+    from: Option<Parsed<Sender>>,
+    to: Option<At<Recipients>>,
+    session: Option<Session>,
+    auth: Option<Auth>,
+}
+
 /// Goes through a file's tests and collects what is wrong.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     folder: &'a Path,
-    config: &'a Config,
+    pub(super) config: &'a Config,
     document: &'a Document<'a>,
     findings: Vec<Diagnostic>,
     names: HashMap<String, usize>,
 }
 
 impl Reader<'_> {
-    fn find(&mut self, node: NodeId, message: &str, help: Option<String>) {
+    pub(super) fn find(&mut self, node: NodeId, message: &str, help: Option<String>) {
         self.findings.push(self.document.at(node, message, help));
     }
 
@@ -122,11 +146,52 @@ impl Reader<'_> {
         }
     }
 
-    fn case(&mut self, index: usize, At { value: test, node }: At<Test>) -> Case {
+    fn case(&mut self, index: usize, At { value: mut test, node }: At<Test>) -> Case {
         let line = self.document.line(node);
-        let name = self.name(node, line, test.name);
-        let raw = self.raw(node, test.message, test.raw);
-        let to = match test.to {
+        let name = self.name(node, line, test.name.take());
+        let now = test.now.take().map_or(NOW, |Parsed(Moment(now))| now);
+        let has_happened = [test.scheduled.is_some(), test.delivered.is_some(), test.failed.is_some()].contains(&true);
+        let happened = self.happened(node, now, &mut test);
+        let keys = self.keys(test.kv, now);
+        let vars = self.vars(test.vars);
+        let world = World { fetch: test.fetch, ai: test.ai, dns: test.dns };
+        for (node, why) in world.findings() {
+            self.find_lines(node, &why);
+        }
+        let world = Arc::new(world);
+        let expected = if let Some(At { value, node }) = test.expect {
+            let expected = self.expected(node, value);
+            if has_happened {
+                self.fits(node, expected.keys().copied());
+            }
+            expected
+        } else {
+            let help = "such as: expect.forward = [\"team@example.net\"]".to_owned();
+            self.find(node, "a test expects something", Some(help));
+            BTreeMap::new()
+        };
+        let about = match happened {
+            Some(happened) => About::Happened(happened),
+            // A finding was made of it.
+            None if has_happened => About::Happened(Happened::Scheduled(String::new())),
+            None => About::Mail(Box::new(self.mail(
+                node,
+                Written {
+                    message: test.message,
+                    raw: test.raw,
+                    from: test.from,
+                    to: test.to,
+                    session: test.session,
+                    auth: test.auth,
+                },
+            ))),
+        };
+        Case { name, line, index, about, now, keys, vars, world, expected }
+    }
+
+    fn mail(&mut self, node: NodeId, written: Written) -> Mail {
+        let raw = self.raw(node, written.message, written.raw);
+        let to = match written.to {
             Some(At { value: Recipients(to), node }) if to.is_empty() || to.len() > self.config.limits.recipients => {
                 self.find(node, &format!("a message has 1 to {} recipients", self.config.limits.recipients), None);
                 to
@@ -138,28 +203,13 @@ impl Reader<'_> {
                 Vec::new()
             }
         };
-        let now = test.now.map_or(NOW, |Parsed(Moment(now))| now);
-        let from = match test.from {
+        let from = match written.from {
             Some(Parsed(Sender(from))) => from,
             None => Message::new(raw.clone()).header_from().and_then(|from| Address::parse(&from).ok()),
         };
-        let keys = self.keys(test.kv, now);
-        let vars = self.vars(test.vars);
-        let world = World { fetch: test.fetch, ai: test.ai, dns: test.dns };
-        for (node, why) in world.findings() {
-            self.find_lines(node, &why);
-        }
-        let world = Arc::new(world);
-        let expected = if let Some(At { value, node }) = test.expect {
-            self.expected(node, value)
-        } else {
-            let help = "such as: expect.forward = [\"team@example.net\"]".to_owned();
-            self.find(node, "a test expects something", Some(help));
-            BTreeMap::new()
-        };
-        let mut client = client(test.session);
-        client.auth = test.auth.map(|auth| auth.found(&Speaker::of(&raw, from.as_ref(), &client)));
-        Case { name, line, index, raw, from, to, client, now, keys, vars, world, expected }
+        let mut client = client(written.session);
+        client.auth = written.auth.map(|auth| auth.found(&Speaker::of(&raw, from.as_ref(), &client)));
+        Mail { raw, from, to, client }
     }
 
     fn name(&mut self, node: NodeId, line: usize, name: Option<At<String>>) -> String {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::case::Case;
+use super::case::{About, Case, Mail};
+use super::happening::Happened as Told;
 use super::keys::{self, Keys, Name};
 use super::kind::Kind;
 use super::written;
@@ -17,12 +18,12 @@ use crate::config::Config;
 use crate::event::{Decision as Decided, Event, Kind as Happened};
 use crate::intake::Snapshot;
 use crate::intake::decide::{Fate, Judged};
-use crate::intake::foresee::{Foresight, Probe, foresee};
+use crate::intake::foresee::{Foresight, Probe, foresee, on_end, on_time};
 use crate::kv::Write;
 use crate::mail::draft::Purpose;
 use crate::mail::{PayloadFormat, Reply, Timestamp};
 use crate::rules::outcome::{Carried, Effect, ForwardTo, Place, WebhookTarget};
-use crate::rules::{KvView, Lent, Outcome, Reach, Stage, Verdict};
+use crate::rules::{HappeningOutcome, KvView, Lent, Outcome, Reach, Stage, Verdict};
 use crate::store::{MessageOutcome, Task, WebhookBody};
 
 /// What ids are drawn from.
@@ -61,7 +62,7 @@ impl Decision {
     }
 }
 
-/// Decides on a case, for one recipient after the other; each sees what was written for those before it.
+/// Decides on a case.
 #[must_use]
 pub fn decide(case: &Case, snapshot: &Arc<Snapshot>) -> Decision {
     let _stopped = clock::stop(case.now);
@@ -74,14 +75,15 @@ pub fn decide(case: &Case, snapshot: &Arc<Snapshot>) -> Decision {
         written: BTreeMap::new(),
         made: Decision::default(),
     };
-    for recipient in &case.to {
-        fastrand::seed(SEED);
-        let (sender, client) = (case.from.clone(), case.client.clone());
-        let probe = Probe { recipient: recipient.clone(), sender, client, raw: case.raw.clone(), reach: reach.clone() };
-        let kv: KvView = Arc::clone(&keys) as KvView;
-        let is_first = maker.made.kinds.is_empty();
-        if !maker.take(&foresee(snapshot, probe, &kv), is_first) {
-            break;
+    let kv: KvView = Arc::clone(&keys) as KvView;
+    fastrand::seed(SEED);
+    match &case.about {
+        About::Mail(mail) => maker.mail(snapshot, mail, &kv, &reach),
+        About::Happened(Told::Scheduled(cron)) => maker.handled(on_time(snapshot, (cron, case.now), &kv, reach)),
+        About::Happened(Told::Ended(message, task)) => {
+            if let Some(outcome) = on_end(snapshot, *message, task, &kv) {
+                maker.handled(outcome);
+            }
         }
     }
     maker.settle()
@@ -97,6 +99,34 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
+    /// For one recipient after the other; each sees what was written for those before it.
+    fn mail(&mut self, snapshot: &Arc<Snapshot>, mail: &Mail, kv: &KvView, reach: &Lent) {
+        for recipient in &mail.to {
+            fastrand::seed(SEED);
+            let (sender, client, raw) = (mail.from.clone(), mail.client.clone(), mail.raw.clone());
+            let probe = Probe { recipient: recipient.clone(), sender, client, raw, reach: reach.clone() };
+            let is_first = self.made.kinds.is_empty();
+            if !self.take(&foresee(snapshot, probe, kv), is_first) {
+                break;
+            }
+        }
+    }
+
+    /// What a handler did that is about no message.
+    fn handled(&mut self, outcome: HappeningOutcome) {
+        for line in outcome.log {
+            let at = format!("{}:{}", line.at.file, line.at.line);
+            self.made.add(Kind::Log, json!({ "text": line.text }), Some(at));
+        }
+        if let Err(error) = outcome.result {
+            self.made.add(Kind::Error, json!({ "text": error }), None);
+        }
+        self.effects(&outcome.effects);
+        for (at, write) in outcome.writes.iter().enumerate() {
+            self.write(write, outcome.writes_at.get(at));
+        }
+    }
+
     /// Whether the session goes on. What it did before its first recipient is told but once.
     fn take(&mut self, seen: &Foresight, is_first: bool) -> bool {
         self.tell(seen.events.iter().filter(|event| is_first || !is_of_session(event)));
@@ -129,7 +159,7 @@ impl Maker<'_> {
         self.tags(judged);
         self.route(judged, seen.outcome.as_ref());
         if let Some(outcome) = &seen.outcome {
-            self.effects(outcome);
+            self.effects(&outcome.effects);
         }
         let places = seen.outcome.as_ref().map(|outcome| outcome.writes_at.as_slice()).unwrap_or_default();
         for (at, write) in judged.writes.iter().enumerate() {
@@ -183,8 +213,8 @@ impl Maker<'_> {
     }
 
     /// What a worker asked for.
-    fn effects(&mut self, outcome: &Outcome) {
-        for (effect, at) in &outcome.effects {
+    fn effects(&mut self, effects: &[(Effect, Place)]) {
+        for (effect, at) in effects {
             let at = Some(at.to_string());
             match effect {
                 Effect::Forward { to, headers } => {

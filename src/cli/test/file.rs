@@ -10,8 +10,10 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::auth::Auth;
+use super::happening::Ended;
 use super::kind::{self, Items};
 use super::outside;
+use crate::config::Cron;
 use crate::config::document::{At, Leaf, Parsed};
 use crate::mail::{Address, Timestamp, Tls};
 
@@ -33,6 +35,9 @@ pub struct Test {
     pub raw: Option<At<String>>,
     pub from: Option<Parsed<Sender>>,
     pub to: Option<At<Recipients>>,
+    pub scheduled: Option<At<Parsed<Cron>>>,
+    pub delivered: Option<At<Ended>>,
+    pub failed: Option<At<Ended>>,
     pub session: Option<Session>,
     pub auth: Option<Auth>,
     pub now: Option<Parsed<Moment>>,

@@ -8,6 +8,7 @@ mod case;
 mod compare;
 mod decision;
 mod file;
+mod happening;
 mod junit;
 mod keys;
 mod kind;

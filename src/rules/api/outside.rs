@@ -15,7 +15,7 @@ use super::context::{ContextView, field};
 use super::functions::json;
 use super::octets::Octets;
 use super::options::Options;
-use super::run::{Run, ScriptResult, refuse};
+use super::run::{Handler, Run, ScriptResult, refuse};
 use super::session::SessionView;
 use super::value::{from_json, to_json};
 use crate::rules::engine::{self, Left, charge};
@@ -335,6 +335,9 @@ fn host(name: &str) -> Result<String, String> {
 /// What a list says of the client (RFC 5782). An answer outside 127.0.0.0/8, and those of 127.255.255.0/24 by which lists
 /// refuse whoever asks, list nobody.
 fn dnsbl(context: &NativeCallContext, run: &Run, zone: &str) -> ScriptResult<Map> {
+    if matches!(run.handler, Handler::Happening(_)) {
+        return Err(say(context, format_args!("{} has no client to ask a list about", run.handler.name())));
+    }
     let zone = host(zone).map_err(|why| say(context, why))?;
     let name = listed_name(run.client, &zone);
     if name.len() > 253 {

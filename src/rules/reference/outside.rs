@@ -4,7 +4,7 @@ use super::members::{Member, Section};
 
 pub(super) const OUTSIDE: Section = (
     "What is asked, and what comes of it",
-    "`ctx` is there in `email`; the handlers before it ask by their `session`.",
+    "`ctx` is there in `email` and, but for `dnsbl`, in `scheduled`; the handlers before it ask by their `session`.",
     &[
         Member(
             &["ctx.fetch(url)", "ctx.fetch(url, options)", "session.fetch(url)", "session.fetch(url, options)"],
