@@ -95,6 +95,7 @@ fn routes(bencher: Bencher<'_, '_>, count: usize) {
         sender: call.session.sender.as_ref(),
         ip: call.session.client.ip,
         message: Some(&call.message),
+        auth: None,
     };
     assert_eq!(config.routes_for(&facts).last().map(|taken| taken.at), Some(count + 1));
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| black_box(config.routes_for(&facts).len()));

@@ -280,7 +280,7 @@ fn the_first_enabled_route_that_matches_counts() {
     let config = loaded(&text, &options(&[])).config;
     let which = |of: &str| {
         let (recipient, ip) = (address(of), std::net::Ipv4Addr::LOCALHOST.into());
-        let taken = config.routes_for(&Facts { recipient: &recipient, sender: None, ip, message: None });
+        let taken = config.routes_for(&Facts { recipient: &recipient, sender: None, ip, message: None, auth: None });
         taken.first().map(|taken| taken.at)
     };
     assert_eq!(which("Billing@EXAMPLE.com"), Some(1));

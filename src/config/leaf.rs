@@ -23,6 +23,8 @@ pub trait Leaf: Sized {
     const WHAT: &'static str;
     /// One for the schema.
     const EXAMPLE: &'static str;
+    /// All of them, where they are a few words.
+    const CHOICES: &'static [&'static str] = &[];
 
     /// # Errors
     /// What is wrong, and on a second line what to do.
@@ -64,7 +66,15 @@ impl<T: Leaf> JsonSchema for Parsed<T> {
         true
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "examples": [T::EXAMPLE] })
+        text_schema::<T>()
+    }
+}
+
+/// What its string can be.
+pub fn text_schema<T: Leaf>() -> Schema {
+    match T::CHOICES {
+        [] => json_schema!({ "type": "string", "examples": [T::EXAMPLE] }),
+        choices => json_schema!({ "type": "string", "enum": choices }),
     }
 }
 

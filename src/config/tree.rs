@@ -86,6 +86,8 @@ pub fn is_secret_key(key: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
     Shown,
+    /// The same, of a route: its `auth` says results, and no login.
+    Route,
     /// A table of header fields, of which each may be a secret, whatever its name.
     Headers,
     /// A secret, or where one is.
@@ -100,15 +102,17 @@ impl Sight {
         match self {
             Self::Hidden if alone && matches!(key, "env" | "file" | "credential") => Self::Shown,
             Self::Hidden | Self::Headers => Self::Hidden,
-            Self::Shown if key.eq_ignore_ascii_case("headers") => Self::Headers,
-            Self::Shown if is_secret_key(key) => Self::Hidden,
-            Self::Shown => Self::Shown,
+            Self::Route if key == "auth" && !alone => Self::Shown,
+            Self::Shown | Self::Route if key.eq_ignore_ascii_case("headers") => Self::Headers,
+            Self::Shown | Self::Route if is_secret_key(key) => Self::Hidden,
+            Self::Shown if key == "route" => Self::Route,
+            Self::Shown | Self::Route => self,
         }
     }
 
     #[must_use]
     pub fn is_hidden(self) -> bool {
-        self != Self::Shown
+        matches!(self, Self::Headers | Self::Hidden)
     }
 }
 

@@ -195,13 +195,13 @@ impl Asked {
 }
 
 /// What the policy of its domain makes of the sender.
-fn policy_on(case: &Case, domain: &Domain) -> Option<Sentence> {
+pub(super) fn policy_on(case: &Case, domain: &Domain) -> Option<Sentence> {
     let auth = case.facts.client.auth.as_deref().filter(|_| !case.is_judged_again)?;
     policy::sentence(auth, domain)
 }
 
 /// `Delivered-To` for this same mailbox, put there by us: it has been here before.
-fn loops(case: &Case, recipient: &Recipient) -> Option<Reply> {
+pub(super) fn loops(case: &Case, recipient: &Recipient) -> Option<Reply> {
     let (address, name) = (&recipient.address, recipient.address.as_str());
     let same = |value: &str| {
         // One mailbox is written in different ways only with quotes or beyond ASCII.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::decide::{self, Case, Judged, log_events, reached_events, script_failed};
-use super::recipient::{Standing, answer_of, reason, rules_failed, standing};
+use super::recipient::{Standing, answer_of, passed_over, reason, rules_failed, standing};
 use super::stages::{stage_call, stage_reply};
 use super::{Notes, Snapshot, headers};
 use crate::clock;
@@ -46,6 +46,8 @@ pub struct Foresight {
     pub earlier: Option<(Stage, Reply)>,
     /// Who took the recipient or didn't, in words.
     pub reason: Option<String>,
+    /// The routes that don't apply, and why, as far as it came.
+    pub passed_over: Vec<String>,
     /// Of RCPT; `None` where it wouldn't come to that.
     pub answer: Option<Reply>,
     /// The line of a handler that settled either.
@@ -74,6 +76,8 @@ pub fn foresee(snapshot: &Arc<Snapshot>, probe: Probe, kv: &KvView) -> Foresight
             return foresight;
         }
     }
+    let parties = (&probe.recipient, probe.sender.as_ref());
+    foresight.passed_over = passed_over(&snapshot.config, parties, probe.client.ip);
     if foresight.rcpt_to(snapshot, &probe, &mut facts, kv) {
         foresight.message(snapshot, probe, facts, kv);
     }
@@ -164,6 +168,7 @@ impl Foresight {
         };
         self.refused = headers::refusal(&case);
         if self.refused.is_none() {
+            self.passed_over = case.routes_passed_over(&recipient);
             let (judged, outcome) = decide::decide_telling(&case, &recipient, kv, &probe.reach);
             (self.judged, self.outcome) = (Some(judged), outcome);
         }

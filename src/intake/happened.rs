@@ -137,7 +137,7 @@ impl Told {
 fn main_of(snapshot: &Snapshot, recipient: &Address) -> Option<String> {
     let domain = snapshot.config.domain_for(recipient)?;
     // As RCPT would choose it: the message itself is long gone.
-    let facts = Facts { recipient, sender: None, ip: NOWHERE, message: None };
+    let facts = Facts { recipient, sender: None, ip: NOWHERE, message: None, auth: None };
     let route = match snapshot.config.route_at_rcpt(&facts) {
         AtRcpt::Ask(route) => route,
         AtRcpt::Accept | AtRcpt::Refuse(_) => None,

@@ -111,7 +111,7 @@ pub(super) fn standing<'a>(
         let text = format!("Relaying denied: {address} names another address within");
         return Standing::Answered(Answer::Reply(Reply::new(550, 7, 1, text)));
     }
-    let route = match config.route_at_rcpt(&Facts { recipient: address, sender, ip, message: None }) {
+    let route = match config.route_at_rcpt(&Facts { recipient: address, sender, ip, message: None, auth: None }) {
         AtRcpt::Refuse(text) => return Standing::Answered(Answer::Reply(Reply::new(550, 7, 1, text.to_owned()))),
         AtRcpt::Accept => return Standing::Answered(Answer::Accept),
         AtRcpt::Ask(route) => route,
@@ -143,7 +143,7 @@ pub(super) fn reason(
     }
     let tag = address.local().split_once(domain.subaddress.as_str()).filter(|_| !domain.subaddress.is_empty());
     let tag = tag.map(|(base, tag)| format!(", {tag:?} of {base}@")).unwrap_or_default();
-    let facts = Facts { recipient: address, sender, ip, message: None };
+    let facts = Facts { recipient: address, sender, ip, message: None, auth: None };
     let mut routes = String::new();
     for taken in config.routes_for(&facts) {
         let _infallible = write!(routes, ", {taken}");
@@ -158,6 +158,14 @@ pub(super) fn reason(
         }
     };
     format!("[[domain]] {name}{tag}{routes}: {what}")
+}
+
+/// The routes that don't apply at RCPT, and why; what needs the message stands there as such.
+pub(super) fn passed_over(config: &Config, (address, sender): (&Address, Option<&Address>), ip: IpAddr) -> Vec<String> {
+    if config.domain_for(address).is_none() || is_postmaster(address) || is_disguised(address) {
+        return Vec::new();
+    }
+    config.routes_passed_over(&Facts { recipient: address, sender, ip, message: None, auth: None })
 }
 
 /// A worker's verdict as an answer; `Err` is the script's failure, in words.

@@ -3,8 +3,9 @@
 //! A route that doesn't stop adds to what comes after it; where that refuses, puts off or quarantines the message,
 //! nothing of it is done.
 
-use super::decide::{Case, Fate, Judged, named, webhook_target};
+use super::decide::{Case, Fate, Judged, loops, named, policy_on, webhook_target};
 use super::forward;
+use super::recipient::is_postmaster;
 use crate::config::RouteAction;
 use crate::config::route::{Facts, Taken};
 use crate::mail::{Recipient, Reply};
@@ -18,7 +19,17 @@ impl Case {
             sender: self.envelope.sender.as_ref(),
             ip: self.facts.client.ip,
             message: Some(&self.message),
+            auth: self.facts.client.auth.as_deref(),
         }
+    }
+
+    /// Where routes are looked at, those that don't apply to this recipient, and why.
+    pub(super) fn routes_passed_over(&self, recipient: &Recipient) -> Vec<String> {
+        let config = &self.snapshot.config;
+        let is_before = is_postmaster(&recipient.address)
+            || loops(self, recipient).is_some()
+            || config.domain_for(&recipient.address).is_none_or(|domain| policy_on(self, domain).is_some());
+        if is_before { Vec::new() } else { config.routes_passed_over(&self.route_facts(recipient)) }
     }
 }
 
@@ -27,6 +38,12 @@ impl Judged {
     pub(super) fn by_route(&mut self, case: &Case, taken: &Taken<'_>) {
         let config = &case.snapshot.config;
         let (verdict, effects) = match &taken.route.action {
+            // RFC 7208 §8.6: what a DNS that doesn't answer is the reason for is no refusal for good.
+            RouteAction::Drop | RouteAction::Reject { .. } if taken.is_doubtful => {
+                let text = "Who sends this could not be looked up, try again later";
+                self.fate = Fate::Defer(Reply::new(451, 4, 3, text));
+                ("defer".to_owned(), Vec::new())
+            }
             RouteAction::Forward { to, headers } => {
                 for target in to {
                     self.forward(case, &forward::target(config, target), headers);

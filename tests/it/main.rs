@@ -24,6 +24,7 @@ mod observe;
 mod outside;
 mod outside_abused;
 mod payloads;
+mod proved;
 mod quarantine;
 mod receive;
 mod refuse;

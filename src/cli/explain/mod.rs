@@ -110,6 +110,7 @@ fn tell(seen: &Foresight) -> Done {
     if let Some(reason) = &seen.reason {
         print::line(show::told(DIM, "why", reason))?;
     }
+    seen.passed_over.iter().try_for_each(|why| print::line(show::told(DIM, "", why)))?;
     if let Some(to) = &seen.redirected {
         print::line(show::told(NOTE, "redirect", &format!("to {to}")))?;
     }
@@ -220,6 +221,7 @@ fn as_json<const N: usize>(seen: &Foresight, more: [(&str, serde_json::Value); N
         "earlier": earlier,
         "rcpt": seen.answer,
         "why": seen.reason,
+        "passed_over": seen.passed_over,
         "redirected": seen.redirected,
         "events": events(seen).collect::<Vec<_>>(),
         "answer": refusal(seen),

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::super::decode::At;
-use super::super::route::{ActionName, Conditions, Many, Pattern, Route, RouteAction, Written, WrittenConditions};
+use super::super::route::{
+    ActionName, Conditions, Many, Pattern, Proof, Route, RouteAction, Written, WrittenConditions, WrittenProof,
+};
 use super::super::{Destination, Domain, Webhook};
 use super::Checker;
 use crate::diagnostic::suggest;
@@ -93,10 +95,11 @@ impl Checker<'_> {
                 larger_than: value.larger_than,
                 smaller_than: value.smaller_than,
                 ip: value.ip,
+                auth: value.auth,
             };
             if when.says_nothing() && !self.has_hole(node) {
                 let help = "match = \"billing@example.com\", \"local@*\", \"*@example.com\" or \"/regex/\"; sender, from, \
-                            header, ip, larger_than and smaller_than are conditions, too";
+                            header, ip, auth, larger_than and smaller_than are conditions, too";
                 self.lack(node, &["match"], "this route doesn't say which mail it takes", help);
                 continue;
             }
@@ -116,7 +119,7 @@ impl Checker<'_> {
     }
 
     fn conditions(&mut self, written: WrittenConditions, domains: &[Domain], most: u64) -> Conditions {
-        let WrittenConditions { matches, sender, from, header, larger_than, smaller_than, ip } = written;
+        let WrittenConditions { matches, sender, from, header, larger_than, smaller_than, ip, auth } = written;
         if let Some(At { value, node }) = &matches {
             self.matches_a_domain(value, *node, domains);
         }
@@ -140,7 +143,26 @@ impl Checker<'_> {
             larger_than: larger_than.map(|at| at.value.0.0),
             smaller_than: smaller_than.map(|at| at.value.0.0),
             networks: self.several(ip),
+            auth: auth.map(|auth| self.proof(auth)).unwrap_or_default(),
         }
+    }
+
+    fn proof(&mut self, At { value, node }: At<WrittenProof>) -> Proof {
+        let passed = value.passed;
+        let mut results = Vec::new();
+        for (method, wanted) in value.results() {
+            if let Some(never) = wanted.value.0.iter().find(|result| method.is_never(**result)) {
+                let message = format!("{} never comes to \"{}\", so this never holds", method.name(), never.word());
+                self.warn(wanted.node, &message, None);
+            }
+            results.push((method, self.several(Some(wanted))));
+        }
+        let proof = Proof { passed, results };
+        if proof.is_empty() && !self.has_hole(node) {
+            let help = "as in { dmarc = \"pass\" }; passed, iprev, spf, spf_helo, dkim, dmarc and arc can stand in it";
+            self.error(node, "this doesn't say what the sender has to prove", Some(help));
+        }
+        proof
     }
 
     fn several<T>(&mut self, many: Option<At<Many<T>>>) -> Vec<T> {

@@ -1,10 +1,13 @@
 //! Routes: which mail each takes, and what it does with it, without a script.
 //!
 //! Pure. A route's conditions hold together; of several values of one condition any does. What needs the message isn't
-//! known at RCPT, and is unknown there, not untrue. Routes apply in order; one that stops is the last one.
+//! known at RCPT, and is unknown there, not untrue. Routes apply in order; one that stops is the last one. What hinges on a
+//! look-up that DNS didn't answer holds for nobody; an exception that does (`unless`) keeps nobody's mail out for good.
 
+mod auth;
 mod pattern;
 mod table;
+mod told;
 mod written;
 
 use std::net::IpAddr;
@@ -12,12 +15,13 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+pub use auth::{Method, Proof, Written as WrittenProof};
 pub use pattern::{Match, Pattern, Sender, Text};
 pub use table::Table;
 pub use written::{ActionName, Conditions as WrittenConditions, Many, Route as Written};
 
 use super::{Config, Domain};
-use crate::mail::{Address, Message};
+use crate::mail::{Address, Authentication, Message};
 use pattern::Candidate;
 
 /// Fields of one name that a condition looks at, and octets of each.
@@ -78,6 +82,8 @@ pub struct Conditions {
     pub larger_than: Option<u64>,
     pub smaller_than: Option<u64>,
     pub networks: Vec<IpNet>,
+    /// Of who sent it.
+    pub auth: Proof,
 }
 
 /// What is known of a message, or of a recipient before there is one.
@@ -89,6 +95,8 @@ pub struct Facts<'a> {
     pub ip: IpAddr,
     /// `None`: it hasn't come yet.
     pub message: Option<&'a Message>,
+    /// What was found out about its sender; `None` where nobody looks into the client.
+    pub auth: Option<&'a Authentication>,
 }
 
 /// Whether conditions hold.
@@ -96,7 +104,7 @@ pub struct Facts<'a> {
 enum Held {
     Yes,
     No,
-    /// The message will tell.
+    /// The message will tell; when it is there: DNS didn't.
     Unknown,
 }
 
@@ -130,12 +138,22 @@ pub struct Taken<'a> {
     pub route: &'a Route,
     /// What of its conditions held: `billing@example.com, header Subject: /invoice/`.
     pub why: String,
+    /// It isn't known whether its exception holds, for DNS didn't answer: another time it might not apply.
+    pub is_doubtful: bool,
 }
 
 impl std::fmt::Display for Taken<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "route {} ({})", self.at + 1, self.why)
     }
+}
+
+/// A route that may be for a recipient.
+struct Looked<'a> {
+    at: usize,
+    route: &'a Route,
+    held: Held,
+    is_doubtful: bool,
 }
 
 /// What routes say of a recipient before there is a message.
@@ -155,9 +173,13 @@ impl Config {
         if self.routes.is_empty() {
             return taken;
         }
-        for (at, route, held) in self.looked_at(facts) {
+        for Looked { at, route, held, is_doubtful } in self.looked_at(facts) {
             if held == Held::Yes {
-                taken.push(Taken { at, route, why: route.when.why(facts, self) });
+                let mut why = route.when.why(facts, self);
+                if is_doubtful {
+                    why.push_str(", as far as is known: DNS did not answer for its `unless`");
+                }
+                taken.push(Taken { at, route, why, is_doubtful });
                 if route.stop {
                     break;
                 }
@@ -174,7 +196,7 @@ impl Config {
             return AtRcpt::Ask(None);
         }
         let mut open = false;
-        for (_, route, held) in self.looked_at(facts) {
+        for Looked { route, held, .. } in self.looked_at(facts) {
             match (held, &route.action) {
                 (Held::Unknown, _) => open = true,
                 (Held::Yes, RouteAction::Worker { .. }) => return AtRcpt::Ask(Some(route)),
@@ -187,7 +209,7 @@ impl Config {
     }
 
     /// The routes that may be for this recipient, each looked at when it is its turn.
-    fn looked_at<'a>(&'a self, facts: &Facts<'_>) -> impl Iterator<Item = (usize, &'a Route, Held)> {
+    fn looked_at<'a>(&'a self, facts: &Facts<'_>) -> impl Iterator<Item = Looked<'a>> {
         let key = facts.recipient.domain_key();
         let domain = self.domain_by_key(&key);
         let candidates = self.index.routes(&self.routes).candidates(facts.recipient, &key, domain);
@@ -196,8 +218,13 @@ impl Config {
             let at = at as usize;
             let route = self.routes.get(at)?;
             let recipient = Candidate { address: facts.recipient, key: &key, domain };
-            let unless = || route.unless.as_ref().map_or(Held::Yes, |unless| unless.hold(&facts, &recipient).not());
-            Some((at, route, route.when.hold(&facts, &recipient).and(unless)))
+            let when = route.when.hold(&facts, &recipient);
+            let free = || route.unless.as_ref().map_or(Held::Yes, |unless| unless.hold(&facts, &recipient).not());
+            if facts.message.is_none() {
+                return Some(Looked { at, route, held: when.and(free), is_doubtful: false });
+            }
+            let free = if when == Held::Yes { free() } else { Held::No };
+            Some(Looked { at, route, held: Held::when(free != Held::No), is_doubtful: free == Held::Unknown })
         })
     }
 }
@@ -206,8 +233,8 @@ impl Conditions {
     /// Whether it says nothing but for whom.
     #[must_use]
     pub fn is_by_recipient_alone(&self) -> bool {
-        let Self { recipients: _, senders, authors, headers, larger_than, smaller_than, networks } = self;
-        let texts = senders.is_empty() && authors.is_empty() && headers.is_empty();
+        let Self { recipients: _, senders, authors, headers, larger_than, smaller_than, networks, auth } = self;
+        let texts = senders.is_empty() && authors.is_empty() && headers.is_empty() && auth.is_empty();
         texts && larger_than.is_none() && smaller_than.is_none() && networks.is_empty()
     }
 
@@ -218,10 +245,17 @@ impl Conditions {
         if !(for_whom && from_where && by_whom()) {
             return Held::No;
         }
-        if self.authors.is_empty() && self.headers.is_empty() && self.larger_than.or(self.smaller_than).is_none() {
+        if !self.needs_the_message() {
             return Held::Yes;
         }
-        facts.message.map_or(Held::Unknown, |message| Held::when(self.hold_for(message)))
+        facts
+            .message
+            .map_or(Held::Unknown, |message| Held::when(self.hold_for(message)).and(|| self.auth.held(facts.auth)))
+    }
+
+    fn needs_the_message(&self) -> bool {
+        let by_size = self.larger_than.or(self.smaller_than).is_some();
+        by_size || !self.authors.is_empty() || !self.headers.is_empty() || !self.auth.is_empty()
     }
 
     fn hold_for(&self, message: &Message) -> bool {
@@ -236,26 +270,6 @@ impl Conditions {
         let authors = message.addresses("From");
         let mut authors = authors.iter().filter_map(|mailbox| Address::parse(mailbox.address.as_deref()?).ok());
         authors.find_map(|author| self.authors.iter().find(|one| one.matches(Some(&author))))
-    }
-
-    /// What held, for the trace.
-    fn why(&self, facts: &Facts<'_>, config: &Config) -> String {
-        let key = facts.recipient.domain_key();
-        let recipient = Candidate { address: facts.recipient, key: &key, domain: config.domain_by_key(&key) };
-        let mut words: Vec<String> = Vec::new();
-        words.extend(self.recipients.iter().find(|one| recipient.matches(&one.pattern)).map(|one| one.text.clone()));
-        let sender = self.senders.iter().find(|one| one.matches(facts.sender));
-        words.extend(sender.map(|one| format!("sender {}", one.text)));
-        words.extend(self.networks.iter().find(|one| one.contains(&facts.ip)).map(|one| format!("ip {one}")));
-        if let Some(message) = facts.message {
-            words.extend(self.author(message).map(|one| format!("from {}", one.text)));
-            for (name, texts) in &self.headers {
-                words.extend(found(message, name, texts).map(|text| format!("header {name}: {}", text.written)));
-            }
-        }
-        words.extend(self.larger_than.map(|than| format!("larger than {than} octets")));
-        words.extend(self.smaller_than.map(|than| format!("smaller than {than} octets")));
-        words.join(", ")
     }
 }
 

@@ -13,7 +13,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::super::decode::At;
 use super::super::leaf::{Leaf, Parsed, Size};
-use super::{Match, Sender, Text};
+use super::{Match, Sender, Text, WrittenProof};
 
 /// Sends some mail elsewhere than to the worker.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -34,6 +34,8 @@ pub struct Route {
     pub smaller_than: Option<At<Parsed<Size>>>,
     /// The client's address: networks, one or a list. Default: any.
     pub ip: Option<At<Many<IpNet>>>,
+    /// Who the sender proved to be, as in { dmarc = "pass" }. Default: whoever.
+    pub auth: Option<At<WrittenProof>>,
     /// Where all of this holds, the route doesn't apply.
     pub unless: Option<At<Conditions>>,
     /// What is done. Default: worker.
@@ -74,14 +76,21 @@ pub struct Conditions {
     pub smaller_than: Option<At<Parsed<Size>>>,
     /// The client's address: networks, one or a list.
     pub ip: Option<At<Many<IpNet>>>,
+    /// Who the sender proved to be, as in { dmarc = "pass" }.
+    pub auth: Option<At<WrittenProof>>,
 }
 
 impl Conditions {
     #[must_use]
     pub fn says_nothing(&self) -> bool {
-        let Self { matches, sender, from, header, larger_than, smaller_than, ip } = self;
+        let Self { matches, sender, from, header, larger_than, smaller_than, ip, auth } = self;
         let of_envelope = matches.is_some() || sender.is_some() || ip.is_some();
-        !of_envelope && from.is_none() && header.is_none() && larger_than.is_none() && smaller_than.is_none()
+        !of_envelope
+            && auth.is_none()
+            && from.is_none()
+            && header.is_none()
+            && larger_than.is_none()
+            && smaller_than.is_none()
     }
 }
 
@@ -136,7 +145,7 @@ impl<T: Leaf> JsonSchema for Many<T> {
         true
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let one = json_schema!({ "type": "string", "examples": [T::EXAMPLE] });
+        let one = super::super::leaf::text_schema::<T>();
         json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
     }
 }

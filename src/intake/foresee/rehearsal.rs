@@ -10,7 +10,7 @@ use crate::clock::{self, Instant};
 use crate::event::Event;
 use crate::intake::combine::{Combined, combine};
 use crate::intake::decide::{Case, log_events, reached_events, script_failed};
-use crate::intake::recipient::{Standing, answer_of, reason, rules_failed, standing};
+use crate::intake::recipient::{Standing, answer_of, passed_over, reason, rules_failed, standing};
 use crate::intake::round::Round;
 use crate::intake::stages::{stage_call, stage_reply};
 use crate::intake::{Notes, Snapshot, headers};
@@ -124,6 +124,7 @@ impl Rehearsal {
         let (parties, ip) = ((address, self.sender.as_ref()), client.ip);
         let rules = Arc::clone(snapshot.rules_for(self.sender.as_ref(), address));
         why.reasons.push(reason(&snapshot, &rules, parties, ip));
+        why.reasons.extend(passed_over(&snapshot.config, parties, ip));
         let (domain, main) = match standing(&snapshot, &rules, parties, ip) {
             Standing::Answered(answer) => return answer,
             Standing::Asks { domain, main } => (domain, main),
@@ -157,7 +158,7 @@ impl Rehearsal {
             snapshot: Arc::clone(&self.snapshot),
             facts: Arc::new(facts_of(client, envelope.sender.as_ref(), self.notes.clone())),
             envelope,
-            message: Arc::new(Message::new(body)),
+            message: Arc::new(Message::received_by(&self.snapshot.config.hostname, body)),
             seed: Seed::default(),
             told: None,
             is_judged_again: false,
@@ -167,6 +168,7 @@ impl Rehearsal {
             let replies = vec![reply.clone(); case.envelope.recipients.len()];
             return if prdr { Answer::Each { replies, last: reply } } else { Answer::Reply(reply) };
         }
+        why.reasons.extend(case.envelope.recipients.iter().flat_map(|to| case.routes_passed_over(to)));
         let mut round = Round::new(&case, Arc::clone(&self.kv), self.reach.clone(), 1);
         let ever = Instant::now() + EVER;
         let _all_of_them = round.go_on(&case, ever, ever);
