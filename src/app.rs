@@ -3,37 +3,37 @@
 //! The order of the start: snapshot, store, dispatcher, listeners, HTTP; of the end the reverse: no new connections,
 //! sessions finish or are told 421, attempts settle, the store closes. Input: [`Options`]. Output: a running [`App`].
 
+mod answering;
+mod chores;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-use crate::admin::api::{InForce, Listening, ReplayOf, Replayed};
-use crate::admin::control::Redecide;
+use crate::admin::api::{InForce, Listening};
 use crate::admin::{self, Control, Health, Readiness};
 use crate::config::{Config, TlsMode};
-use crate::delivery::{self, Decide, Decided, Dispatcher};
+use crate::delivery::{self, Decide, Dispatcher};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::dns::Dns;
 use crate::event::{Bus, Event, Kind};
-use crate::intake::decide::Fate;
-use crate::intake::{self, Anew, Current, Intake};
-use crate::listener::{self, Answerer, Budget, End, Listeners, Visit};
-use crate::mail::{Address, MessageId, Reply};
+use crate::intake::{Current, Intake};
+use crate::listener::{self, Answerer, Budget, Listeners};
 use crate::reach::Outside;
 use crate::reload::{self, Adjust, Built, Source, Swapped, Watch, Watched, Watcher};
-use crate::rules::Happening;
-use crate::smtp::{Answer, Closed, Question};
-use crate::store::releases::{Change, Stop};
-use crate::store::{self, DecideTask, Keep, Store, StoreError, TellTask};
+use crate::store::{self, Store, StoreError};
 use crate::telemetry::Level;
 use crate::vault::Sealer;
 use crate::{clock, telemetry};
+
+pub use answering::Answering;
+pub use chores::retention;
+use chores::{gauges, keep_time, notice, stopped, watch_trial};
 
 /// How many events a slow reader of the bus may lag behind.
 const BUS_CAPACITY: usize = 4096;
@@ -41,15 +41,6 @@ const BUS_CAPACITY: usize = 4096;
 const DRAIN: Duration = Duration::from_secs(25);
 /// Closed when it has grown past this: small enough to be deleted soon, large enough to be few.
 const SEGMENT_SIZE: u64 = 64 * 1024 * 1024;
-/// How often the store looks for what retention no longer keeps.
-const RETENTION_EVERY: Duration = Duration::from_mins(1);
-/// Half of what retention waits between two steps, by how long the first took.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often it is looked at how a release on trial does.
-const TRIAL_EVERY: Duration = Duration::from_millis(500);
-/// How often the gauges are read.
-const GAUGES_EVERY: Duration = Duration::from_secs(5);
 
 /// What to run.
 pub struct Options {
@@ -406,86 +397,10 @@ fn in_use(intake: &Intake, dispatcher: &Dispatcher, store: &Store) {
     tell(Level::StoreWaiting, store.waiting());
 }
 
-async fn stopped(mut stopping: watch::Receiver<bool>) {
-    let _the_app_is_gone = stopping.wait_for(|stop| *stop).await;
-}
-
 /// The longest wait that a schedule names, and half of it again: it is spread.
 fn longest_wait(config: &Config) -> Duration {
     let waits = config.relay.retry.iter().chain(&config.webhook_defaults.retry);
     waits.max().map_or(Duration::ZERO, |longest| longest.saturating_mul(3) / 2)
-}
-
-/// Deletes what retention no longer keeps, in small steps; between two of them mail has twice as long for itself.
-pub async fn retention(store: Store, bus: Bus, stopping: watch::Receiver<bool>) {
-    let mut timer = tokio::time::interval(RETENTION_EVERY);
-    loop {
-        tokio::select! {
-            biased;
-            _ = timer.tick() => {}
-            () = stopped(stopping.clone()) => return,
-        }
-        loop {
-            let began = tokio::time::Instant::now();
-            match store.retain(clock::now()).await {
-                Ok(true) => tokio::select! {
-                    biased;
-                    () = tokio::time::sleep(2 * began.elapsed().clamp(SHORTEST_PAUSE, LONGEST_PAUSE)) => {}
-                    () = stopped(stopping.clone()) => return,
-                },
-                Ok(false) | Err(StoreError::Closed) => break,
-                Err(error) => {
-                    let kind = Kind::Fault { what: "retention".into(), detail: error.to_string() };
-                    bus.publish(Event::new(clock::now(), kind));
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Runs what the configuration plans. A run that has begun ends before the stop goes on.
-async fn keep_time(answerer: Arc<Answering>, stopping: watch::Receiver<bool>) {
-    loop {
-        let pause = answerer.intake.keep_time().await;
-        tokio::select! {
-            biased;
-            () = stopped(stopping.clone()) => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// What an admin has put into the store is taken up as a change of the files is.
-async fn notice(store: Store, nudge: impl Fn() + Send, stopping: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            biased;
-            () = stopped(stopping.clone()) => return,
-            () = store.deployed() => nudge(),
-        }
-    }
-}
-
-/// Gives up a release on trial whose runs fail too often.
-async fn watch_trial(store: Store, bus: Bus, current: Current, stopping: watch::Receiver<bool>) {
-    let mut timer = tokio::time::interval(TRIAL_EVERY);
-    loop {
-        tokio::select! {
-            biased;
-            _ = timer.tick() => {}
-            () = stopped(stopping.clone()) => return,
-        }
-        let snapshot = current.load();
-        let failing = snapshot.canary().and_then(|canary| Some((canary.id, canary.verdict()?)));
-        let Some((release, reason)) = failing else { continue };
-        let (env, at) = (snapshot.config.env_name.clone(), clock::now());
-        let stop = Stop { env: env.clone(), release, reason: reason.clone(), at };
-        // What fails is tried again; that it is tried no more already is as good.
-        if store.change_release(Change::Stop(stop)).await.is_ok() {
-            bus.publish(Event::new(at, Kind::CanaryStopped { env, release, reason }));
-        }
-    }
 }
 
 /// What runs, for who asks over the control socket.
@@ -500,152 +415,6 @@ fn in_force(current: &Current) -> admin::Asking {
             canary: snapshot.canary().map(|canary| canary.id),
         }
     })
-}
-
-/// Keeps the store's gauges up to date.
-async fn gauges(store: Store, stopping: watch::Receiver<bool>) {
-    let mut timer = tokio::time::interval(GAUGES_EVERY);
-    loop {
-        tokio::select! {
-            biased;
-            _ = timer.tick() => {}
-            () = stopped(stopping.clone()) => return,
-        }
-        if let Ok(gauges) = store.gauges().await {
-            telemetry::gauges(&gauges);
-        }
-    }
-}
-
-/// Between the listener's visits and intake's, and between delivery's second runs and intake's.
-pub struct Answering {
-    pub intake: Intake,
-    current: Current,
-}
-
-impl Answering {
-    #[must_use]
-    pub fn new(store: &Store, bus: &Bus, current: &Current, dns: &Arc<Dns>, outside: Option<Arc<Outside>>) -> Self {
-        let intake = Intake::new(store.clone(), bus.clone(), current.clone(), Arc::clone(dns), outside);
-        Self { intake, current: current.clone() }
-    }
-}
-
-impl Answerer for Answering {
-    fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.current.load().config)
-    }
-
-    fn open(&self, visit: &mut Visit) -> Arc<Config> {
-        let own = self.intake.open(visit.session);
-        let config = own.config();
-        visit.put(own);
-        config
-    }
-
-    fn answer<'a>(&'a self, visit: &'a mut Visit, question: Question) -> BoxFuture<'a, Answer> {
-        Box::pin(async move {
-            let (client, acknowledged) = (visit.client.clone(), visit.acknowledged);
-            let Some(own) = visit.own_mut::<intake::Visit>() else {
-                return Answer::Reply(Reply::new(451, 3, 0, "Something failed here, try again later"));
-            };
-            if acknowledged {
-                self.intake.acknowledged(own);
-            }
-            self.intake.answer(own, &client, question).await
-        })
-    }
-
-    fn take_part<'a>(&'a self, visit: &'a mut Visit, octets: Vec<u8>) -> BoxFuture<'a, Result<(), Reply>> {
-        Box::pin(async move {
-            match visit.own_mut::<intake::Visit>() {
-                Some(own) => self.intake.take_part(own, octets).await,
-                None => Err(Reply::new(451, 3, 0, "Something failed here, try again later")),
-            }
-        })
-    }
-
-    fn give_up_parts(&self, visit: &mut Visit) {
-        if let Some(own) = visit.own_mut::<intake::Visit>() {
-            self.intake.give_up_parts(own);
-        }
-    }
-
-    fn closed(&self, visit: &mut Visit, end: &End) {
-        let has_read = visit.acknowledged || *end == End::Closed(Closed::Quit);
-        if let Some(own) = visit.own_mut::<intake::Visit>() {
-            self.intake.closed(own, has_read);
-        }
-    }
-}
-
-impl Decide for Answering {
-    fn decide(&self, message: MessageId, body: Arc<store::Body>, task: DecideTask) -> delivery::Deciding<'_> {
-        Box::pin(async move {
-            match self.intake.decide_again(message, &body, task).await {
-                Ok(judged) => decided(judged),
-                Err(error) => Decided::Later { error, events: Vec::new() },
-            }
-        })
-    }
-
-    fn hears(&self, recipient: &Address, delivered: bool) -> bool {
-        self.intake.hears(recipient, if delivered { Happening::Delivered } else { Happening::Failed })
-    }
-
-    fn tell(&self, message: MessageId, task: TellTask) -> delivery::Deciding<'_> {
-        Box::pin(async move {
-            match self.intake.tell(message, task).await {
-                Ok(intake::Told { failed: Some(error), events, .. }) => Decided::Later { error, events },
-                Ok(told) => Decided::Done {
-                    deliveries: told.deliveries,
-                    authored: Vec::new(),
-                    quarantined: false,
-                    keep: None,
-                    kv_reads: told.reads,
-                    kv_writes: told.writes,
-                    events: told.events,
-                },
-                Err(error) => Decided::Later { error, events: Vec::new() },
-            }
-        })
-    }
-}
-
-impl Redecide for Answering {
-    fn redecide(&self, asked: ReplayOf) -> BoxFuture<'_, Result<Replayed, StoreError>> {
-        Box::pin(async move {
-            let Anew { deliveries, refused, events } = self.intake.decide_anew(asked.id, asked.known).await?;
-            Ok(Replayed { deliveries, refused, events })
-        })
-    }
-}
-
-/// A second run's outcome, as delivery settles it.
-fn decided(judged: intake::decide::Judged) -> Decided {
-    match &judged.fate {
-        Fate::Accept => Decided::Done {
-            deliveries: judged.deliveries,
-            authored: judged.authored,
-            quarantined: judged.outcome == store::MessageOutcome::Quarantined,
-            keep: Some(Keep { until: judged.keep_until, mailbox: judged.mailbox })
-                .filter(|keep| *keep != Keep::default()),
-            kv_reads: judged.reads,
-            kv_writes: judged.writes,
-            events: judged.events,
-        },
-        // The sender has read 250 long since: a notice is the only way left to tell it.
-        Fate::Reject(reply) => Decided::Done {
-            deliveries: vec![intake::notice(&judged.recipient, reply, clock::now())],
-            authored: Vec::new(),
-            quarantined: false,
-            keep: None,
-            kv_reads: judged.reads,
-            kv_writes: judged.writes,
-            events: judged.events,
-        },
-        Fate::Defer(reply) => Decided::Later { error: reply.to_string(), events: judged.events },
-    }
 }
 
 #[cfg(test)]
