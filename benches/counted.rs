@@ -157,7 +157,10 @@ fn accept_together(times: usize, most: usize) {
 
 fn settle_groups(times: usize, most: usize, together: usize) {
     let kept = kept();
-    kept.accept((0..(WARM + most) * together).map(|number| message::message(number, store::NOW, 512, 1)).collect());
+    // One by one: how many of them the writer finds at once is another number each time, and with it what its lists take.
+    for number in 0..(WARM + most) * together {
+        kept.accept(vec![message::message(number, store::NOW, 512, 1)]);
+    }
     let before = kept.store.syncs();
     repeat(times, || kept.claim_and_settle(together));
     tell_syncs(kept.store.syncs() - before, together);
