@@ -189,26 +189,29 @@ postlog   unix-dgram n - n - 1 postlogd
         self.command("stop")
 
 
-class Mailworker:
-    """Our release binary, relaying to the sink."""
+# The worker without effects: where it goes, and no more.
+SWITCH = """fn email(message, env, ctx) {
+    let destination = switch message.to.local {
+        "support" | "help"  => env.SUPPORT_EMAIL,
+        "sales" | "contact" => env.SALES_EMAIL,
+        _                   => env.DEFAULT_EMAIL,
+    };
+    message.forward(destination);
+}
+"""
 
-    def __init__(self, directory, sink, binary, effects, hook, more="", tls="off", connections=1000, store="data"):
+
+class Mailworker:
+    """Our release binary, relaying to the sink; by the example's worker where there are to be effects, else by `worker`."""
+
+    def __init__(self, directory, sink, binary, effects, hook, more="", tls="off", connections=1000, store="data", worker=SWITCH):
         self.name = "mailworker+effects" if effects else "mailworker"
         if effects:
             hook.start()
         directory.mkdir(parents=True)
-        shutil.copytree(ROOT / "rules", directory / "rules", ignore=shutil.ignore_patterns("tests"))
+        shutil.copytree(ROOT / "rules", directory / "rules", ignore=shutil.ignore_patterns("tests", "patterns"))
         if not effects:
-            (directory / "rules" / "main.rhai").write_text(
-                "fn email(message, env, ctx) {\n"
-                "    let destination = switch message.to.local {\n"
-                '        "support" | "help"  => env.SUPPORT_EMAIL,\n'
-                '        "sales" | "contact" => env.SALES_EMAIL,\n'
-                "        _                   => env.DEFAULT_EMAIL,\n"
-                "    };\n"
-                "    message.forward(destination);\n"
-                "}\n"
-            )
+            (directory / "rules" / "main.rhai").write_text(worker)
         (directory / "webhook.key").write_text("whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
         (directory / "webhook.key").chmod(0o600)
         config = directory / "mailworker.toml"

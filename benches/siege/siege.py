@@ -21,11 +21,25 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "load"))
 from measure import Peak
-from servers import ROOT, Hook, Mailworker, Postfix, Sink, say
+from servers import ROOT, SWITCH, Hook, Mailworker, Postfix, Sink, say
 
 HONEST = "127.200.0.1"
 MESSAGE = b"From: ann@example.org\r\nTo: support@example.com\r\nSubject: honest\r\n\r\n" + (b"x" * 76 + b"\r\n") * 52
 LARGE = b"Subject: large\r\n\r\n" + (b"y" * 998 + b"\r\n") * ((25 * 1024 * 1024 - 4096) // 1000)
+
+
+# What an admin should not have written: without end for some recipients, and sorting a million numbers for others.
+ABUSIVE = SWITCH.replace(
+    "(message, env, ctx) {\n",
+    """(message, env, ctx) {
+    if message.to.local == "loop" { loop { } }
+    if message.to.local == "sort" {
+        let numbers = [];
+        for n in 0..1000000 { numbers.push(n * 7919 % 1000003); }
+        numbers.sort();
+    }
+""",
+)
 
 
 def address(n):
@@ -115,6 +129,23 @@ async def large(port, n, ends):
     writer.close()
 
 
+async def worker(port, n, ends):
+    """Mail for whom the worker loops or sorts, one after the other."""
+    reader, writer = await connect(port, n)
+    await reader.readline()
+    writer.write(b"EHLO abuse.example\r\n")
+    while (await reader.readline())[3:4] == b"-":
+        pass
+    recipient = b"RCPT TO:<%s@example.com>\r\n" % (b"loop", b"sort")[n % 2]
+    while time.monotonic() < ends:
+        for line in (b"MAIL FROM:<w@example.org>\r\n", recipient, b"DATA\r\n", MESSAGE + b".\r\n"):
+            writer.write(line)
+            answer = await reader.readline()
+        if not answer.startswith(b"451"):
+            raise SystemExit(f"the abusive worker's mail was answered by {answer!r}")
+    writer.close()
+
+
 # What it is, how many at once, and whether one that ends is followed by another.
 ATTACKS = {
     "none": (None, 0, False),
@@ -123,7 +154,10 @@ ATTACKS = {
     "100 that guess recipients without end": (recipients, 100, True),
     "50 that shake hands without end": (handshakes, 50, True),
     "10 that send 25 MiB without end": (large, 10, True),
+    "10 whose worker loops or sorts a million": (worker, 10, True),
 }
+# Of these a server without a worker knows nothing.
+WORKERS_ONLY = {"10 whose worker loops or sorts a million"}
 
 
 async def keep_up(attack, port, n, ends, again):
@@ -199,6 +233,8 @@ def suffer(server, name, options):
     attackers.join(options.seconds + 30)
     if attackers.is_alive():
         attackers.kill()
+    elif attackers.exitcode:
+        raise SystemExit(f"the attack «{name}» failed")
     memory = peak.end() / 2**20
     took.sort()
     at = lambda part: took[min(len(took) - 1, int(len(took) * part))] if took else float("nan")
@@ -224,7 +260,7 @@ def servers(names, directory, sink, hook, options):
             yield Postfix(place, sink, more)
         else:
             more = f'[tls]\ncertificate = "{cert}"\nkey = "{key}"\n'
-            yield Mailworker(place, sink, options.binary, False, hook, more, "starttls", options.connections)
+            yield Mailworker(place, sink, options.binary, False, hook, more, "starttls", options.connections, worker=ABUSIVE)
 
 
 def main():
@@ -250,6 +286,8 @@ def main():
             for server in servers(options.only or ["postfix", "mailworker"], directory, sink, hook, options):
                 try:
                     for name in chosen:
+                        if name in WORKERS_ONLY and server.name == "postfix":
+                            continue
                         result = suffer(server, name, options)
                         rows.append((server.name, name, result))
                         say(f"  {server.name:12} {name:40} " + "  ".join(f"{k} {v:.0f}" for k, v in result.items()))
