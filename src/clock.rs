@@ -5,6 +5,7 @@
 //! tokio's and may be paused, and whoever asks [`is_held`] does nothing behind that thread's back.
 
 use std::cell::Cell;
+use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,19 +76,29 @@ pub fn message_id(now: Timestamp) -> MessageId {
 /// What a worker's run draws its ids from: unknown to everybody else, and another one for each call.
 #[must_use]
 pub fn seed() -> Seed {
-    static SECRET: OnceLock<[u8; 32]> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
     if is_held() {
         return Seed::new([0; 32], SEEDS.replace(SEEDS.get() + 1));
     }
-    let secret = SECRET.get_or_init(|| {
+    Seed::new(secret(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The same for each run of one thing, as long as this process lives: what such a run counts, it counts once.
+#[must_use]
+pub fn seed_of(what: &impl Hash) -> Seed {
+    // No call's number, so that nothing else draws the same.
+    Seed::new(if is_held() { [0; 32] } else { secret() }, u64::MAX).of(what)
+}
+
+fn secret() -> [u8; 32] {
+    static SECRET: OnceLock<[u8; 32]> = OnceLock::new();
+    *SECRET.get_or_init(|| {
         let mut secret = [0; 32];
         if SystemRandom::new().fill(&mut secret).is_err() {
             fastrand::fill(&mut secret);
         }
         secret
-    });
-    Seed::new(*secret, NEXT.fetch_add(1, Ordering::Relaxed))
+    })
 }
 
 /// The monotonic clock that bounds a worker's run.
@@ -126,6 +137,15 @@ mod tests {
         drop(held);
         let [first, second] = draw();
         assert!(first != second && told[0] != told[1] && !told.contains(&first) && !told.contains(&second));
+    }
+
+    #[test]
+    fn what_runs_again_draws_the_same_again_and_nothing_else_does() {
+        assert_eq!(seed_of(&("tell", 1)).draw(1), seed_of(&("tell", 1)).draw(1));
+        assert_eq!(seed_of(&("tell", 1)).mark(1), seed_of(&("tell", 1)).mark(1));
+        let others = [seed_of(&("tell", 2)), seed_of(&("decide", 1)), seed(), seed()];
+        assert!(others.iter().all(|other| other.draw(1) != seed_of(&("tell", 1)).draw(1)));
+        assert!(others.iter().all(|other| other.mark(1) != seed_of(&("tell", 1)).mark(1)));
     }
 
     #[tokio::test(start_paused = true)]

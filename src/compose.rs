@@ -4,6 +4,8 @@
 //! ([`HOPS`]): so that neither people's responders nor workers write to each other without end.
 //! Standards: RFC 5322 §3.6, RFC 2045 to 2047, RFC 2387 (related), RFC 3834 §5, RFC 6532 (addresses beyond ASCII).
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use mail_builder::MessageBuilder;
 use mail_builder::headers::HeaderType;
 use mail_builder::headers::address::Address as Mailbox;
@@ -13,7 +15,11 @@ use mail_builder::headers::text::Text;
 use mail_builder::mime::{BodyPart, MimePart};
 
 use crate::mail::draft::{Enclosure, HOPS, Named, Purpose};
+use crate::mail::field::is_structured;
 use crate::mail::{Address, Draft, MessageId, Timestamp};
+
+/// Octets of a line without its end (RFC 5322 §2.1.1).
+const MAX_LINE: usize = 998;
 
 /// The message's octets.
 #[must_use]
@@ -31,7 +37,7 @@ pub fn write(draft: &Draft, id: MessageId, now: Timestamp, hostname: &str) -> Ve
         Purpose::Reply { .. } => "auto-replied",
     };
     message = message
-        .header("Subject", Text::new(draft.subject.clone()))
+        .header("Subject", unstructured(&draft.subject))
         .header("Date", Raw::new(now.to_rfc5322()))
         .header("Message-ID", Raw::new(format!("<{id}@{hostname}>")))
         .header("Auto-Submitted", Raw::new(submitted))
@@ -46,15 +52,39 @@ pub fn write(draft: &Draft, id: MessageId, now: Timestamp, hostname: &str) -> Ve
         }
     }
     for (name, value) in &draft.headers {
-        // An encoded word's beginning in a text of ASCII is a text, and not to be taken for one.
-        let plain = value.is_ascii() && !value.contains("=?");
-        let value: HeaderType<'_> =
-            if plain { Raw::new(value.clone()).into() } else { Text::new(value.clone()).into() };
-        message = message.header(name.clone(), value);
+        // Encoded words among addresses and ids are the script's own.
+        let written = if is_structured(name) { Raw::new(value.clone()).into() } else { unstructured(value) };
+        message = message.header(name.clone(), written);
     }
     let mut octets = Vec::new();
     message.header("MIME-Version", Raw::new("1.0")).body(Parts { id, next: 0 }.whole(draft)).serialize(&mut octets);
     octets
+}
+
+/// A text that is read as it was meant: what looks like an encoded word isn't one (RFC 2047 §7).
+fn unstructured(text: &str) -> HeaderType<'static> {
+    if text.contains("=?") {
+        Raw::new(in_words(text)).into()
+    } else if text.is_ascii() {
+        Raw::new(text.to_owned()).into()
+    } else {
+        Text::new(text.to_owned()).into()
+    }
+}
+
+/// All of it as encoded words: 64 characters each, so that a line of them is no longer than 76 (RFC 2047 §2).
+fn in_words(text: &str) -> String {
+    let (mut words, mut word): (Vec<String>, String) = (Vec::new(), String::new());
+    let encoded = |word: &str| format!("=?utf-8?B?{}?=", STANDARD.encode(word));
+    for letter in text.chars() {
+        if word.len() + letter.len_utf8() > 39 {
+            words.push(encoded(&word));
+            word.clear();
+        }
+        word.push(letter);
+    }
+    words.push(encoded(&word));
+    words.join(" ")
 }
 
 /// Whether it can't be written without UTF-8 in its header section (RFC 6532 §3.2): a domain alone has A-labels.
@@ -103,11 +133,31 @@ impl Parts {
         self.next += 1;
         let boundary = format!("_{}_{}", self.id, self.next);
         let kind = ContentType::new(kind).attribute("boundary", boundary);
-        MimePart { headers: vec![("Content-Type".into(), kind.into())], contents: BodyPart::Multipart(parts) }
+        let mut headers: Vec<(_, HeaderType<'static>)> = vec![("Content-Type".into(), kind.into())];
+        if parts.iter().any(is_eight_bit) {
+            // RFC 2045 §6.4: what holds such a part says so, too.
+            headers.push((ENCODING.into(), Raw::new(EIGHT_BIT).into()));
+        }
+        MimePart { headers, contents: BodyPart::Multipart(parts) }
     }
 }
 
+const ENCODING: &str = "Content-Transfer-Encoding";
+const EIGHT_BIT: &str = "8bit";
+
+fn is_eight_bit(part: &MimePart<'static>) -> bool {
+    let is = |value: &HeaderType<'_>| matches!(value, HeaderType::Raw(raw) if raw.raw == EIGHT_BIT);
+    part.headers.iter().any(|(name, value)| name == ENCODING && is(value))
+}
+
 fn enclosed(one: &Enclosure) -> MimePart<'static> {
+    let (kind, encoding, content) = match as_it_is(one) {
+        AsItIs::Of(octets) if octets.is_ascii() => (one.content_type.as_str(), "7bit", octets),
+        AsItIs::Of(octets) => (one.content_type.as_str(), EIGHT_BIT, octets),
+        AsItIs::Not => (one.content_type.as_str(), "base64", in_lines(&one.content)),
+        // Octets alone, then: a part of that kind can't be encoded.
+        AsItIs::CannotBe => ("application/octet-stream", "base64", in_lines(&one.content)),
+    };
     // A text would be encoded as one, its line ends with it; what goes along stays as it is.
     let disposition = ContentType::new(if one.inline { "inline" } else { "attachment" });
     let disposition = match &one.filename {
@@ -115,22 +165,60 @@ fn enclosed(one: &Enclosure) -> MimePart<'static> {
         None => disposition,
     };
     let mut headers: Vec<(_, HeaderType<'static>)> = vec![
-        ("Content-Type".into(), ContentType::new(one.content_type.clone()).into()),
+        ("Content-Type".into(), ContentType::new(kind.to_owned()).into()),
         ("Content-Disposition".into(), disposition.into()),
     ];
     if let Some(id) = &one.content_id {
         headers.push(("Content-ID".into(), Raw::new(format!("<{id}>")).into()));
     }
-    headers.push(("Content-Transfer-Encoding".into(), Raw::new("base64").into()));
-    MimePart { headers, contents: BodyPart::Binary(in_lines(&one.content).into()) }
+    headers.push((ENCODING.into(), Raw::new(encoding).into()));
+    MimePart { headers, contents: BodyPart::Binary(content.into()) }
+}
+
+/// What is made of parts may not be encoded as a whole (RFC 2045 §6.4, RFC 2046 §5.2.1).
+enum AsItIs {
+    /// Lines of mail.
+    Of(Vec<u8>),
+    /// It is of another kind.
+    Not,
+    /// It would have to be, and isn't lines of mail, or has no boundary.
+    CannotBe,
+}
+
+fn as_it_is(one: &Enclosure) -> AsItIs {
+    let (kind, parameters) = one.content_type.split_once(';').unwrap_or((&one.content_type, ""));
+    let kind = kind.trim().to_ascii_lowercase();
+    let is_multipart = kind.starts_with("multipart/");
+    // Those of RFC 6532 §3.7 may.
+    if !is_multipart && (!kind.starts_with("message/") || kind.starts_with("message/global")) {
+        return AsItIs::Not;
+    }
+    let octets = lines(&one.content);
+    let has_room = octets.split(|octet| *octet == b'\n').all(|line| line.len() <= MAX_LINE + 1);
+    let is_whole = !is_multipart || parameters.to_ascii_lowercase().contains("boundary=");
+    // RFC 2046 §5.2.2 and others: of messages the whole ones alone may have eight bits.
+    let has_bits = octets.is_ascii() || is_multipart || kind == "message/rfc822";
+    if has_room && is_whole && has_bits && !octets.contains(&0) { AsItIs::Of(octets) } else { AsItIs::CannotBe }
+}
+
+/// With CRLF at the end of each line.
+fn lines(octets: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(octets.len() + octets.len() / 32);
+    for (at, octet) in octets.iter().enumerate() {
+        match octet {
+            b'\r' if octets.get(at + 1) == Some(&b'\n') => {}
+            b'\r' | b'\n' => out.extend_from_slice(b"\r\n"),
+            other => out.push(*other),
+        }
+    }
+    out
 }
 
 /// Base64 in lines of 76 (RFC 2045 §6.8).
 fn in_lines(octets: &[u8]) -> Vec<u8> {
-    use base64::Engine as _;
     let mut lines = Vec::with_capacity(octets.len() / 57 * 78 + 80);
     for piece in octets.chunks(57) {
-        lines.extend_from_slice(base64::engine::general_purpose::STANDARD.encode(piece).as_bytes());
+        lines.extend_from_slice(STANDARD.encode(piece).as_bytes());
         lines.extend_from_slice(b"\r\n");
     }
     lines

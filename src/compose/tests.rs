@@ -102,3 +102,81 @@ fn a_local_part_beyond_ascii_stands_as_it_is() {
     assert!(is_utf8(&draft));
     assert!(written(&draft).0.contains("<bücher@bücher.example>"));
 }
+
+#[test]
+fn what_looks_like_an_encoded_word_is_read_as_it_stands() {
+    let long = format!("{} ü =?x", "=?utf-8?Q?a?= ".repeat(20));
+    for text in ["=?utf-8?q?no?=", "Re: =?utf-8?B?bm8=?= and more", long.as_str()] {
+        let mut draft = draft();
+        draft.subject = text.into();
+        draft.headers = vec![("X-Text".into(), text.into())];
+        let (octets, message) = written(&draft);
+        assert_eq!(message.subject().as_deref(), Some(text));
+        assert_eq!(message.header("X-Text").as_deref(), Some(text));
+        let words = octets.split_whitespace().filter(|word| word.starts_with("=?"));
+        assert!(words.clone().count() >= 2 && words.clone().all(|word| word.len() <= 75), "{octets}");
+        assert!(octets.split("\r\n").all(|line| line.len() <= 78), "{octets}");
+    }
+}
+
+#[test]
+fn a_field_of_addresses_or_ids_stands_as_it_was_written() {
+    let mut draft = draft();
+    let value = "=?utf-8?q?B=C3=BCcher?= <list.example.com>";
+    draft.headers = vec![("List-Id".into(), value.into())];
+    let (text, message) = written(&draft);
+    assert!(text.contains(&format!("\r\nList-Id: {value}\r\n")), "{text}");
+    assert_eq!(message.header("List-Id").as_deref(), Some("Bücher <list.example.com>"));
+}
+
+fn of_kind(content_type: &str, content: &[u8]) -> Enclosure {
+    let content = bytes::Bytes::copy_from_slice(content);
+    Enclosure { content_type: content_type.into(), content, ..enclosure("a", None) }
+}
+
+#[test]
+fn a_message_and_what_has_parts_go_along_unencoded() {
+    let mut draft = draft();
+    draft.text = Some("plain".into());
+    draft.attachments = vec![of_kind("Message/RFC822", b"Subject: one\n\n\xc3\xbc.\r\n")];
+    let octets = write(&draft, MessageId::new(NOW, 7), NOW, "mx.example.com");
+    let text = String::from_utf8(octets).unwrap();
+    let part = "Content-Type: Message/RFC822\r\nContent-Disposition: attachment; filename=\"a\"\r\n\
+                Content-Transfer-Encoding: 8bit\r\n\r\nSubject: one\r\n\r\nü.\r\n\r\n--";
+    assert!(text.contains(part), "{text}");
+    let (head, _) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("\r\nContent-Transfer-Encoding: 8bit"), "what holds it says so, too: {head}");
+    draft.attachments = vec![
+        of_kind("message/rfc822", b"Subject: one\n\ntwo"),
+        of_kind("multipart/mixed; boundary=b", b"--b\n\nx\n--b--\n"),
+        of_kind("message/delivery-status", b"Reporting-MTA: dns; a\n"),
+    ];
+    let (text, _) = written(&draft);
+    assert_eq!(text.matches("Content-Transfer-Encoding: 7bit\r\n\r\n").count(), 4, "{text}");
+    assert!(!text.contains("base64") && !text.contains("8bit"), "{text}");
+}
+
+#[test]
+fn what_has_parts_and_is_no_mail_goes_along_as_octets() {
+    let long = format!("Subject: x\n\n{}\n", "x".repeat(MAX_LINE + 1));
+    for (kind, content) in [
+        ("message/rfc822", long.as_bytes()),
+        ("message/rfc822", b"Subject: a\0\n\n"),
+        ("multipart/mixed", b"--b\n\nx\n--b--\n"),
+        ("message/delivery-status", "Reporting-MTA: dns; ü\n".as_bytes()),
+    ] {
+        let mut draft = draft();
+        draft.attachments = vec![of_kind(kind, content)];
+        let (text, message) = written(&draft);
+        assert!(
+            text.contains("Content-Type: application/octet-stream\r\n")
+                && !text.contains(&format!("Content-Type: {kind}\r")),
+            "{text}"
+        );
+        assert_eq!(message.attachments()[0].content(message.raw()), content);
+    }
+    let mut draft = draft();
+    draft.attachments = vec![of_kind("message/global", "Subject: ü\n\n".as_bytes())];
+    let (text, _) = written(&draft);
+    assert!(text.contains("Content-Type: message/global\r\n") && text.contains("base64"), "{text}");
+}

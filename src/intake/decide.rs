@@ -370,7 +370,7 @@ impl Judged {
             }
             Verdict::Drop { at } => {
                 self.writes = outcome.writes;
-                self.outcome = MessageOutcome::Dropped;
+                self.let_go();
                 ("drop", Some(at))
             }
             Verdict::Quarantine { at, .. } => {

@@ -57,7 +57,7 @@ impl Judged {
                 ("accept".to_owned(), to.iter().map(|to| format!("webhook to {}", named(config, to))).collect())
             }
             RouteAction::Drop => {
-                self.outcome = MessageOutcome::Dropped;
+                self.let_go();
                 ("drop".to_owned(), Vec::new())
             }
             RouteAction::Reject { text } => {
@@ -81,6 +81,13 @@ impl Judged {
             let then =
                 if verdict.is_empty() { "continue".to_owned() } else { format!("continue ({verdict}, and go on)") };
             self.decided_with_tags(case, &taken.to_string(), &then, effects, &taken.route.tags);
+        }
+    }
+
+    /// Forgotten, unless a route before keeps it.
+    pub(super) fn let_go(&mut self) {
+        if self.outcome != MessageOutcome::Stored {
+            self.outcome = MessageOutcome::Dropped;
         }
     }
 

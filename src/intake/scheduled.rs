@@ -21,6 +21,10 @@ use crate::mail::{Address, BodyKind, Envelope, MessageId, Reply, Timestamp};
 use crate::rules::{Happening, HappeningCall, Lent, Seed};
 use crate::store::{Acceptance, Accepted, StoreError};
 
+/// A clock that is set back by no more than that runs nothing twice. What was marked beyond it, a clock that was ahead has
+/// marked, and would have to be waited for.
+const SET_BACK: Duration = Duration::from_hours(1);
+
 /// How long nothing is looked at, at most: a clock may be set, a configuration changed.
 const LONGEST: Duration = Duration::from_secs(20);
 
@@ -31,8 +35,11 @@ impl Intake {
         for cron in &snapshot.config.crons {
             if let Err(error) = self.due(&snapshot, cron).await {
                 let detail = format!("`{}` was not run, and is tried again: {error}", cron.text());
-                self.bus.publish(Event::new(clock::now(), Kind::Fault { what: "scheduled".into(), detail }));
+                self.fault(detail);
             }
+        }
+        if let Err(error) = self.forget_removed(&snapshot).await {
+            self.fault(format!("the marks of crons that are gone stay for now: {error}"));
         }
         let now = clock::now();
         let next = snapshot.config.crons.iter().filter_map(|cron| cron.next(now)).min();
@@ -52,8 +59,13 @@ impl Intake {
                 kv::Value::Text(text) => text.parse().ok().map(Timestamp::from_millis),
                 _ => None,
             });
+            if let Some(ahead) = last.filter(|last| *last > now.plus(SET_BACK)) {
+                self.fault(format!("`{}` ran last at {ahead}, which is to come: it goes on from now", cron.text()));
+            }
             // From when it is first seen: what was before that, it wasn't there for.
-            let Some(last) = last else { return self.store.kv_write(vec![mark(cron, now)], now).await };
+            let Some(last) = last.filter(|last| *last <= now.plus(SET_BACK)) else {
+                return self.store.kv_write(vec![mark(cron, now)], now).await;
+            };
             let Some(at) = cron.latest(last, now) else { return Ok(()) };
             // What it was answered outside is kept for the run that is repeated.
             let errand = errand.get_or_insert_with(|| Errand::new(&self.ways, &self.turns, &snapshot.config, NOWHERE));
@@ -75,6 +87,21 @@ impl Intake {
         Err(StoreError::Failed(format!("a key that the worker reads was changed by others in each of {MAX_RUNS} runs")))
     }
 
+    /// Whoever plans the same again later starts anew, and not with what there would have been in between.
+    async fn forget_removed(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let (kv, now) = (self.store.kv(), clock::now());
+        let marks = aside::run(move || kv.list(SCHEDULED, "", None, kv::MAX_LIST, now)).await;
+        let marks = marks.map_err(failed)?.map_err(failed)?;
+        let is_planned = |name: &String| snapshot.config.crons.iter().any(|cron| cron.text() == name);
+        let gone = marks.keys.into_iter().map(|key| key.name).filter(|name| !is_planned(name));
+        let gone: Vec<kv::Write> = gone.map(|key| kv::Write::Delete { namespace: SCHEDULED.to_owned(), key }).collect();
+        if gone.is_empty() { Ok(()) } else { self.store.kv_write(gone, now).await }
+    }
+
+    fn fault(&self, detail: String) {
+        self.bus.publish(Event::new(clock::now(), Kind::Fault { what: "scheduled".into(), detail }));
+    }
+
     async fn run_scheduled(
         &self,
         snapshot: &Snapshot,
@@ -84,7 +111,8 @@ impl Intake {
     ) -> Result<Acceptance, String> {
         let ours = Address::parse(&format!("postmaster@{}", snapshot.config.hostname)).map_err(|e| e.to_string())?;
         let (mut told, about) = (Told::default(), format!("the cron {}", cron.text()));
-        let call = HappeningCall { now, ..call(snapshot, cron.text(), at, clock::seed(), errand.lent()) };
+        let seed = clock::seed_of(&("scheduled", cron.text(), at));
+        let call = HappeningCall { now, ..call(snapshot, cron.text(), at, seed, errand.lent()) };
         if snapshot.release.has(&call.main, call.happening.handler()) {
             let turn = self.turns.take(NOWHERE, Instant::now() + PATIENCE).await;
             let turn = turn.ok_or_else(|| too_busy().to_string())?;

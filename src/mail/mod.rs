@@ -6,8 +6,10 @@
 pub mod address;
 pub mod authentication;
 pub mod draft;
+pub mod field;
 pub mod format;
 pub mod id;
+pub mod label;
 pub mod message;
 pub mod reply;
 pub mod results;

@@ -12,7 +12,7 @@ use crate::mail::Timestamp;
 
 /// Keys that are counted at a time.
 const MAX_WINDOWS: usize = 100_000;
-/// Questions of a key that are remembered: a run that is repeated gets the answer it had.
+/// Questions of a key that are remembered: a run that is repeated counts once.
 const REMEMBERED: usize = 4;
 
 /// Counters of one process.
@@ -64,10 +64,13 @@ impl Limits {
             remaining: limit.most.saturating_sub(used).saturating_sub(1),
             reset_at: Timestamp::from_millis((number + 1).saturating_mul(per)),
         };
-        if window.answers.len() >= REMEMBERED {
-            window.answers.remove(0);
+        // What was denied has counted nothing, and may be had by now when it is asked for again.
+        if allowed {
+            if window.answers.len() >= REMEMBERED {
+                window.answers.remove(0);
+            }
+            window.answers.push((limit.once, counted));
         }
-        window.answers.push((limit.once, counted));
         counted
     }
 }
@@ -131,6 +134,17 @@ mod tests {
         let limits = Limits::default();
         assert_eq!(ask(&limits, "a", 0, 1), ask(&limits, "a", 0, 1));
         assert_eq!(ask(&limits, "a", 0, 2).remaining, 2);
+    }
+
+    #[test]
+    fn a_run_that_was_denied_and_comes_again_later_is_denied_no_more() {
+        let limits = Limits::default();
+        for once in 0..4 {
+            assert!(ask(&limits, "a", 0, once).allowed);
+        }
+        assert!(!ask(&limits, "a", 0, 9).allowed && ask(&limits, "a", 2_000, 9).allowed);
+        assert_eq!(ask(&limits, "a", 2_000, 9), ask(&limits, "a", 2_000, 9));
+        assert_eq!(ask(&limits, "a", 2_000, 10).remaining, 2);
     }
 
     #[test]

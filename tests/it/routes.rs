@@ -208,3 +208,26 @@ expect.quarantine = "too large to be read"
     let tested = server.cli(&["test"]);
     assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stdout));
 }
+
+#[test]
+fn what_a_route_stores_is_kept_though_a_later_one_or_the_worker_drops_it() {
+    let sink = SmtpSink::start();
+    let routes = r#"
+[[route]]
+header = { Subject = "keep" }
+action = "store"
+stop = false
+
+[[route]]
+match = "newsletter@example.com"
+action = "drop"
+"#;
+    let server = Setup::relaying_to(&sink).rules(WORKER).toml(routes).start();
+    for to in ["newsletter@example.com", "dropped@example.com"] {
+        let kept = sent(&server, "ann@example.org", to, "Subject: Keep this\r\n", "x");
+        assert_eq!(kept["outcome"], "stored", "{kept}");
+        let dropped = sent(&server, "ann@example.org", to, "Subject: News\r\n", "x");
+        assert_eq!(dropped["outcome"], "dropped", "{dropped}");
+    }
+    assert!(sink.mails().is_empty());
+}

@@ -121,6 +121,46 @@ fn one_that_fails_is_told_and_has_done_nothing() {
     assert!(hook.requests().is_empty());
 }
 
+/// A clock that was years ahead when a cron ran, and is right again.
+#[test]
+fn what_ran_in_times_to_come_holds_nothing_up() {
+    let (sink, hook) = (SmtpSink::start(), HttpSink::start());
+    let mut server = setup(&sink, &rules(&hook)).start();
+    let first: i64 = server.wait_until("the first look", || mark(&server)).parse().unwrap();
+    server.kill();
+    let sql = "UPDATE kv SET value = CAST('32503680000000' AS BLOB) WHERE namespace = 'mailworker/scheduled'";
+    assert_eq!(store(&server).execute(sql, []).unwrap(), 1);
+    let from = server.log.mark();
+    server.run();
+    let fault = server.wait_event(from, "fault", |event| event["what"] == "scheduled");
+    assert!(fault["detail"].as_str().unwrap().contains("`0 0 1 JAN *` ran last at 3000-01-01T00:00:00"), "{fault}");
+    let day = 86_400_000;
+    server.wait_until("a mark of now", || {
+        mark(&server)?.parse().ok().filter(|at: &i64| (first..first + day).contains(at))
+    });
+    long_away(&mut server);
+    assert_eq!(hook.wait(1).len(), 1, "it runs again");
+    server.settled();
+}
+
+#[test]
+fn a_cron_that_is_gone_leaves_no_mark() {
+    let (sink, hook) = (SmtpSink::start(), HttpSink::start());
+    let mut server = setup(&sink, &rules(&hook)).start();
+    server.wait_until("the first look", || mark(&server));
+    server.kill();
+    let sql = "UPDATE kv SET key = '5 5 5 5 *' WHERE namespace = 'mailworker/scheduled'";
+    assert_eq!(store(&server).execute(sql, []).unwrap(), 1);
+    server.run();
+    let marks = || {
+        let store = store(&server);
+        let mut asked = store.prepare("SELECT key FROM kv WHERE namespace = 'mailworker/scheduled'").unwrap();
+        let keys: Vec<String> = asked.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        keys
+    };
+    server.wait_until("the marks of what is planned", || (marks() == ["0 0 1 JAN *"]).then_some(()));
+}
+
 #[test]
 fn crons_without_a_handler_are_warned_of() {
     let sink = SmtpSink::start();

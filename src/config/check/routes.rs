@@ -11,14 +11,11 @@ use super::super::{Destination, Domain, Webhook};
 use super::Checker;
 use crate::diagnostic::suggest;
 use crate::mail::Address;
+use crate::mail::field::{self, MAX_VALUE};
+use crate::mail::label::{MAX_LABEL, MAX_LABELS, is_label};
 
-/// Labels of one route, and characters of each; octets of a text.
-const MAX_TAGS: usize = 20;
-const MAX_TAG: usize = 50;
+/// Octets of a text.
 const MAX_TEXT: usize = 400;
-/// Octets of a field's name and of its value.
-const MAX_NAME: usize = 76;
-const MAX_VALUE: usize = 900;
 
 /// What the routes so far leave to none after them.
 #[derive(Default)]
@@ -174,8 +171,7 @@ impl Checker<'_> {
     }
 
     fn field_name(&mut self, name: &str, node: u32) {
-        let well_formed = name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':');
-        if name.is_empty() || name.len() > MAX_NAME || !well_formed {
+        if !field::is_name(name) {
             self.error_at_key(node, "this is no name of a header field", Some("as in \"Subject\", without the colon"));
         }
     }
@@ -273,10 +269,10 @@ impl Checker<'_> {
     /// A field that is put before what is forwarded.
     fn added(&mut self, name: &str, value: &At<String>) -> (String, String) {
         self.field_name(name, value.node);
-        if !name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("X-")) {
+        if !field::is_free(name) {
             self.error_at_key(value.node, "only `X-` fields can be added", Some("as in \"X-Team\" = \"billing\""));
         }
-        if value.value.chars().any(char::is_control) || value.value.len() > MAX_VALUE {
+        if !field::is_line(&value.value) || value.value.len() > MAX_VALUE {
             let message = format!("a field's value is one line of at most {MAX_VALUE} octets");
             self.error(value.node, &message, None);
         }
@@ -288,16 +284,12 @@ impl Checker<'_> {
         if tags.is_empty() && name_of(route) == ActionName::Tag {
             self.lack(node, &["tags"], "this route doesn't say which labels", "tags = [\"invoice\"]");
         }
-        if let Some(at) = route.tags.as_ref().filter(|at| at.value.len() > MAX_TAGS) {
-            self.error(at.node, &format!("a message has at most {MAX_TAGS} labels"), None);
+        if let Some(at) = route.tags.as_ref().filter(|at| at.value.len() > MAX_LABELS) {
+            self.error(at.node, &format!("a message has at most {MAX_LABELS} labels"), None);
         }
         for tag in &tags {
-            let length = tag.value.chars().count();
-            if length == 0
-                || length > MAX_TAG
-                || tag.value.chars().any(|c| c.is_control() || c.is_whitespace() || c == ',')
-            {
-                let message = format!("a label is 1 to {MAX_TAG} characters without blanks and commas");
+            if !is_label(&tag.value) {
+                let message = format!("a label is 1 to {MAX_LABEL} characters without blanks and commas");
                 self.error(tag.node, &message, Some("as in \"invoice\""));
             }
         }

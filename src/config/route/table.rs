@@ -115,7 +115,7 @@ action = "reject"
 "#;
 
     fn facts<'a>(recipient: &'a Address, sender: Option<&'a Address>) -> Facts<'a> {
-        Facts { recipient, sender, ip: [127, 0, 0, 1].into(), message: None }
+        Facts { recipient, sender, ip: [127, 0, 0, 1].into(), message: None, auth: None }
     }
 
     #[test]

@@ -13,13 +13,12 @@ use super::options::Options;
 use super::run::{Run, ScriptResult, refuse};
 use super::value::article;
 use crate::diagnostic::suggest;
+use crate::mail::field::{self, MAX_VALUE};
 use crate::mail::{Address, Reply};
 use crate::rules::outcome::{Effect, ForwardTo};
 
-/// Header fields that one `forward` adds, and octets of a name and of a value.
+/// Header fields that one `forward` adds.
 const MAX_FIELDS: usize = 50;
-const MAX_NAME: usize = 76;
-const MAX_VALUE: usize = 900;
 /// Characters of what a quarantine is for.
 const MAX_REASON: usize = 200;
 /// Octets of a mailbox's name, and the longest retention: ten years.
@@ -128,12 +127,11 @@ fn fields(headers: Map) -> Result<Vec<(String, String)>, String> {
     if headers.len() > MAX_FIELDS {
         return Err(format!("at most {MAX_FIELDS} header fields, these are {}", headers.len()));
     }
-    headers.into_iter().map(|(name, value)| field(name.as_str(), &value)).collect()
+    headers.into_iter().map(|(name, value)| added(name.as_str(), &value)).collect()
 }
 
-fn field(name: &str, value: &Dynamic) -> Result<(String, String), String> {
-    let prefixed = name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-")) && name.len() > 2;
-    if !prefixed {
+fn added(name: &str, value: &Dynamic) -> Result<(String, String), String> {
+    if !field::is_free(name) {
         return Err(format!("the header field {name:?} is protected: only X- fields can be added"));
     }
     field_name(name)?;
@@ -142,8 +140,7 @@ fn field(name: &str, value: &Dynamic) -> Result<(String, String), String> {
 
 /// Whether a header field can be called that (RFC 5322 §3.6.8).
 pub(super) fn field_name(name: &str) -> Result<(), String> {
-    let well_formed = name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b':');
-    if name.is_empty() || name.len() > MAX_NAME || !well_formed {
+    if !field::is_name(name) {
         return Err(format!("{name:?} is no name of a header field"));
     }
     Ok(())
@@ -156,7 +153,7 @@ pub(super) fn field_value(name: &str, value: &Dynamic) -> Result<String, String>
         Err(_) if value.is_int() || value.is_float() || value.is_bool() => value.to_string(),
         Err(_) => return Err(format!("the header field {name} is a string, not {}", article(value.type_name()))),
     };
-    if text.chars().any(|character| character.is_control() && character != '\t') {
+    if !field::is_line(&text) {
         return Err(format!("the header field {name} has a line break or another control character"));
     }
     if text.len() > MAX_VALUE {

@@ -10,6 +10,7 @@ use rhai::{Dynamic, Engine, ImmutableString, NativeCallContext};
 use super::actions::{field_name, field_value};
 use super::message::MessageView;
 use super::run::{ScriptResult, refuse};
+use crate::mail::field::{is_among, is_structured};
 use crate::rules::outcome::Effect;
 
 /// Places in the message that one run takes fields out of: each stands in every forward's task.
@@ -25,21 +26,6 @@ const PROTECTED: &[&str] = &[
     "arc-",
     "mime-version",
     "content-",
-];
-/// Addresses, ids and dates: no encoded word stands for the whole of them.
-pub(super) const STRUCTURED: &[&str] = &[
-    "from",
-    "sender",
-    "reply-to",
-    "to",
-    "cc",
-    "bcc",
-    "date",
-    "message-id",
-    "in-reply-to",
-    "references",
-    "resent-",
-    "list-",
 ];
 
 pub(super) fn register(engine: &mut Engine) {
@@ -69,15 +55,10 @@ fn checked(name: &str, value: Option<&Dynamic>) -> Result<Option<String>, String
     }
     let Some(value) = value else { return Ok(None) };
     let text = field_value(name, value)?;
-    if is_among(STRUCTURED, name) && !text.is_ascii() {
+    if is_structured(name) && !text.is_ascii() {
         return Err(format!("the header field {name} is ASCII: write a name in it as an encoded word (RFC 2047)"));
     }
     Ok(Some(text))
-}
-
-pub(super) fn is_among(names: &[&str], name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    names.iter().any(|known| if known.ends_with('-') { name.starts_with(known) } else { name == *known })
 }
 
 fn change(

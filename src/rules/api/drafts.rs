@@ -9,13 +9,13 @@ use rhai::{Array, Dynamic, Engine, Map, NativeCallContext};
 
 use super::actions::{field_name, field_value};
 use super::address;
-use super::changes::{STRUCTURED, is_among};
 use super::context::ContextView;
 use super::octets::Octets;
 use super::options::Options;
 use super::run::{Handler, Run, ScriptResult, refuse};
 use super::value::article;
 use crate::mail::draft::{Enclosure, HOPS, Named, Purpose};
+use crate::mail::field::{is_among, is_structured};
 use crate::mail::{Address, Draft, Message};
 use crate::rules::Happening;
 use crate::rules::outcome::Effect;
@@ -72,7 +72,17 @@ const SEND: &[&str] = &["to", "cc", "bcc", "reply_to", "from", "subject", "text"
 pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("send", |context: NativeCallContext, ctx: &mut ContextView, mail: Map| {
         let draft = new(ctx, mail).map_err(|why| refuse(&context, format!("send: {why}")))?;
-        stage(&context, ctx.run(), draft)
+        let workers = ctx.about().map_or(0, |call| hops(&call.message));
+        if workers >= MAX_HOPS {
+            // A sender's word, and no fault of the script's: an error would put the message off for ever.
+            let why = format!(
+                "no mail: this message goes in circles: {workers} workers have written because of each other's mail"
+            );
+            ctx.run().log(ctx.run().place(&context), &why);
+            return Ok(false);
+        }
+        stage(&context, ctx.run(), Draft { hops: workers, ..draft })?;
+        Ok::<_, Box<rhai::EvalAltResult>>(true)
     });
 }
 
@@ -95,7 +105,6 @@ fn new(ctx: &ContextView, mail: Map) -> Result<Draft, String> {
         return Err(format!("at most {MAX_RECIPIENTS} recipients of one mail, these are {count}"));
     }
     if let Some(call) = about {
-        draft.hops = hops(&call.message)?;
         draft.null_sender = call.session.sender.is_none() || call.message.is_bounce();
     }
     Ok(draft)
@@ -155,14 +164,8 @@ fn is_ours(run: &Run, address: &Address) -> Result<(), String> {
 }
 
 /// How many workers have written before, one because of the other.
-fn hops(message: &Message) -> Result<u32, String> {
-    let counted = message.header(HOPS).map_or(0, |hops| hops.trim().parse().unwrap_or(MAX_HOPS));
-    if counted >= MAX_HOPS {
-        return Err(format!(
-            "this message goes in circles: {counted} workers have written because of each other's mail"
-        ));
-    }
-    Ok(counted)
+fn hops(message: &Message) -> u32 {
+    message.header(HOPS).map_or(0, |hops| hops.trim().parse().unwrap_or(MAX_HOPS))
 }
 
 /// Stages the draft, if there is room for it.
@@ -237,7 +240,7 @@ fn field(name: &str, value: &Dynamic) -> Result<(String, String), String> {
         ));
     }
     let text = field_value(name, value)?;
-    if is_among(STRUCTURED, name) && !text.is_ascii() {
+    if is_structured(name) && !text.is_ascii() {
         return Err(format!("the header field {name} is ASCII: write a name in it as an encoded word (RFC 2047)"));
     }
     Ok((name.to_owned(), text))

@@ -1,7 +1,7 @@
 //! `env.limit`: whether something may happen once more, counted at once and not with the message.
 //!
-//! The counting is lent by the caller, as keys are. A run that is repeated asks the same question again, and gets the
-//! answer that it had.
+//! The counting is lent by the caller, as keys are. A run that is repeated asks the same question again, and counts
+//! once.
 
 use rhai::{Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 

@@ -214,8 +214,8 @@ const CONTEXT: Section = (
         ),
         Member(
             &["ctx.send(mail)"],
-            "",
-            "a new mail: `#{ from, to, cc, bcc, reply_to, subject, text, html, headers, attachments }`: [effects.md](effects.md)",
+            "bool",
+            "a new mail, true if it is written: `#{ from, to, cc, bcc, reply_to, subject, text, html, headers, attachments }`: [effects.md](effects.md)",
         ),
         Member(&["ctx.log(text)"], "", "a line in the message's trace"),
         Member(&["ctx.now()"], "integer", "Unix milliseconds, the same for the whole run"),
