@@ -73,11 +73,14 @@ impl Writer {
         }
     }
 
-    /// `snapshot` is what is decided by where no server runs that has its own.
-    pub async fn redecide(&self, asked: ReplayOf, snapshot: Snapshot) -> Result<Replayed, Failure> {
+    /// `own_rules` are what is decided by where no server runs that has its own.
+    pub async fn redecide(&self, asked: ReplayOf, own_rules: Option<Snapshot>) -> Result<Replayed, Failure> {
         match self {
             Self::Server(server) => server.post(api::REPLAY, &asked).await,
             Self::Own(store) => {
+                let snapshot = own_rules.ok_or_else(|| {
+                    Failure::Failed("the server that ran has stopped meanwhile: nothing was done, try again".to_owned())
+                })?;
                 let dns = Arc::new(Dns::new(&snapshot.config.dns).map_err(Failure::failed)?);
                 let outside = Outside::of(&snapshot.config).map_err(Failure::Failed)?;
                 let outside = Some(Arc::new(outside));

@@ -1,6 +1,5 @@
 //! `deploy`: the rules' files compiled, tested, and put in force as a release; and who waits for a server to take it up.
 
-use std::io::{BufRead as _, IsTerminal as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,16 +125,9 @@ fn replayed(common: &Common, age: Duration, yes: bool) -> Done {
     if yes || summary.changed == 0 {
         return Ok(());
     }
-    if !std::io::stdin().is_terminal() {
-        let text =
-            "--replay shows what would change and asks: say --yes where nobody can be asked; nothing was deployed";
-        return Err(Failure::Failed(text.to_owned()));
-    }
-    print::remark("deploy it? [y/N]");
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    let is_wanted = matches!(answer.trim(), "y" | "Y" | "yes");
-    if is_wanted { Ok(()) } else { Err(Failure::Failed("nothing was deployed".to_owned())) }
+    let unasked =
+        "--replay shows what would change and asks: say --yes where nobody can be asked; nothing was deployed";
+    print::confirm("deploy it?", Failure::Failed(unasked.to_owned()), "nothing was deployed")
 }
 
 /// Who does it, for the record.

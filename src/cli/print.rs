@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
-use std::io::{IsTerminal as _, Write};
+use std::io::{BufRead as _, IsTerminal as _, Write};
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
@@ -131,6 +131,17 @@ pub fn warning(text: &str) {
 /// A remark on standard error.
 pub fn remark(text: &str) {
     on_error(format_args!("{text}"));
+}
+
+/// Whether it is to be done, a person says. `unasked`: there is none; `refused`: what no comes to.
+pub fn confirm(question: &str, unasked: Failure, refused: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(unasked);
+    }
+    remark(&format!("{question} [y/N]"));
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(Failure::Failed(refused.to_owned())) }
 }
 
 /// On standard output, without an end of the line: something is to be typed behind it.

@@ -12,6 +12,7 @@ use super::{Done, Failure, configured, show};
 use crate::admin::api::{SecretDelete, SecretPut};
 use crate::config::Config;
 use crate::diagnostic::suggest;
+use crate::store::within;
 use crate::vault::{MOST, Sealer, hex};
 
 pub async fn run(common: &Common, verb: Secret) -> Done {
@@ -39,10 +40,6 @@ pub async fn run(common: &Common, verb: Secret) -> Done {
             print::line(show::told(GOOD, "deleted", &format!("{name}{}", within(&env))))
         }
     }
-}
-
-fn within(env: &str) -> String {
-    if env.is_empty() { String::new() } else { format!(" ({env})") }
 }
 
 /// A worker finds one thing by one name.

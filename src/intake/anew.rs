@@ -61,7 +61,20 @@ impl Intake {
     }
 }
 
-/// All recipients' fates as one commit, and how many are refused.
+/// The versions of the deployed rules that decided: one on trial may have on some recipients.
+fn deciders(events: &[Event]) -> Option<String> {
+    let mut versions: Vec<&str> = Vec::new();
+    for event in events {
+        if let Kind::Decided(decision) = &event.kind
+            && let Some(version) = decision.version.as_deref().filter(|version| !versions.contains(version))
+        {
+            versions.push(version);
+        }
+    }
+    (!versions.is_empty()).then(|| versions.join(" and "))
+}
+
+/// All recipients' fates as one commit, and how many are refused. `version`: of the rules that run for all.
 fn redecision(id: MessageId, known: u32, seen: Vec<Foresight>, version: &str) -> (Redecision, u64) {
     let (mut events, mut judged, mut refused) = (Vec::new(), Vec::new(), 0);
     for one in seen {
@@ -92,7 +105,8 @@ fn redecision(id: MessageId, known: u32, seen: Vec<Foresight>, version: &str) ->
             keep.mailbox = keep.mailbox.take().or(one.mailbox);
         }
     }
-    let detail = format!("by rules {version}: {} deliveries", deliveries.len());
+    let by = deciders(&events).unwrap_or_else(|| version.to_owned());
+    let detail = format!("by rules {by}: {} deliveries", deliveries.len());
     events.insert(0, Event::new(now, Kind::Admin { verb: "replay".to_owned(), detail }));
     for event in &mut events {
         event.message = Some(id);

@@ -28,7 +28,7 @@ pub struct Canary {
     pub share: Share,
     /// Failing runs in a hundred that are too many, where they are more than the active release's.
     pub max_errors: f64,
-    /// As long as there are fewer runs, nothing is concluded.
+    /// As long as there are fewer runs of a handler, nothing is concluded of it.
     pub min_runs: u64,
     pub counts: Arc<Counts>,
 }
@@ -39,9 +39,43 @@ pub enum Share {
     Recipients(Box<Pattern>),
 }
 
+/// Handlers that a release on trial runs. Each is counted for itself: `rcpt_to` runs more often than `email`, and its
+/// successes would hide that no message is decided on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Handler {
+    RcptTo,
+    Email,
+}
+
+impl Handler {
+    const ALL: [Self; 2] = [Self::Email, Self::RcptTo];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::RcptTo => "rcpt_to",
+            Self::Email => "email",
+        }
+    }
+}
+
 /// Runs since the trial began here.
 #[derive(Debug, Default)]
 pub struct Counts {
+    rcpt_to: Both,
+    email: Both,
+}
+
+impl Counts {
+    fn of(&self, handler: Handler) -> &Both {
+        match handler {
+            Handler::RcptTo => &self.rcpt_to,
+            Handler::Email => &self.email,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Both {
     canary: Ran,
     active: Ran,
 }
@@ -84,18 +118,25 @@ impl Canary {
         }
     }
 
-    pub(super) fn count(&self, is_canary: bool, failed: bool) {
-        if is_canary { &self.counts.canary } else { &self.counts.active }.count(failed);
+    pub(super) fn count(&self, handler: Handler, is_canary: bool, failed: bool) {
+        let both = self.counts.of(handler);
+        if is_canary { &both.canary } else { &both.active }.count(failed);
     }
 
     /// Why it is to be given up; `None`: it may go on.
     #[must_use]
     pub fn verdict(&self) -> Option<String> {
-        let (canary, active) = (self.counts.canary.read(), self.counts.active.read());
+        Handler::ALL.into_iter().find_map(|handler| self.verdict_on(handler))
+    }
+
+    fn verdict_on(&self, handler: Handler) -> Option<String> {
+        let both = self.counts.of(handler);
+        let (canary, active) = (both.canary.read(), both.active.read());
         let too_many = canary.1 >= self.min_runs && rate(canary) > self.max_errors && rate(canary) > rate(active);
         too_many.then(|| {
             format!(
-                "{} of its {} runs failed ({:.1}%, of the active release's {:.1}%), and more than {}% are too many",
+                "{}: {} of its {} runs failed ({:.1}%, of the active release's {:.1}%), and more than {}% are too many",
+                handler.name(),
                 canary.0,
                 canary.1,
                 rate(canary),
@@ -150,13 +191,24 @@ mod tests {
     fn it_is_given_up_for_more_errors_than_are_allowed_and_than_the_others_have() {
         let failing = |failed: usize, runs: usize, active_failed: usize| {
             let canary = canary(7, 10);
-            (0..runs).for_each(|n| canary.count(true, n < failed));
-            (0..100).for_each(|n| canary.count(false, n < active_failed));
+            (0..runs).for_each(|n| canary.count(Handler::Email, true, n < failed));
+            (0..100).for_each(|n| canary.count(Handler::Email, false, n < active_failed));
             canary.verdict()
         };
         assert_eq!(failing(19, 19, 0), None);
         assert!(failing(2, 20, 0).unwrap().contains("2 of its 20 runs failed (10.0%"));
         assert_eq!(failing(1, 20, 0), None);
         assert_eq!(failing(2, 20, 10), None);
+    }
+
+    #[test]
+    fn what_one_handler_does_well_excuses_no_other() {
+        let canary = canary(7, 10);
+        (0..1000).for_each(|_| canary.count(Handler::RcptTo, true, false));
+        (0..19).for_each(|_| canary.count(Handler::Email, true, true));
+        assert_eq!(canary.verdict(), None, "too few runs of `email`");
+        canary.count(Handler::Email, true, true);
+        let why = canary.verdict().unwrap();
+        assert!(why.starts_with("email: 20 of its 20 runs failed"), "{why}");
     }
 }

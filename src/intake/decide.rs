@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::author;
+use super::canary::Handler;
 use super::changes::{self, Changes};
 use super::forward;
 use super::hook;
@@ -42,9 +43,10 @@ pub struct Case {
 }
 
 impl Case {
-    /// The rules that decide for this recipient.
+    /// The rules that decide for this recipient: those that `rcpt_to` was asked by, whoever it led the mail to.
     fn rules_for(&self, recipient: &Recipient) -> &Arc<Release> {
-        self.snapshot.rules_for(self.envelope.sender.as_ref(), &recipient.address)
+        let named = recipient.original.as_ref().unwrap_or(&recipient.address);
+        self.snapshot.rules_for(self.envelope.sender.as_ref(), named)
     }
 }
 
@@ -312,11 +314,12 @@ impl Judged {
         took: Duration,
         run: u32,
     ) -> Self {
-        case.snapshot.ran(rules, matches!(outcome.verdict, Verdict::Failed { .. }));
+        case.snapshot.ran(Handler::Email, rules, matches!(outcome.verdict, Verdict::Failed { .. }));
         let (version, canary) = case.snapshot.told(rules);
         let mut effects: Vec<String> =
             outcome.effects.iter().map(|(effect, at)| describe(Some(&case.message), effect, at)).collect();
-        effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
+        effects
+            .extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at, rules)));
         let effects = effects.into_iter().map(|effect| rules.hide(effect)).collect();
         let operations = outcome.usage.operations;
         let of_worker = std::mem::take(&mut outcome.tags).into_iter().map(|tag| rules.hide(tag));
@@ -483,8 +486,9 @@ pub(super) fn describe(message: Option<&Message>, effect: &Effect, at: &Place) -
 }
 
 /// The same of a write: its key, as much of it as a line shows, and not its value.
-pub(super) fn describe_write(write: &kv::Write, at: &Place) -> String {
+pub(super) fn describe_write(write: &kv::Write, at: &Place, rules: &Release) -> String {
     let shown = |key: &str| {
+        let key = rules.hide(key.to_owned());
         let clipped = key.get(..key.floor_char_boundary(MAX_KEY_SHOWN)).unwrap_or_default();
         format!("{clipped:?}{}", if clipped.len() < key.len() { "…" } else { "" })
     };

@@ -153,7 +153,10 @@ impl Foresight {
 
     fn message(&mut self, snapshot: &Arc<Snapshot>, probe: Probe, facts: SessionFacts, kv: &KvView) {
         let now = clock::now();
-        let recipient = Recipient::new(self.redirected.clone().unwrap_or(probe.recipient));
+        let recipient = match self.redirected.clone() {
+            Some(address) => Recipient { original: Some(probe.recipient), ..Recipient::new(address) },
+            None => Recipient::new(probe.recipient),
+        };
         let envelope = Envelope { sender: probe.sender, recipients: vec![recipient.clone()], ..Envelope::default() };
         let case = Case {
             id: clock::message_id(now),

@@ -98,7 +98,13 @@ impl Told {
     ) {
         let handler = call.happening.handler();
         let mut effects: Vec<String> = outcome.effects.iter().map(|(effect, at)| describe(None, effect, at)).collect();
-        effects.extend(outcome.writes.iter().zip(&outcome.writes_at).map(|(write, at)| describe_write(write, at)));
+        effects.extend(
+            outcome
+                .writes
+                .iter()
+                .zip(&outcome.writes_at)
+                .map(|(write, at)| describe_write(write, at, &snapshot.release)),
+        );
         let effects = effects.into_iter().map(|effect| snapshot.release.hide(effect)).collect();
         self.events.extend(reached_events(call.now, Some(recipient), outcome.reached));
         self.events.extend(log_events(call.now, Some(recipient), outcome.log));

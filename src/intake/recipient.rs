@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::canary::Handler;
 use super::decide::{log_events, reached_events, script_failed};
 use super::stages::Script;
 use super::{Intake, Snapshot, Visit};
@@ -58,7 +59,7 @@ impl Intake {
         };
         match self.run(visit, &rules, client.ip, call, script).await {
             Ok(outcome) => {
-                snapshot.ran(&rules, matches!(outcome.verdict, RcptVerdict::Failed { .. }));
+                snapshot.ran(Handler::RcptTo, &rules, matches!(outcome.verdict, RcptVerdict::Failed { .. }));
                 self.rcpt_answer(visit, &snapshot.config, address, outcome)
             }
             Err(reply) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::canary::{Canary, Deployed};
+use super::canary::{Canary, Deployed, Handler};
 use crate::config::Config;
 use crate::mail::Address;
 use crate::rules::Release;
@@ -46,9 +46,9 @@ impl Snapshot {
     }
 
     /// Counts a run of these rules, where that is of interest.
-    pub(super) fn ran(&self, rules: &Arc<Release>, failed: bool) {
+    pub(super) fn ran(&self, handler: Handler, rules: &Arc<Release>, failed: bool) {
         if let Some(canary) = self.canary() {
-            canary.count(Arc::ptr_eq(rules, &canary.release), failed);
+            canary.count(handler, Arc::ptr_eq(rules, &canary.release), failed);
         }
     }
 

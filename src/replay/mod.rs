@@ -7,6 +7,7 @@
 //! memory at a time. Blocks.
 
 mod fate;
+mod order;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use regex::Regex;
 use serde::Serialize;
 
 pub use fate::Fate;
+use order::{Ahead, Ordered};
 
 use crate::clock;
 use crate::event::Event;
@@ -30,8 +32,8 @@ use crate::store::{LARGE, MessageFilter, MessageOutcome, MessageSummary, Reader,
 
 /// Messages of one page.
 const PAGE: usize = 64;
-/// Pages that wait for the caller, for each thread.
-const WAITING: usize = 4;
+/// Pages that are judged or wait for the caller, for each thread: one that takes long holds the others up, and not memory.
+const WAITING: usize = 8;
 
 /// Which messages, and how many are judged at once.
 #[derive(Debug, Clone)]
@@ -161,8 +163,10 @@ pub fn replay<E>(
     let threads = if range.threads == 0 { processors } else { range.threads };
     let kv: KvView = Arc::new(reader.clone());
     let list = Mutex::new(List { next: range.until.map(MessageId::floor), number: 0, ended: false });
-    let work = Work { reader, range, before, after, kv, list, large: Mutex::default() };
+    let ahead = Ahead::new(threads * WAITING);
+    let work = Work { reader, range, before, after, kv, list, large: Mutex::default(), ahead };
     std::thread::scope(|scope| {
+        let ordered = Ordered::new(&work.ahead);
         let (sender, pages) = sync_channel(threads * WAITING);
         for _ in 0..threads {
             let (work, sender) = (&work, sender.clone());
@@ -172,7 +176,7 @@ pub fn replay<E>(
             })?;
         }
         drop(sender);
-        collect(&pages, listener)
+        collect(&pages, ordered, listener)
     })
 }
 
@@ -189,7 +193,8 @@ pub fn one(
     let summary = reader.message(id)?.summary;
     let range = Range { since: id.timestamp(), until: None, to: None, from: None, threads: 1 };
     let (list, large) = (Mutex::new(List { next: None, number: 0, ended: true }), Mutex::default());
-    let work = Work { reader, range: &range, before, after, kv: Arc::new(reader.clone()), list, large };
+    let (kv, ahead) = (Arc::new(reader.clone()), Ahead::new(1));
+    let work = Work { reader, range: &range, before, after, kv, list, large, ahead };
     let mut page = Page::default();
     work.message(&summary, &mut page)?;
     Ok((page.changed, page.summary))
@@ -224,13 +229,13 @@ pub fn since(trace: &[Event], past: &Past, seen: &[Foresight]) -> Vec<(Address, 
 /// Pages as they come, in the order of the list.
 fn collect<E>(
     pages: &Receiver<(u64, Result<Page, StoreError>)>,
+    mut ordered: Ordered<'_, Page>,
     listener: &mut impl Listener<E>,
 ) -> Result<Summary, Stopped<E>> {
-    let (mut waiting, mut next, mut all) = (BTreeMap::new(), 0_u64, Summary::default());
+    let mut all = Summary::default();
     for (number, page) in pages {
-        waiting.insert(number, page.map_err(Stopped::Store)?);
-        while let Some(page) = waiting.remove(&next) {
-            next += 1;
+        ordered.put(number, page.map_err(Stopped::Store)?);
+        while let Some(page) = ordered.take() {
             page.changed.iter().try_for_each(|changed| listener.changed(changed)).map_err(Stopped::Listener)?;
             all.add(page.summary);
             let looked_at = all.messages + all.asked_outside + all.gone + all.put_off + all.unreadable;
@@ -251,6 +256,7 @@ struct Work<'a> {
     list: Mutex<List>,
     /// Whoever has a large message in memory.
     large: Mutex<()>,
+    ahead: Ahead,
 }
 
 /// How far the list was read.
@@ -277,7 +283,7 @@ impl Work<'_> {
                 Ok(None) => return,
                 Err(error) => return drop(pages.send((u64::MAX, Err(error)))),
             };
-            if pages.send((number, Ok(self.page(&listed)))).is_err() {
+            if !self.ahead.may_begin(number) || pages.send((number, Ok(self.page(&listed)))).is_err() {
                 return;
             }
         }

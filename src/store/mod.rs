@@ -58,7 +58,7 @@ pub use listing::{
 };
 pub use raw::{LARGE, Raw, Stored};
 pub use readers::Reader;
-pub use secrets::Sealed;
+pub use secrets::{Sealed, within};
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;

@@ -18,8 +18,6 @@ pub(super) const LIST: &str = "SELECT id, env, version, author, message, tests, 
      WHERE env = ?1 ORDER BY id DESC LIMIT ?2";
 pub(super) const ONE: &str =
     "SELECT id, env, version, author, message, tests, at, active_since FROM releases WHERE id = ?1";
-pub(super) const BEFORE: &str = "SELECT id, env, version, author, message, tests, at, active_since FROM releases \
-     WHERE env = ?1 AND id < ?2 AND active_since IS NOT NULL ORDER BY id DESC LIMIT 1";
 pub(super) const FILES: &str = "SELECT path, text FROM release_files WHERE release = ?1";
 pub(super) const DEPLOYED: &str = "SELECT active, canary FROM deployed WHERE env = ?1";
 pub(super) const INSERT: &str = "INSERT INTO releases (env, version, author, message, tests, at, active_since) \
@@ -169,9 +167,12 @@ pub(super) fn one(connection: &Connection, id: i64) -> Result<Release, StoreErro
     found.ok_or_else(|| StoreError::NotFound(format!("there is no release {id}")))
 }
 
-/// The one that ran before `id`.
+/// The one that ran before `id`: of those deployed before it, the one that ran last. What was deployed after it and ran
+/// meanwhile was gone back from.
 pub(super) fn before(connection: &Connection, env: &str, id: i64) -> Result<Option<Release>, StoreError> {
-    Ok(connection.prepare_cached(BEFORE)?.query_row(params![env, id], release).optional()?)
+    let older = list(connection, env, usize::MAX)?.into_iter().filter(|release| release.id < id);
+    let ran = older.filter_map(|release| Some((release.active_since?, release)));
+    Ok(ran.max_by_key(|(since, release)| (*since, release.id)).map(|(_, release)| release))
 }
 
 pub(super) fn files(connection: &Connection, id: i64) -> Result<Files, StoreError> {
@@ -322,9 +323,14 @@ mod tests {
     }
 
     fn new(seen: Deployed, trial: Option<Trial>) -> Change {
+        new_at(7, seen, trial)
+    }
+
+    fn new_at(at: i64, seen: Deployed, trial: Option<Trial>) -> Change {
         let files = [("rules/main.rhai".to_owned(), "fn email(m, e, c) {}".to_owned())].into();
         let (version, author) = ("3f2a".to_owned(), "ann".to_owned());
-        let (env, message, tests, at) = (String::new(), "why".to_owned(), "none".to_owned(), Timestamp::from_millis(7));
+        let (env, message, tests, at) =
+            (String::new(), "why".to_owned(), "none".to_owned(), Timestamp::from_millis(at));
         Change::Deploy(Box::new(NewRelease { env, version, author, message, tests, files, at, seen, trial }))
     }
 
@@ -342,6 +348,29 @@ mod tests {
         );
         assert_eq!(deployed(&store, "").unwrap(), active(1));
         assert_eq!(deployed(&store, "staging").unwrap(), Deployed::default());
+    }
+
+    #[test]
+    fn the_one_before_is_the_one_that_ran_and_none_that_was_gone_back_from() {
+        let store = store();
+        let back_to = |id: i64, at: i64, seen: i64| {
+            let (env, verb, author) = (String::new(), "rollback".to_owned(), "ann".to_owned());
+            let (at, seen) = (Timestamp::from_millis(at), active(seen));
+            apply(&store, &Change::Activate(Activation { env, release: Some(id), verb, author, at, seen })).unwrap();
+        };
+        let ran_before = |id: i64| before(&store, "", id).unwrap().map(|release| release.id);
+        apply(&store, &new_at(1, Deployed::default(), None)).unwrap();
+        apply(&store, &new_at(2, active(1), None)).unwrap();
+        apply(&store, &new_at(3, active(2), None)).unwrap();
+        back_to(1, 4, 3);
+        assert_eq!(ran_before(1), None);
+        apply(&store, &new_at(5, active(1), None)).unwrap();
+        assert_eq!(ran_before(4), Some(1), "releases 2 and 3 were gone back from");
+        back_to(3, 6, 4);
+        assert_eq!(ran_before(3), Some(1));
+        back_to(2, 7, 3);
+        back_to(4, 8, 2);
+        assert_eq!(ran_before(4), Some(2));
     }
 
     #[test]

@@ -103,6 +103,7 @@ fn put(connection: &Connection, sealed: &Sealed) -> Result<(), Refusal> {
 }
 
 /// ` of staging`; nothing for the top level.
-pub(super) fn within(env: &str) -> String {
+#[must_use]
+pub fn within(env: &str) -> String {
     if env.is_empty() { String::new() } else { format!(" of {env}") }
 }

@@ -98,6 +98,33 @@ fn it_is_tried_on_the_recipients_that_are_named_and_rolled_back() {
     assert!(log.contains("canary_stopped") && log.contains("rolled back by"), "{log}");
 }
 
+/// `rcpt_to` leads elsewhere, to an address that isn't tried: the message is still decided on by whoever led it there.
+#[test]
+fn who_was_asked_at_rcpt_decides_on_the_message_too() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let leads = "fn rcpt_to(session, rcpt, env) { session.redirect(\"support@example.com\"); }\n";
+    deploy(&server, &format!("{leads}{}", forwards_to("old")), &[]);
+    deploy(&server, &format!("{leads}{}", forwards_to("new")), &["--recipients", "beta@*"]);
+    server.send("ann@example.org", &["beta@example.com"], &mail("x", "x")).expect(250);
+    assert_eq!(sink.wait(1)[0].recipients(), ["new@example.net"]);
+    server.send("ann@example.org", &["gamma@example.com"], &mail("x", "x")).expect(250);
+    assert_eq!(sink.wait(2)[1].recipients(), ["old@example.net"]);
+    server.settled();
+    let version = |id: &str| server.json(&["versions", "show", id])[0]["version"].as_str().unwrap().to_owned();
+    let messages = server.messages();
+    for (message, release) in [(&messages[1], "2"), (&messages[0], "1")] {
+        let id = message["id"].as_str().unwrap();
+        server.stdout(&["replay", id, "--deliver", "--yes"]);
+        let shown = server.stdout(&["messages", "show", id]);
+        assert!(shown.contains(&format!("by rules {}: 1 deliveries", version(release))), "{release}: {shown}");
+    }
+    for (to, goes) in [("beta@example.com", "new@example.net"), ("gamma@example.com", "old@example.net")] {
+        let foreseen = server.stdout(&["explain", to]);
+        assert!(foreseen.contains(goes), "{to}: {foreseen}");
+    }
+}
+
 #[test]
 fn one_that_fails_too_often_is_given_up_by_itself() {
     let sink = SmtpSink::start();
@@ -111,8 +138,8 @@ fn one_that_fails_too_often_is_given_up_by_itself() {
         server.send("ann@example.org", &["beta@example.com"], &mail("x", "x")).expect(451);
     }
     let stopped = server.wait_event(mark, "canary_stopped", |_| true);
-    assert!(stopped["reason"].as_str().unwrap().contains("3 of its 3 runs failed"), "{stopped}");
-    server.wait_event(mark, "reloaded", |_| true);
+    assert!(stopped["reason"].as_str().unwrap().contains("email: 3 of its 3 runs failed"), "{stopped}");
+    server.wait_event(mark, "reloaded", |event| !event["what"].as_str().unwrap().contains("on mail for"));
     server.send("ann@example.org", &["beta@example.com"], &mail("x", "x")).expect(250);
     assert_eq!(sink.wait(1)[0].recipients(), ["old@example.net"]);
     assert!(server.metric("mailworker_canaries_stopped_total", &[]) > 0.0);

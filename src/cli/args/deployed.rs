@@ -43,10 +43,10 @@ pub struct Deploy {
     /// Try it on mail for these: an address, local@*, *@example.com or /regex/
     #[arg(long, value_name = "PATTERN")]
     pub recipients: Option<String>,
-    /// End the trial when more of its runs fail, and more than the others'
+    /// End the trial when more runs of one of its handlers fail, and more than the others'
     #[arg(long, value_name = "N%", default_value = "5%", value_parser = percentage)]
     pub max_errors: f64,
-    /// As long as it had fewer runs, a trial doesn't end by itself
+    /// As long as a handler had fewer runs, a trial doesn't end by itself for it
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub min_runs: u64,
 }
