@@ -250,6 +250,7 @@ pub fn bindings(config: &Config) -> Bindings {
         secrets: Secrets(
             config.secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned())).collect(),
         ),
+        concealed: Secrets(concealed(config).map(|key| ("ai.api_key".to_owned(), key)).into_iter().collect()),
         kv_namespaces: config.kv_namespaces.clone(),
         webhooks: config.webhooks.iter().map(|webhook| webhook.binding.clone()).collect(),
         destinations: config.destinations.iter().map(|destination| destination.name.clone()).collect(),
@@ -267,6 +268,12 @@ pub fn bindings(config: &Config) -> Bindings {
         }),
         ai: config.ai.as_ref().map(|ai| crate::rules::Ai { model: ai.model.clone() }),
     }
+}
+
+/// The key of `[ai]`, which an endpoint may quote where it refuses it.
+fn concealed(config: &Config) -> Option<String> {
+    let key = config.ai.as_ref()?.api_key.as_ref()?;
+    (!key.is_placeholder()).then(|| key.expose().to_owned())
 }
 
 /// Workers that mail goes to, and that have no answer to it.
@@ -483,6 +490,7 @@ fn waiting(started: &Config, fresh: &Config) -> Vec<&'static str> {
         ("[dns]", started.dns != fresh.dns),
         ("[limits] deliveries", started.limits.deliveries != fresh.limits.deliveries),
         ("[limits] runs", started.limits.runs != fresh.limits.runs),
+        ("[fetch] concurrency", started.fetch.concurrency != fresh.fetch.concurrency),
     ];
     changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
 }

@@ -21,7 +21,7 @@ use crate::rules::{Lent, Reach};
 
 /// How long a run waits for its turn to go on, beside what is left of its own time.
 const BACK: Duration = Duration::from_millis(100);
-/// Octets of the answers that are kept for one message.
+/// Octets of the answers that are kept for one message, and of what was asked.
 const MAX_KEPT: usize = 4 * 1024 * 1024;
 
 /// The ways out of one process. Cheap to clone.
@@ -95,7 +95,7 @@ impl Errand {
     async fn go(&self, outside: &Outside, request: &Request, within: Duration) -> Result<Answer, Failed> {
         let deadline = Instant::now() + within;
         let Ok(_waits) = self.ways.waiting.try_acquire() else {
-            return Err(Failed::Unanswered("too many requests outside wait already".to_owned()));
+            return Err(Failed::Limited("too many requests outside wait already".to_owned()));
         };
         // What it asks takes no processor: others may have the turn meanwhile.
         drop(lock(&self.turn).take());
@@ -104,7 +104,7 @@ impl Errand {
                 let left = deadline.saturating_duration_since(Instant::now());
                 outside.ask(&self.config, request, left).await
             }
-            None => Err(Failed::Unanswered("no place came in time among the requests outside".to_owned())),
+            None => Err(Failed::Limited("no place came in time among the requests outside".to_owned())),
         };
         let back = self.turns.take(self.client, deadline + BACK).await;
         let Some(turn) = back else {
@@ -113,18 +113,20 @@ impl Errand {
         *lock(&self.turn) = Some(turn);
         result
     }
+}
 
-    fn keep(&self, request: &Request, nth: usize, result: &Result<Answer, Failed>) {
-        let octets = match result {
-            Ok(Answer::Http { body, .. }) => body.len() + 1024,
-            Ok(Answer::Records(records)) => records.len() * 256,
-            Err(Failed::Unanswered(_)) => 256,
-            Err(Failed::Ends(_)) => return,
+impl Kept {
+    /// What was answered, or that nobody did; what we ourselves stood in the way of may come to something the next time.
+    fn keep(&mut self, request: &Request, nth: usize, result: &Result<Answer, Failed>) {
+        let answered = match result {
+            Ok(answer) => answer.octets(),
+            Err(Failed::Unanswered(why)) => why.len(),
+            Err(Failed::Limited(_) | Failed::Ends(_)) => return,
         };
-        let mut kept = lock(&self.kept);
-        if kept.octets + octets <= MAX_KEPT {
-            kept.octets += octets;
-            kept.answers.insert((request.clone(), nth), result.clone());
+        let octets = request.octets() + answered;
+        if self.octets + octets <= MAX_KEPT {
+            self.octets += octets;
+            self.answers.insert((request.clone(), nth), result.clone());
         }
     }
 }
@@ -141,7 +143,7 @@ impl Reach for Errand {
         };
         let began = Instant::now();
         let result = self.runtime.block_on(self.go(outside, request, within));
-        self.keep(request, nth, &result);
+        lock(&self.kept).keep(request, nth, &result);
         Asked { result, took: began.elapsed(), kept: false }
     }
 }
@@ -157,4 +159,57 @@ impl Drop for Held<'_> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::rules::reach::Fetch;
+
+    fn fetch(n: usize, header: usize, body: usize) -> Request {
+        Request::Fetch(Fetch {
+            method: "POST".to_owned(),
+            url: format!("https://api.example.net/{n}"),
+            headers: vec![("x-more".to_owned(), "x".repeat(header))],
+            body: Bytes::from(vec![b'x'; body]),
+            timeout: None,
+            most: 1024,
+        })
+    }
+
+    fn answer(header: usize) -> Answer {
+        let headers = vec![("x-more".to_owned(), "x".repeat(header))];
+        Answer::Http { status: 200, headers, body: Bytes::new() }
+    }
+
+    /// Of a hundred such, how many are kept.
+    fn kept(asked: impl Fn(usize) -> Request, result: &Result<Answer, Failed>) -> usize {
+        let mut kept = Kept::default();
+        (0..100).for_each(|n| kept.keep(&asked(n), 0, result));
+        kept.answers.len()
+    }
+
+    #[test]
+    fn what_was_asked_counts_as_what_was_answered() {
+        let whole = 100;
+        assert_eq!(kept(|n| fetch(n, 100, 100), &Ok(answer(100))), whole);
+        assert_eq!(kept(|n| fetch(n, 100, MAX_KEPT / 4), &Ok(answer(100))), 3);
+        assert_eq!(kept(|n| fetch(n, MAX_KEPT / 4, 100), &Ok(answer(100))), 3);
+        assert_eq!(kept(|n| fetch(n, 100, 100), &Ok(answer(MAX_KEPT / 4))), 3);
+        let chat = |n| Request::Ai { model: String::new(), body: format!("{n}{}", "x".repeat(MAX_KEPT / 4)), most: 1 };
+        assert_eq!(kept(chat, &Ok(answer(100))), 3);
+        let records = Ok(Answer::Records(vec!["x".repeat(MAX_KEPT / 4).into()]));
+        assert!(kept(|n| fetch(n, 1, 1), &records) < 4);
+    }
+
+    #[test]
+    fn what_we_stood_in_the_way_of_is_no_answer() {
+        let nobody = Err(Failed::Unanswered("api.example.net: no answer in 5s".to_owned()));
+        assert_eq!(kept(|n| fetch(n, 1, 1), &nobody), 100);
+        for ours in [Failed::Limited("no place came".to_owned()), Failed::Ends("no turn came".to_owned())] {
+            assert_eq!(kept(|n| fetch(n, 1, 1), &Err(ours)), 0);
+        }
+    }
 }

@@ -1,18 +1,18 @@
 //! One request of a script's by HTTP, and its answer, within one limit of time and of size.
 //!
 //! Redirects are followed by ourselves, each asked anew whether it may be reached; what a script said in header fields goes
-//! to another host no further (RFC 9110 §15.4). What `[ai]` names goes where it says, and nowhere that it is led to.
+//! to another host no further, and a body to none (RFC 9110 §15.4). What `[ai]` names goes where it says, and nowhere that it is led to.
 
 use std::error::Error;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Body, Method, Response, StatusCode};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use url::Url;
 
-use super::unanswered;
+use super::until::Until;
+use super::{limited, unanswered};
 use crate::config::{Ai, Config};
 use crate::delivery::webhook::client::{Client, Clients, Unreachable, check_literal};
 use crate::rules::reach::{Answer, Failed, Fetch};
@@ -32,52 +32,45 @@ struct Step {
     body: Bytes,
 }
 
-pub(super) async fn fetch(
-    clients: &Clients,
-    config: &Config,
-    fetch: &Fetch,
-    timeout: Duration,
-) -> Result<Answer, Failed> {
-    let deadline = Instant::now() + timeout;
-    let client = clients.scripted(&config.egress).map_err(|error| unanswered(error.to_string()))?;
+pub(super) async fn fetch(clients: &Clients, config: &Config, fetch: &Fetch, until: Until) -> Result<Answer, Failed> {
+    let client = clients.scripted(&config.egress).map_err(|error| limited(error.to_string()))?;
     let mut step = first(fetch)?;
     for _ in 0..=MAX_REDIRECTS {
         if !config.fetch.allows(&step.url) {
-            return Err(unanswered(format!("{} isn't in [fetch] allow", host(&step.url))));
+            return Err(limited(format!("{} isn't in [fetch] allow", host(&step.url))));
         }
-        check_literal(&step.url, &config.egress).map_err(|error| unanswered(error.to_string()))?;
-        let response = send(&client, &step, deadline, timeout).await?;
+        check_literal(&step.url, &config.egress).map_err(|error| limited(error.to_string()))?;
+        let response = send(&client, &step, until).await?;
         match redirected(&response, step)? {
             Ok(next) => step = next,
-            Err(asked) => return answer(response, &asked, fetch.most, deadline, timeout).await,
+            Err(asked) => return answer(response, &asked, fetch.most, until).await,
         }
     }
     Err(unanswered(format!("{} leads on and on: more than {MAX_REDIRECTS} redirects", host(&step.url))))
 }
 
 /// Asks the endpoint of `[ai]`.
-pub(super) async fn ai(client: &Client, ai: &Ai, body: &str, most: usize, timeout: Duration) -> Result<Answer, Failed> {
-    let deadline = Instant::now() + timeout;
+pub(super) async fn ai(client: &Client, ai: &Ai, body: &str, most: usize, until: Until) -> Result<Answer, Failed> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     if let Some(key) = &ai.api_key {
         if key.is_placeholder() {
-            return Err(unanswered("the key of [ai] can't be read from here"));
+            return Err(limited("the key of [ai] can't be read from here"));
         }
         let bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose()));
-        let mut bearer = bearer.map_err(|_| unanswered("[ai] api_key can't stand in a header field"))?;
+        let mut bearer = bearer.map_err(|_| limited("[ai] api_key can't stand in a header field"))?;
         bearer.set_sensitive(true);
         headers.insert(AUTHORIZATION, bearer);
     }
     let body = Bytes::copy_from_slice(body.as_bytes());
     let step = Step { url: ai.url.clone(), method: Method::POST, headers, body };
-    let response = send(client, &step, deadline, timeout).await?;
-    answer(response, &step, most, deadline, timeout).await
+    let response = send(client, &step, until).await?;
+    answer(response, &step, most, until).await
 }
 
 fn first(fetch: &Fetch) -> Result<Step, Failed> {
-    let wrong = |what: &str| unanswered(format!("{what} can't be sent"));
+    let wrong = |what: &str| limited(format!("{what} can't be sent"));
     let url = Url::parse(&fetch.url).map_err(|_| wrong("the URL"))?;
     let method = Method::from_bytes(fetch.method.as_bytes()).map_err(|_| wrong("the method"))?;
     let mut headers = HeaderMap::with_capacity(fetch.headers.len());
@@ -88,15 +81,19 @@ fn first(fetch: &Fetch) -> Result<Step, Failed> {
     Ok(Step { url, method, headers, body: fetch.body.clone() })
 }
 
-async fn send(client: &Client, step: &Step, deadline: Instant, timeout: Duration) -> Result<Response, Failed> {
+async fn send(client: &Client, step: &Step, until: Until) -> Result<Response, Failed> {
     let request = client.request(step.method.clone(), step.url.clone()).headers(step.headers.clone());
     // An empty body says so where a method may have one.
     let has_body = !matches!(step.method, Method::GET | Method::HEAD | Method::OPTIONS) || !step.body.is_empty();
     let request = if has_body { request.body(Body::from(step.body.clone())) } else { request };
-    match timeout_at(deadline, client.send(request)).await {
+    match timeout_at(until.deadline, client.send(request)).await {
         Ok(Ok(response)) => Ok(response),
-        Ok(Err(error)) => Err(unanswered(format!("{}: {}", host(&step.url), innermost(error.as_ref())))),
-        Err(_) => Err(late(&step.url, timeout)),
+        Ok(Err(error)) => {
+            let (why, is_ours) = innermost(error.as_ref());
+            let why = format!("{}: {why}", host(&step.url));
+            Err(if is_ours { limited(why) } else { unanswered(why) })
+        }
+        Err(_) => Err(until.late(&host(&step.url))),
     }
 }
 
@@ -115,6 +112,13 @@ fn redirected(response: &Response, asked: Step) -> Result<Result<Step, Step>, Fa
         _ => return Err(unanswered(format!("{from} leads to what is no http(s) URL"))),
     }
     let elsewhere = url.origin() != asked.url.origin();
+    let has_body = !asked.body.is_empty();
+    if elsewhere && keeps && has_body && !is_secured(&asked.url, &url) {
+        let (status, to) = (status.as_u16(), host(&url));
+        return Err(limited(format!(
+            "{from} leads to {to} ({status}), and what a request carries isn't handed on to another host: fetch it there"
+        )));
+    }
     let mut next = Step { url, ..asked };
     if elsewhere {
         let drop: Vec<HeaderName> =
@@ -130,28 +134,28 @@ fn redirected(response: &Response, asked: Step) -> Result<Result<Step, Step>, Fa
     Ok(Ok(next))
 }
 
-async fn answer(
-    mut response: Response,
-    asked: &Step,
-    most: usize,
-    deadline: Instant,
-    timeout: Duration,
-) -> Result<Answer, Failed> {
+/// The same host by HTTPS, each at its usual port.
+fn is_secured(from: &Url, to: &Url) -> bool {
+    let usual = from.port().is_none() && to.port().is_none();
+    from.scheme() == "http" && to.scheme() == "https" && from.host() == to.host() && usual
+}
+
+async fn answer(mut response: Response, asked: &Step, most: usize, until: Until) -> Result<Answer, Failed> {
     let too_large = || unanswered(format!("{}: the answer has more than {most} octets", host(&asked.url)));
     if response.content_length().is_some_and(|length| length > most as u64) && asked.method != Method::HEAD {
         return Err(too_large());
     }
     let mut body = BytesMut::new();
     loop {
-        match timeout_at(deadline, response.chunk()).await {
+        match timeout_at(until.deadline, response.chunk()).await {
             Ok(Ok(Some(chunk))) if body.len() + chunk.len() > most => return Err(too_large()),
             Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
             Ok(Ok(None)) => break,
             Ok(Err(error)) => {
-                let why = innermost(&error);
+                let (why, _) = innermost(&error);
                 return Err(unanswered(format!("{}: the answer broke off: {why}", host(&asked.url))));
             }
-            Err(_) => return Err(late(&asked.url, timeout)),
+            Err(_) => return Err(until.late(&host(&asked.url))),
         }
     }
     let status = response.status().as_u16();
@@ -171,32 +175,24 @@ fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
     fields
 }
 
-/// The innermost cause is what a person needs; the outer ones would quote the URL.
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    let mut reason = "it failed".to_owned();
+/// The innermost cause is what a person needs; the outer ones would quote the URL. And whether it is ours: the address
+/// isn't to be connected to.
+fn innermost(error: &(dyn Error + 'static)) -> (String, bool) {
+    let (mut reason, mut is_ours) = ("it failed".to_owned(), false);
     let mut cause = error.source();
     while let Some(error) = cause {
         reason = error.to_string();
-        if error.is::<Unreachable>() {
+        if let Some(unreachable) = error.downcast_ref::<Unreachable>() {
+            is_ours = matches!(unreachable, Unreachable::Forbidden { .. });
             break;
         }
         cause = error.source();
     }
-    reason.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn late(url: &Url, timeout: Duration) -> Failed {
-    unanswered(format!("{}: no answer in {}", host(url), shown(timeout)))
+    (reason.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect(), is_ours)
 }
 
 /// As in `api.example.net` or `127.0.0.1:8080`.
 fn host(url: &Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}{port}", url.host_str().unwrap_or_default())
-}
-
-/// As a limit reads: what a wait for a place took off it is no news.
-pub(super) fn shown(duration: Duration) -> String {
-    let hundredths = u64::try_from(duration.as_millis().div_ceil(10)).unwrap_or(u64::MAX);
-    humantime::format_duration(Duration::from_millis(hundredths.saturating_mul(10))).to_string()
 }

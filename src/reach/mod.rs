@@ -6,6 +6,7 @@
 //! host in an error. Input: a [`Request`] of rules. Output: an [`Answer`], or [`Failed`].
 
 mod http;
+mod until;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::delivery::Network;
 use crate::delivery::webhook::client::{Clients, SetupError};
 use crate::dns::{Data, Dns, LookupError};
 use crate::rules::reach::{Answer, Asked, Failed, Lent, Reach, Request};
+use until::Until;
 
 /// Who asks the world. One for each process.
 pub struct Outside {
@@ -50,12 +52,12 @@ impl Outside {
     pub async fn ask(&self, config: &Config, request: &Request, within: Duration) -> Result<Answer, Failed> {
         match request {
             Request::Fetch(fetch) => {
-                let timeout = fetch.timeout.unwrap_or(config.fetch.timeout).min(within);
-                http::fetch(&self.clients, config, fetch, timeout).await
+                let until = Until::of(fetch.timeout.unwrap_or(config.fetch.timeout), within);
+                http::fetch(&self.clients, config, fetch, until).await
             }
             Request::Ai { body, most, .. } => {
-                let ai = config.ai.as_ref().ok_or_else(|| unanswered("the configuration has no [ai]"))?;
-                http::ai(&self.clients.named(), ai, body, *most, ai.timeout.min(within)).await
+                let ai = config.ai.as_ref().ok_or_else(|| limited("the configuration has no [ai]"))?;
+                http::ai(&self.clients.named(), ai, body, *most, Until::of(ai.timeout, within)).await
             }
             Request::Dns { name, kind } => {
                 let asked = tokio::time::timeout(within, self.dns.records(name, kind.name())).await;
@@ -63,7 +65,7 @@ impl Outside {
                     Ok(Ok(found)) => Ok(Answer::Records(found.into_iter().map(as_json).collect())),
                     Ok(Err(LookupError::NoSuchName(_))) => Ok(Answer::Records(Vec::new())),
                     Ok(Err(error)) => Err(unanswered(error.to_string())),
-                    Err(_) => Err(unanswered(format!("DNS gave no answer for {name} in {}", http::shown(within)))),
+                    Err(_) => Err(limited(format!("DNS gave no answer for {name} in {}", until::shown(within)))),
                 }
             }
         }
@@ -72,6 +74,11 @@ impl Outside {
 
 fn unanswered(why: impl Into<String>) -> Failed {
     Failed::Unanswered(why.into())
+}
+
+/// It wasn't asked, or not for as long as it may take.
+fn limited(why: impl Into<String>) -> Failed {
+    Failed::Limited(why.into())
 }
 
 fn as_json(data: Data) -> Json {

@@ -8,6 +8,7 @@ use rhai::{EvalAltResult, Position};
 use super::api::run::{Fatal, place_at};
 use super::api::value::article;
 use super::engine::Budget;
+use super::hidden::Hidden;
 use super::outcome::Place;
 use super::reference::takes;
 
@@ -15,9 +16,14 @@ use super::reference::takes;
 const MAX_TEXT: usize = 1000;
 
 /// Where, and what. `file` and `position` stand in where the error names none.
-pub(super) fn describe(error: &EvalAltResult, file: &str, position: Position, budget: &Budget) -> (Place, String) {
+pub(super) fn describe(
+    error: &EvalAltResult,
+    (file, position): (&str, Position),
+    budget: &Budget,
+    hidden: &Hidden,
+) -> (Place, String) {
     let (place, text) = innermost(error, file, position, budget);
-    (place, tidy(&text))
+    (place, tidy(&hidden.hide(text)))
 }
 
 fn innermost(error: &EvalAltResult, file: &str, position: Position, budget: &Budget) -> (Place, String) {

@@ -41,6 +41,8 @@ pub struct Bindings {
     pub vars: std::collections::BTreeMap<String, serde_json::Value>,
     /// Secrets by name: strings that neither the log nor a trace shows.
     pub secrets: Secrets,
+    /// What no script is handed, and an answer from outside may repeat: shown as little.
+    pub concealed: Secrets,
     pub kv_namespaces: Vec<String>,
     /// Names of `[[webhook]]`s.
     pub webhooks: Vec<String>,

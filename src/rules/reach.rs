@@ -79,16 +79,33 @@ impl Record {
 }
 
 impl Request {
-    /// As it may stand in a trace: of a URL its host alone.
+    /// About how much memory it takes.
     #[must_use]
-    pub fn shown(&self) -> String {
-        match self {
-            Self::Fetch(fetch) => format!("{} {}", fetch.method, shown_url(&fetch.url)),
-            Self::Ai { model, .. } if model.is_empty() => "ai".to_owned(),
-            Self::Ai { model, .. } => format!("ai {}", clipped(model)),
-            Self::Dns { name, kind } => format!("DNS {} {}", kind.name(), clipped(name)),
+    pub fn octets(&self) -> usize {
+        EACH + match self {
+            Self::Fetch(fetch) => fetch.url.len() + octets_of(&fetch.headers) + fetch.body.len(),
+            Self::Ai { model, body, .. } => model.len() + body.len(),
+            Self::Dns { name, .. } => name.len(),
         }
     }
+
+    /// As it may stand in a trace: of a URL its host alone. `hide` takes secrets out of a text, before it is cut.
+    #[must_use]
+    pub fn shown(&self, hide: impl Fn(&str) -> String) -> String {
+        match self {
+            Self::Fetch(fetch) => format!("{} {}", fetch.method, hide(&shown_url(&fetch.url))),
+            Self::Ai { model, .. } if model.is_empty() => "ai".to_owned(),
+            Self::Ai { model, .. } => format!("ai {}", clipped(&hide(model))),
+            Self::Dns { name, kind } => format!("DNS {} {}", kind.name(), clipped(&hide(name))),
+        }
+    }
+}
+
+/// Octets that each thing takes beside what it holds, about.
+const EACH: usize = 64;
+
+fn octets_of(headers: &[(String, String)]) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.len() + EACH).sum()
 }
 
 fn clipped(text: &str) -> String {
@@ -111,15 +128,24 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// About how much memory it takes.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        EACH + match self {
+            Self::Http { headers, body, .. } => octets_of(headers) + body.len(),
+            Self::Records(records) => records.iter().map(|record| record.to_string().len() * 2 + EACH).sum(),
+        }
+    }
+
     /// As it stands in a trace.
     #[must_use]
-    pub fn shown(&self) -> String {
+    pub fn shown(&self, hide: impl Fn(&str) -> String) -> String {
         match self {
             Self::Http { status, body, .. } => format!("{status}, {} octets", body.len()),
             Self::Records(records) => match records.as_slice() {
                 [] => "no records".to_owned(),
-                [only] => clipped(&only.to_string()),
-                [first, more @ ..] => format!("{} and {} more", clipped(&first.to_string()), more.len()),
+                [only] => clipped(&hide(&only.to_string())),
+                [first, more @ ..] => format!("{} and {} more", clipped(&hide(&first.to_string())), more.len()),
             },
         }
     }
@@ -128,9 +154,13 @@ impl Answer {
 /// Why there is no answer, in words for the script's author. Never a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failed {
-    /// An error that a script may catch: nobody answered, or what is asked isn't allowed.
+    /// An error that a script may catch: whoever was asked gave no answer.
     #[error("{0}")]
     Unanswered(String),
+    /// One of our own making, which a script may catch likewise: it isn't allowed, or there was no place or time left for
+    /// it. It says nothing of whoever was to be asked.
+    #[error("{0}")]
+    Limited(String),
     /// The run ends here: it has no right to ask, no room, no fixture.
     #[error("{0}")]
     Ends(String),
@@ -231,10 +261,10 @@ mod tests {
                 timeout: None,
                 most: 1,
             };
-            Request::Fetch(fetch).shown()
+            Request::Fetch(fetch).shown(str::to_owned)
         };
         assert_eq!(fetch("https://user:key@api.example.net/key?key=key"), "GET https://api.example.net/…");
         let name = Request::Dns { name: "a\r\nb".into(), kind: Record::Txt };
-        assert_eq!(name.shown(), "DNS TXT a  b");
+        assert_eq!(name.shown(str::to_owned), "DNS TXT a  b");
     }
 }

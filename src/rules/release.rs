@@ -260,7 +260,7 @@ impl Release {
         match self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &entry.script) {
             Ok(_) => Ok(()),
             Err(error) => {
-                let (place, text) = describe(&error, main, entry.position, &self.budget);
+                let (place, text) = describe(&error, (main, entry.position), &self.budget, &self.environment.hidden);
                 Err(format!("{place}: {text}"))
             }
         }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use rhai::debugger::{DebuggerCommand, DebuggerEvent};
 use rhai::{ASTNode, Dynamic, Engine, EvalAltResult, EvalContext, Expr, Stmt};
 
-use super::api::run::{current, place_at};
+use super::api::run::{current, hidden, place_at};
 use super::api::value::{article, to_json};
 use super::engine::Budget;
 use super::failure::describe;
+use super::hidden::Hidden;
 use super::outcome::Place;
 
 /// Octets of a value that are shown.
@@ -93,7 +94,9 @@ impl Inside for EvalContext<'_, '_, '_, '_, '_, '_> {
     fn evaluate(&self, expression: &str) -> Result<String, String> {
         let value = self.engine().eval_expression_with_scope::<Dynamic>(&mut self.scope().clone(), expression);
         value.map(|value| shown(&value)).map_err(|error| {
-            let (_, text) = describe(&error, "", rhai::Position::NONE, &Budget::DEFAULT);
+            let (run, none) = (current(), Hidden::default());
+            let hidden = run.as_ref().map_or(&none, |run| &run.environment.hidden);
+            let (_, text) = describe(&error, ("", rhai::Position::NONE), &Budget::DEFAULT, hidden);
             text.strip_prefix("Syntax error: ").map(ToOwned::to_owned).unwrap_or(text)
         })
     }
@@ -121,7 +124,7 @@ fn shown(value: &Dynamic) -> String {
     } else {
         to_json(value).map_or_else(|_| article(value.type_name()), |json| json.to_string())
     };
-    let text = current().map_or(text.clone(), |run| run.environment.hidden.hide(text));
+    let text = hidden(&text);
     let cut = text.floor_char_boundary(MAX_SHOWN);
     let line = text.get(..cut).unwrap_or_default();
     if cut < text.len() { format!("{line}…") } else { text }

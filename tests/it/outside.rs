@@ -205,6 +205,38 @@ fn a_language_model_sorts_and_mail_goes_on_without_it() {
     assert!(!server.log.all().join("\n").contains("sk-secret-key"));
 }
 
+/// Endpoints quote the key they refuse, and anything else they were sent.
+#[test]
+fn the_key_of_a_language_model_is_shown_nowhere() {
+    let quotes = |request: &crate::harness::http::Request| format!("wrong: {}", request.header("authorization"));
+    let web = Web::start(move |request| {
+        let pad = "x".repeat(200 - 25);
+        let told = quotes(request);
+        match request.json()["messages"][0]["content"].as_str().unwrap() {
+            "words" => Says::Answer("401 No".to_owned(), format!("{pad}{told}").into_bytes()),
+            "json" => Says::Answer("401 No".to_owned(), json!({ "error": format!("{pad}{told}") }).to_string().into()),
+            _ => Says::chat(&told),
+        }
+    });
+    let settings = format!("[ai]\nurl = \"{}\"\napi_key = {{ env = \"AI_KEY\" }}", web.url("/v1"));
+    let rules = r#"
+fn email(message, env, ctx) {
+    let text = ctx.ai(#{ messages: [#{ role: "user", content: message.subject }] }).text;
+    print(text);
+    message.drop();
+}
+"#;
+    let server = Setup::new().toml(&settings).environment("AI_KEY", "sk-secret-key-of-ours").rules(rules).start();
+    for (subject, code) in [("words", 451), ("json", 451), ("chat", 250)] {
+        let mark = server.log.mark();
+        server.send("ann@example.org", TO, &mail(subject, "x")).expect(code);
+        let shown = "[secret ai.";
+        server.log.find(shown, mark, |line| line.contains(shown).then_some(()));
+    }
+    let log = server.log.all().join("\n");
+    assert!(!log.contains("sk-s"), "{log}");
+}
+
 /// What a worker is told of a URL that it may not fetch, or gets from one that it may.
 fn fetched(server: &Server, url: &str) -> String {
     server.send("ann@example.org", TO, &mail("fetch", url)).expect(250);
@@ -380,6 +412,70 @@ fn recipients_of_one_message_share_what_was_asked() {
     server.send("ann@example.org", &all, &mail("one", "x")).expect(250);
     assert_eq!(web.requests().len(), 2, "twice in a run is asked twice");
     assert_eq!(asked(&server).iter().filter(|told| told["kept"] == true).count(), 4);
+}
+
+/// A refusal of our own, or a run whose time was at its end, says nothing of whoever was asked: the next run asks itself.
+#[test]
+fn what_we_stood_in_the_way_of_is_asked_again() {
+    let web = Web::start(|request| if request.path == "/broken" { Says::Raw(b"x".to_vec()) } else { Says::Nothing });
+    let rules = format!(
+        r#"
+fn email(message, env, ctx) {{
+    for url in ["http://169.254.169.254/", "{}", "{}"] {{
+        try {{ ctx.fetch(url, #{{ timeout: 60 }}); }} catch (why) {{ print(why); }}
+    }}
+    message.drop();
+}}
+"#,
+        web.url("/broken"),
+        web.url("/slow")
+    );
+    let server =
+        Setup::new().toml("[egress]\nallow = [\"127.0.0.1\"]\n[budget]\nwall_clock = \"1 s\"").rules(&rules).start();
+    server.send("ann@example.org", &["a@example.com", "b@example.com"], &mail("one", "x"));
+    let paths: Vec<String> = web.requests().into_iter().map(|request| request.path).collect();
+    assert_eq!(paths, ["/broken", "/slow", "/slow"]);
+    let told = |what: &str| -> Vec<bool> {
+        let all = asked(&server);
+        all.iter().filter(|told| told["what"] == what).map(|told| told["kept"].as_bool().unwrap()).collect()
+    };
+    assert_eq!(told("GET http://169.254.169.254"), [false, false]);
+    let ours = format!("GET http://{}/…", web.address);
+    assert_eq!(told(&ours), [false, false, true, false]);
+}
+
+/// What a request carries is for the host that it was written for; by 307 and 308 it would go on unasked.
+#[test]
+fn a_body_is_handed_on_to_no_other_host() {
+    let other = Web::start(|_| Says::ok("other"));
+    let target = other.url("/there");
+    let web = Web::start(move |request| match request.path.as_str() {
+        "/307" => Says::status(&format!("307 Temporary Redirect\r\nLocation: {target}")),
+        "/308" => Says::status(&format!("308 Permanent Redirect\r\nLocation: {target}")),
+        "/303" => Says::status(&format!("303 See Other\r\nLocation: {target}")),
+        "/near" => Says::status("308 Permanent Redirect\r\nLocation: /home"),
+        _ => Says::ok(&format!("{} {}", request.method, String::from_utf8_lossy(&request.body))),
+    });
+    let rules = r"
+fn email(message, env, ctx) {
+    let asked = json_parse(message.text);
+    try { print(ctx.fetch(asked.url, asked.options).body); } catch (why) { print(why); }
+    message.drop();
+}
+";
+    let server = Setup::new().rules(rules).start();
+    let posted =
+        |path: &str| fetched(&server, &json!({ "url": web.url(path), "options": { "body": "ours" } }).to_string());
+    let bare = |path: &str| fetched(&server, &json!({ "url": web.url(path), "options": {} }).to_string());
+    assert_eq!(posted("/near"), "POST ours");
+    for path in ["/307", "/308"] {
+        let told = posted(path);
+        let says = format!("leads to {} ({}), and what a request carries", other.address, &path[1..]);
+        assert!(told.contains(&says), "{told}");
+    }
+    assert!(other.requests().is_empty());
+    assert_eq!((posted("/303"), bare("/307")), ("other".to_owned(), "other".to_owned()));
+    assert!(other.requests().iter().all(|request| request.method == "GET" && request.body.is_empty()));
 }
 
 /// Who waits outside holds no turn that others need.

@@ -111,10 +111,13 @@ fn what_counts_from_the_next_start_alone_is_told() {
     let server = Setup::relaying_to(&sink).start();
     let old = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
     let listener = "\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
-    for (text, told) in [(format!("{old}{listener}"), true), (format!("{old}\n# as it was\n"), false)] {
+    let fetch = "\n[fetch]\nconcurrency = 3\n";
+    let told = [(listener, "[[listener]]"), (fetch, "[fetch] concurrency"), ("\n# as it was\n", "")];
+    for (more, what) in told {
         let mark = server.log.mark();
-        server.write("mailworker.toml", &text);
-        let tells = |event: &serde_json::Value| event["what"].as_str().unwrap().contains("[[listener]] changed, which");
-        server.wait_event(mark, "reloaded", |event| tells(event) == told);
+        server.write("mailworker.toml", &format!("{old}{more}"));
+        let waits = if what.is_empty() { "" } else { &format!("; {what} changed, which counts from the next start") };
+        let told = format!("configuration, rules and certificates{waits}");
+        server.wait_event(mark, "reloaded", |event| event["what"] == told);
     }
 }

@@ -154,6 +154,88 @@ fn another_key_opens_nothing_and_loses_nothing() {
     assert!(contains(&sink.wait(2)[1].data, VALUE.as_bytes()));
 }
 
+/// However it is written, and wherever what it stands in is cut: no part of it is left.
+#[test]
+fn no_part_of_a_value_is_shown_where_a_text_is_escaped_or_cut() {
+    let cut_at = |octets: usize| "x".repeat(octets);
+    let rules = format!(
+        r#"
+fn email(message, env, ctx) {{
+    let token = env.TOKEN;
+    let told = switch message.subject {{
+        "logged" => {{
+            print(token); debug(token); print(#{{ t: [token] }}); print(json_stringify(#{{ t: token }}));
+            debug(json_stringify(#{{ t: token }})); print("{line}" + token);
+        }}
+        "thrown" => throw "{error}" + token,
+        "key" => env.STATE.put("{key}" + token, 1),
+        "url" => ctx.fetch("{url}" + token),
+        "hook" => ctx.webhook("{url}" + token, #{{}}),
+        "address" => message.forward("{address}@" + token),
+        "date" => parse_duration("{short}" + token),
+        "name" => ctx.dns_lookup("{short}" + token, "A"),
+        "rate" => env.limit("x", "y", "{rate}" + token),
+        "model" => ctx.ai(#{{ model: "{model}" + token, messages: [#{{ role: "user", content: "x" }}] }}),
+    }};
+    message.drop();
+}}
+"#,
+        line = cut_at(4080),
+        error = cut_at(985),
+        key = cut_at(70),
+        url = cut_at(90),
+        address = cut_at(305),
+        short = cut_at(50),
+        rate = cut_at(30),
+        model = cut_at(245),
+    );
+    let settings = "[[kv_namespaces]]\nbinding = \"STATE\"\n[ai]\nurl = \"http://127.0.0.1:9/v1\"";
+    let mut server = Setup::new().toml(settings).start();
+    must_put(&server, &["TOKEN"], "hunter2\t'quoted\" and\\slashed-Hunter2-hunter2");
+    let mark = server.log.mark();
+    server.write("rules/main.rhai", &rules);
+    server.wait_event(mark, "reloaded", |_| true);
+    for subject in ["logged", "thrown", "key", "url", "hook", "address", "date", "name", "rate", "model"] {
+        let mark = server.log.mark();
+        server.send("ann@example.org", &["support@example.com"], &mail(subject, "x"));
+        server.log.find(subject, mark, |line| line.contains("[secret TO").then_some(()));
+        server.wait_event(mark, "decided", |_| true);
+    }
+    let traces: String =
+        server.messages().iter().map(|one| server.stdout(&["messages", "show", one["id"].as_str().unwrap()])).collect();
+    assert!(traces.contains("[secret TO") && !traces.contains("unter2"), "{traces}");
+    assert!(server.stop().success());
+    let log = server.log.all().join("\n");
+    assert!(!log.contains("unter2"), "{log}");
+}
+
+#[test]
+fn without_a_server_a_message_is_decided_on_with_the_secret_or_not_at_all() {
+    let sink = SmtpSink::start();
+    let mut server = Setup::relaying_to(&sink).start();
+    must_put(&server, &["TOKEN"], VALUE);
+    let mark = server.log.mark();
+    server.write("rules/main.rhai", TELLS);
+    server.wait_event(mark, "reloaded", |_| true);
+    server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
+    assert!(contains(&sink.wait(1)[0].data, VALUE.as_bytes()));
+    server.settled();
+    let id = server.newest()["id"].as_str().unwrap().to_owned();
+    assert!(server.stop().success());
+    let key = server.path().join("secrets.key");
+    std::fs::rename(&key, server.path().join("away.key")).unwrap();
+    let refused = server.cli(&["replay", &id, "--deliver", "--yes"]);
+    assert_eq!(refused.status.code(), Some(78), "{}", said(&refused));
+    assert!(said(&refused).contains("secrets.key"), "{}", said(&refused));
+    std::fs::rename(server.path().join("away.key"), &key).unwrap();
+    let done = server.cli(&["replay", &id, "--deliver", "--yes"]);
+    assert!(said(&done).contains("1 delivery queued"), "{}", said(&done));
+    server.run();
+    assert!(contains(&sink.wait(2)[1].data, VALUE.as_bytes()));
+    server.settled();
+    assert_eq!(sink.mails().len(), 2, "what was refused was not done");
+}
+
 #[test]
 fn the_configuration_signs_with_a_kept_secret() {
     let hook = HttpSink::start();

@@ -178,6 +178,7 @@ impl Case {
             secrets: mailworker::rules::Secrets(
                 self.one("secrets").map(|json| serde_json::from_str(json).unwrap()).unwrap_or_default(),
             ),
+            concealed: mailworker::rules::Secrets::default(),
             kv_namespaces: self.names("kv"),
             webhooks: self.names("webhook"),
             destinations: self.names("destination"),

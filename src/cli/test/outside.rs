@@ -136,13 +136,16 @@ impl World {
                         && fixture.contains.as_ref().is_none_or(|part| said(body).contains(part.as_str()))
                 };
                 let fixture = self.ai.iter().map(|at| &at.value).find(fits);
-                fixture.map_or_else(|| Err(without(&request.shown(), "ai", "text = \"what it answers\"")), chatted)
+                fixture.map_or_else(
+                    || Err(without(&request.shown(str::to_owned), "ai", "text = \"what it answers\"")),
+                    chatted,
+                )
             }
             Request::Dns { name, kind } => {
                 let Some(fixture) = self.dns.iter().map(|at| &at.value).find(|fixture| is_asked(fixture, name, *kind))
                 else {
                     let what = format!("name = {name:?}, type = {:?}, answer = […]", kind.name());
-                    return Err(without(&request.shown(), "dns", &what));
+                    return Err(without(&request.shown(str::to_owned), "dns", &what));
                 };
                 if let Some(error) = &fixture.error {
                     return Err(Failed::Unanswered(error.clone()));

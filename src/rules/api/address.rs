@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use rhai::{Dynamic, Engine, ImmutableString};
 
-use super::run;
+use super::run::{self, beginning};
 use crate::mail::Address;
 
 pub(super) fn register(engine: &mut Engine) {
@@ -34,8 +34,7 @@ pub fn from_dynamic(value: &Dynamic) -> Result<Address, String> {
     let Ok(text) = value.as_immutable_string_ref() else {
         return Err(format!("expected a mail address, got {}", value.type_name()));
     };
-    let shown = text.get(..text.floor_char_boundary(320)).unwrap_or_default();
-    Address::parse(&text).map_err(|error| format!("{shown:?} is no mail address: {error}"))
+    Address::parse(&text).map_err(|error| format!("{:?} is no mail address: {error}", beginning(&text, 320)))
 }
 
 /// The local part without the quotes and backslashes that it may be written with (RFC 5321 §4.1.2: it is the same

@@ -11,7 +11,7 @@ use rhai::{Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 use super::actions::near_webhook;
 use super::options::Options;
 use super::payload;
-use super::run::{Run, ScriptResult, refuse};
+use super::run::{Run, ScriptResult, beginning, refuse};
 use super::value::{article, shown};
 use crate::rules::EmailCall;
 use crate::rules::outcome::{Effect, WebhookTarget};
@@ -118,10 +118,10 @@ fn target_of(run: &Run, text: &ImmutableString) -> Result<WebhookTarget, String>
     if environment.webhooks.iter().any(|name| *name == text.as_str()) {
         return Ok(WebhookTarget::Binding(text.to_string()));
     }
-    let shown: String = text.chars().take(100).collect();
+    let shown = || beginning(text, 100);
     if !text.contains("://") {
         if environment.destinations.iter().any(|name| *name == text.as_str()) {
-            return Err(format!("{shown:?} is a destination: use message.forward"));
+            return Err(format!("{:?} is a destination: use message.forward", shown()));
         }
         let webhooks = environment.webhooks.join(", ");
         let help = match near_webhook(run, text) {
@@ -129,11 +129,11 @@ fn target_of(run: &Run, text: &ImmutableString) -> Result<WebhookTarget, String>
             None if webhooks.is_empty() => "give an http(s) URL, or name one by [[webhook]]".to_owned(),
             None => format!("webhooks: {webhooks}; or give an http(s) URL"),
         };
-        return Err(format!("no webhook {shown:?} ({help})"));
+        return Err(format!("no webhook {:?} ({help})", shown()));
     }
-    let url = url::Url::parse(text).map_err(|why| format!("{shown:?} is no URL: {why}"))?;
+    let url = url::Url::parse(text).map_err(|why| format!("{:?} is no URL: {why}", shown()))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
-        return Err(format!("{shown:?} is no http(s) URL"));
+        return Err(format!("{:?} is no http(s) URL", shown()));
     }
     if text.len() > MAX_URL {
         return Err(format!("a URL is at most {MAX_URL} octets, this has {}", text.len()));

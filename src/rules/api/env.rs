@@ -64,7 +64,7 @@ impl Environment {
             ai: bindings.ai.clone(),
             webhooks: bindings.webhooks.clone(),
             destinations: bindings.destinations.clone(),
-            hidden: Hidden::new(&bindings.secrets),
+            hidden: Hidden::new(&bindings.secrets, &bindings.concealed),
             senders: bindings.senders.clone(),
             bound,
         }

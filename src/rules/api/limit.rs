@@ -6,7 +6,7 @@
 use rhai::{Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 
 use super::env::EnvView;
-use super::run::{ScriptResult, refuse};
+use super::run::{ScriptResult, beginning, refuse};
 use crate::kv::{Limit, MAX_KEY};
 
 /// Questions of one run; octets of a name; how many of what, and for how long.
@@ -54,7 +54,7 @@ fn limit(
 /// `100/hour`, `5/10 minutes`: how many, in how many milliseconds.
 fn rated(rate: &str) -> Result<(u32, u64), String> {
     let help = || {
-        let shown: String = rate.chars().take(40).collect();
+        let shown = beginning(rate, 40);
         format!("{shown:?} is no rate: write \"100/hour\", \"5/10 minutes\", \"1/day\"")
     };
     let (most, per) = rate.split_once('/').ok_or_else(help)?;

@@ -15,7 +15,7 @@ use super::context::{ContextView, field};
 use super::functions::json;
 use super::octets::Octets;
 use super::options::Options;
-use super::run::{Handler, Run, ScriptResult, refuse};
+use super::run::{Handler, Run, ScriptResult, beginning, hidden, refuse};
 use super::session::SessionView;
 use super::value::{from_json, to_json};
 use crate::rules::engine::{self, Left, charge};
@@ -93,19 +93,20 @@ fn ask(
         state.requests.push(request.clone());
         nth
     };
+    let hide = |text: &str| run.hidden(text).into_owned();
     let left = left.saturating_sub(RESERVE);
     if left.is_zero() {
-        return Err(run.overrun(context, format!("no time is left for {}", request.shown())));
+        return Err(run.overrun(context, format!("no time is left for {}", request.shown(hide))));
     }
     let asked = run.reach.ask(&request, nth, timeout.map_or(left, |timeout| timeout.min(left)));
     let answer = match &asked.result {
-        Ok(answer) => answer.shown(),
-        Err(failed) => failed.to_string(),
+        Ok(answer) => answer.shown(hide),
+        Err(failed) => hide(&failed.to_string()),
     };
     let reached = Reached {
         at: run.place(context),
-        what: run.environment.hidden.hide(request.shown()),
-        answer: run.environment.hidden.hide(answer),
+        what: request.shown(hide),
+        answer,
         failed: asked.result.is_err(),
         took: asked.took,
         kept: asked.kept,
@@ -113,7 +114,7 @@ fn ask(
     run.state().reached.push(reached);
     match asked.result {
         Ok(answer) => Ok(Ok(answer)),
-        Err(Failed::Unanswered(why)) => Ok(Err(why)),
+        Err(Failed::Unanswered(why) | Failed::Limited(why)) => Ok(Err(why)),
         Err(Failed::Ends(why)) => Err(run.overrun(context, format!("{}: {why}", context.fn_name()))),
     }
 }
@@ -158,10 +159,10 @@ fn fetch(context: &NativeCallContext, run: &Run, url: &str, options: Map) -> Scr
 }
 
 fn fetch_of(url: &str, options: Map, bounds: Bounds) -> Result<(Fetch, Option<Duration>), String> {
-    let shown: String = url.chars().take(100).collect();
-    let parsed = url::Url::parse(url).map_err(|why| format!("{shown:?} is no URL: {why}"))?;
+    let shown = || beginning(url, 100);
+    let parsed = url::Url::parse(url).map_err(|why| format!("{:?} is no URL: {why}", shown()))?;
     if !matches!(parsed.scheme(), "http" | "https") || parsed.host_str().is_none_or(str::is_empty) {
-        return Err(format!("{shown:?} is no http(s) URL"));
+        return Err(format!("{:?} is no http(s) URL", shown()));
     }
     if url.len() > MAX_URL {
         return Err(format!("a URL is at most {MAX_URL} octets, this has {}", url.len()));
@@ -230,7 +231,10 @@ fn ai(context: &NativeCallContext, run: &Run, chat: Map) -> ScriptResult<Map> {
     let parsed = std::str::from_utf8(&body).map_err(|_| "no UTF-8".to_owned());
     let parsed = parsed.and_then(|text| json::parse(text, bounds).map_err(|error| error.to_string()));
     if !(200..300).contains(&status) {
-        let why = parsed.ok().and_then(|value| message_of(&value)).unwrap_or_else(|| excerpt(&body));
+        let why = parsed
+            .ok()
+            .and_then(|value| message_of(&value))
+            .unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
         return Err(say(context, format_args!("the endpoint answered {status}: {}", clean(&why))));
     }
     let parsed = parsed.map_err(|why| say(context, format_args!("the answer is no JSON: {why}")))?;
@@ -281,12 +285,9 @@ fn message_of(answer: &Dynamic) -> Option<String> {
     message.unwrap_or_else(|| error.clone()).into_string().ok()
 }
 
-fn excerpt(body: &[u8]) -> String {
-    String::from_utf8_lossy(body.get(..200).unwrap_or(body)).into_owned()
-}
-
+/// The beginning of what an endpoint says, which may quote the key it was given.
 fn clean(text: &str) -> String {
-    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    hidden(text).chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn dns_lookup(context: &NativeCallContext, run: &Run, name: &str, kind: &str) -> ScriptResult<Array> {
@@ -326,8 +327,7 @@ fn host(name: &str) -> Result<String, String> {
         || name.contains(|c: char| c.is_control() || c.is_whitespace())
         || !(name.split('.').all(is_label) || name.parse::<std::net::IpAddr>().is_ok())
     {
-        let shown: String = name.chars().take(60).collect();
-        return Err(format!("{shown:?} is no name of DNS"));
+        return Err(format!("{:?} is no name of DNS", beginning(&name, 60)));
     }
     Ok(name)
 }

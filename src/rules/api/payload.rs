@@ -8,7 +8,7 @@ use rhai::{Dynamic, Engine, ImmutableString, NativeCallContext};
 
 use super::env::did_you_mean;
 use super::message::MessageView;
-use super::run::{ScriptResult, refuse};
+use super::run::{ScriptResult, beginning, refuse};
 use super::value::{article, to_json};
 use crate::mail::PayloadFormat;
 use crate::rules::outcome::Carried;
@@ -62,7 +62,7 @@ pub fn carried(payload: &Dynamic, format: Option<String>) -> Result<Carried, Str
 
 fn format_of(word: &str) -> Result<PayloadFormat, String> {
     PayloadFormat::of_word(word).ok_or_else(|| {
-        let shown: String = word.chars().take(40).collect();
+        let shown = beginning(word, 40);
         let words = PayloadFormat::ALL.iter().map(|format| format.word());
         format!("no format {shown:?} ({})", did_you_mean(&shown, words, "formats"))
     })

@@ -4,6 +4,7 @@
 //! returned. Bounded: actions, reads and log lines are counted. What goes beyond the budget, and a store that can't
 //! answer, are errors that a script's `try` doesn't catch.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -197,11 +198,17 @@ impl Run {
             format!("(more than {MAX_LINES} lines: the rest is left out)")
         } else {
             // Before it is cut, which may leave a part of one.
-            let hidden = (!self.environment.hidden.is_empty()).then(|| self.environment.hidden.hide(text.to_owned()));
-            let text = hidden.as_deref().unwrap_or(text);
+            let text = self.hidden(text);
             text.get(..text.floor_char_boundary(MAX_LINE)).unwrap_or_default().to_owned()
         };
         state.log.push(LogLine { at, text });
+    }
+
+    /// The text without the values of secrets.
+    #[must_use]
+    pub fn hidden<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let hidden = &self.environment.hidden;
+        if hidden.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(hidden.hide(text.to_owned())) }
     }
 
     /// The next of what this run draws from its seed.
@@ -254,6 +261,20 @@ thread_local! {
 #[must_use]
 pub fn current() -> Option<Arc<Run>> {
     CURRENT.with(|current| current.borrow().clone())
+}
+
+/// The text without the values of secrets that the run of this thread may know.
+#[must_use]
+pub fn hidden(text: &str) -> String {
+    current().map_or_else(|| text.to_owned(), |run| run.hidden(text).into_owned())
+}
+
+/// At most so many octets of what a script wrote, for an error.
+#[must_use]
+pub fn beginning(text: &str, most: usize) -> String {
+    let mut shown = hidden(text);
+    shown.truncate(shown.floor_char_boundary(most));
+    shown
 }
 
 /// Makes `run` the thread's until the guard is dropped. A run stays on its thread.

@@ -15,8 +15,9 @@ use crate::kv;
 
 /// Arrays and maps inside each other.
 pub(super) const MAX_DEPTH: usize = 64;
-/// Octets of `raw` or of a content that a line of the log may hold; it is cut further there.
-const MAX_SHOWN: usize = 8 * 1024;
+/// Octets of `raw` or of a content that go to a line of the log: many more than it holds, since secrets are taken out of
+/// them before it is cut.
+const MAX_SHOWN: usize = 64 * 1024;
 
 /// A script's value as JSON.
 ///

@@ -21,6 +21,7 @@ use self::finding::Findings;
 use super::api::env::Environment;
 use super::engine::{Budget, build, constants, metered};
 use super::failure::describe;
+use super::hidden::Hidden;
 use super::modules::Modules;
 use super::worker::Worker;
 use super::{Bindings, Release, RunClock};
@@ -166,7 +167,7 @@ impl Evaluation<'_> {
         match metered(self.clock, self.budget, None, script).result {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
-                let (place, text) = describe(&error, file, rhai::Position::NONE, self.budget);
+                let (place, text) = describe(&error, (file, rhai::Position::NONE), self.budget, &Hidden::default());
                 findings.at_place(&place, text);
                 None
             }

@@ -21,7 +21,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
 
 use super::bounds::Bounds;
 use super::octets::Octets;
-use super::run::{ScriptResult, refuse};
+use super::run::{ScriptResult, hidden, refuse};
 use super::value::article;
 use crate::rules::engine::charge;
 
@@ -47,6 +47,7 @@ fn say(context: &NativeCallContext, why: impl std::fmt::Display) -> Box<EvalAltR
 /// What a script wrote, short enough for an error.
 fn shown(text: &str) -> String {
     const MOST: usize = 60;
+    let text = hidden(text);
     let cut = text.floor_char_boundary(MOST);
     let start = text.get(..cut).unwrap_or_default();
     if cut < text.len() { format!("{start:?}…") } else { format!("{start:?}") }
