@@ -11,8 +11,10 @@ use super::{Address, Client};
 
 /// The field's name.
 pub const FIELD: &str = "Authentication-Results";
-/// Octets of a value.
-const MAX_VALUE: usize = 255;
+/// Octets of a value: an address has no more.
+const MAX_VALUE: usize = 320;
+/// Octets of a line, where there is white space to fold at (RFC 5322 §2.1.1).
+const MAX_LINE: usize = 78;
 
 /// The field, to stand before all that was received.
 #[must_use]
@@ -42,8 +44,29 @@ pub fn written(authserv_id: &str, client: &Client, sender: Option<&Address>, aut
     if auth.arc.result != Check::None {
         result(&mut field, "arc", auth.arc.result, &auth.arc.reason);
     }
-    field.push_str("\r\n");
-    field
+    folded(&field)
+}
+
+/// Its lines no longer than they should be. White space stays, so what is unfolded again is the same (RFC 5322 §2.2.3).
+fn folded(field: &str) -> String {
+    let mut folded = String::with_capacity(field.len() + 64);
+    for line in field.split("\r\n") {
+        let mut length = 0;
+        for (at, word) in line.split(' ').enumerate() {
+            if at > 0 {
+                if length + 1 + word.len() > MAX_LINE {
+                    folded.push_str("\r\n");
+                    length = 0;
+                }
+                folded.push(' ');
+                length += 1;
+            }
+            folded.push_str(word);
+            length += word.len();
+        }
+        folded.push_str("\r\n");
+    }
+    folded
 }
 
 fn spf(field: &mut String, spf: &Spf, property_of: &str, whose: &str) {
@@ -76,7 +99,7 @@ fn value(text: &str) -> String {
 
 fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
-    for character in text.chars().filter(|character| !character.is_control()).take(MAX_VALUE) {
+    for character in clipped(text) {
         if matches!(character, '"' | '\\') {
             quoted.push('\\');
         }
@@ -87,7 +110,23 @@ fn quoted(text: &str) -> String {
 }
 
 fn comment(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() && !matches!(c, '(' | ')' | '\\')).take(MAX_VALUE).collect()
+    clipped(text).filter(|character| !matches!(character, '(' | ')' | '\\')).collect()
+}
+
+/// As much as there is room for, without control characters, and of white space one blank: no line may consist of it.
+fn clipped(text: &str) -> impl Iterator<Item = char> {
+    let (mut octets, mut was_blank) = (0, false);
+    let plain = text.chars().filter(|character| *character == '\t' || !character.is_control());
+    let blank = |character: char| if character.is_whitespace() { ' ' } else { character };
+    let once = plain.map(blank).filter(move |character| {
+        let repeats = *character == ' ' && was_blank;
+        was_blank = *character == ' ';
+        !repeats
+    });
+    once.take_while(move |character| {
+        octets += character.len_utf8();
+        octets <= MAX_VALUE
+    })
 }
 
 /// Whether a field's value names this server as the one that has looked.
@@ -190,18 +229,45 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_peers_words_make_no_field_of_their_own() {
-        let client = Client {
+    fn client(helo: &str) -> Client {
+        Client {
             ip: "2001:db8::1".parse().unwrap(),
             port: 25,
             listener: String::new(),
-            helo: Some("x\"; dmarc=pass".to_owned()),
+            helo: Some(helo.to_owned()),
             esmtp: true,
             tls: None,
             ptr: None,
             auth: None,
+        }
+    }
+
+    /// RFC 5322 §2.1.1: 78 octets as far as it can be, 998 whatever comes.
+    #[test]
+    fn its_lines_are_short_whatever_a_peer_says() {
+        let signature = |said: &str| Dkim { reason: said.into(), domain: said.into(), ..Dkim::default() };
+        let long = ["ab ".repeat(2000), "\u{20ac}".repeat(2000), "\"".repeat(2000), format!("a{}b", " ".repeat(2000))];
+        let auth = Authentication {
+            iprev: Iprev { result: Check::Pass, name: "\u{20ac}".repeat(2000) },
+            dkim: long.iter().map(|said| signature(said)).collect(),
+            ..Authentication::default()
         };
+        let field = written("mx.example.com", &client(&"\u{20ac}".repeat(255)), None, &auth);
+        assert!(field.ends_with("\r\n") && field.contains("reason=\"ab ab ab"), "{field}");
+        for line in field.split_terminator("\r\n") {
+            let words = line.split(' ').filter(|word| !word.is_empty()).count();
+            assert!(line.len() <= 78 || words == 1, "{} octets: {line}", line.len());
+            assert!(line.len() <= 998 && !line.trim().is_empty(), "{} octets: {line}", line.len());
+        }
+        assert!(
+            !field.contains("  ") && field.contains(&format!("\"{}\"", "\u{20ac}".repeat(MAX_VALUE / 3))),
+            "{field}"
+        );
+    }
+
+    #[test]
+    fn a_peers_words_make_no_field_of_their_own() {
+        let client = client("x\"; dmarc=pass");
         let auth = Authentication {
             iprev: Iprev { result: Check::Pass, name: "a) (b\r\nX: y".into() },
             spf: Spf {
