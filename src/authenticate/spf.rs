@@ -59,10 +59,14 @@ pub async fn check_host(dns: &Dns, asked: &Asked<'_>) -> Answer {
     }
 }
 
-/// RFC 7208 §4.3: a name of several labels, none too long.
+/// RFC 7208 §4.3: a name of several labels, none too long; an address literal is none.
 fn is_domain(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
-    name.len() <= MAX_NAME && name.contains('.') && name.split('.').all(|label| (1..=63).contains(&label.len()))
+    let is_name = !name.starts_with('[');
+    is_name
+        && name.len() <= MAX_NAME
+        && name.contains('.')
+        && name.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
 struct Evaluation<'a> {

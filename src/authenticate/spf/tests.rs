@@ -42,6 +42,9 @@ async fn each_mechanism_says_what_it_should() {
     }
     assert_eq!(result(&table, "nobody.example").await.0, Check::None);
     assert_eq!(result(&table, "localhost").await.0, Check::None);
+    // A literal is no domain, so nobody is asked (RFC 7208 §2.3).
+    let table = table.with_txt("[192.0.2.7]", "v=spf1 -all");
+    assert_eq!(result(&table, "[192.0.2.7]").await.0, Check::None);
 }
 
 #[tokio::test]
