@@ -6,25 +6,29 @@
 //! where that wasn't found out when the message came.
 //! A signature vouches for the message and its author, not for the envelope: a user of the same domain can put
 //! anybody's address there. So it proves the sender only where that is the author.
-//! Standards: RFC 8601 §3 (iprev), RFC 7208 (SPF), RFC 6376 and 8463 (DKIM), RFC 8617 (ARC), RFC 9989 (DMARC).
+//! Standards: RFC 8601 §3 (iprev), RFC 7208 (SPF), RFC 6376 and 8463 (DKIM), RFC 8617 (ARC), RFC 9989 (DMARC:
+//! its tree walk through DNS, not the public suffix list of RFC 7489).
 
+mod authors;
+mod header;
 mod letter;
 mod spf;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use mail_auth::{AuthenticatedMessage, DkimResult, Parameters};
+use mail_auth::Parameters;
 
 use crate::clock::Instant;
 use crate::dns::{Addresses4, Addresses6, Dns, Exchanges, LookupError, Pointers, Texts};
 use crate::mail::authentication::{Check, Iprev, Scope, Spf};
 use crate::mail::{Address, Authentication, Client, Envelope, Message};
-pub use letter::{Header, Proofs, proofs};
+pub use header::Header;
+use letter::Letter;
+pub use letter::{Proofs, proofs};
 
-/// Signatures that are looked at; each costs a look-up and a hash of the body.
-const MAX_SIGNATURES: usize = 10;
 /// For all of it.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -45,6 +49,11 @@ impl Patience {
     #[must_use]
     pub fn new(whole: Duration) -> Self {
         Self { until: Instant::now() + whole, whole }
+    }
+
+    /// As long, from now on.
+    fn anew(self) -> Self {
+        Self::new(self.whole)
     }
 
     async fn wait<T>(self, what: impl Future<Output = T>) -> Option<T> {
@@ -143,15 +152,14 @@ pub async fn sender_is_proved(
     if let Some(proof) = client.auth.as_deref().and_then(|auth| proof_at_arrival(auth, sender, message)) {
         return proof;
     }
-    let caches = Caches::of(dns);
     let looked = tokio::time::timeout(DEADLINE, async {
         let spf = spf_of_sender(dns, client, Some(sender), Patience::new(DEADLINE)).await.result;
         if spf == Check::Pass {
             return Proof::Proved { by: format!("spf=pass smtp.mailfrom={}", sender.domain()) };
         }
-        let dkim = if is_author(sender, message) && count_signatures(message.raw()) > 0 {
+        let dkim = if message.is_by(sender) && message.has_header("DKIM-Signature") {
             match whole.await {
-                Ok(raw) => caches.dkim(dns, sender, &raw).await,
+                Ok(raw) => signed(dns, sender, raw).await,
                 Err(why) => return Proof::Unknown { why: format!("the message can't be read: {why}") },
             }
         } else {
@@ -175,7 +183,7 @@ fn proof_at_arrival(auth: &Authentication, sender: &Address, message: &Message) 
         return Some(Proof::Proved { by: format!("spf=pass smtp.mailfrom={}", sender.domain()) });
     }
     let own = |signature: &&crate::mail::authentication::Dkim| is_aligned(&sender.domain_key(), &signature.domain);
-    if is_author(sender, message) {
+    if message.is_by(sender) {
         if let Some(signature) = auth.dkim.iter().filter(own).find(|signature| signature.result == Check::Pass) {
             return Some(Proof::Proved { by: format!("dkim=pass header.d={}", signature.domain) });
         }
@@ -218,61 +226,28 @@ impl Caches {
             cache_ipv6: known.map(|shelves| &shelves.3),
         }
     }
-
-    async fn dkim(&self, dns: &Dns, sender: &Address, raw: &[u8]) -> Signed {
-        // More signatures than a message has in earnest are work that somebody wants us to do.
-        if count_signatures(raw) > MAX_SIGNATURES {
-            return Signed::No;
-        }
-        let Some(message) = AuthenticatedMessage::parse(raw) else { return Signed::No };
-        let results = dns.authenticator().verify_dkim(self.parameters(&message)).await;
-        let mut unknown = false;
-        for output in &results {
-            let Some(signature) = output.signature() else { continue };
-            // RFC 6376 §8.2: behind the part that `l=` signs anything may stand. §5.4: From is signed, or nobody's.
-            let is_whole = signature.l == 0 && signature.h.iter().any(|name| name.eq_ignore_ascii_case("from"));
-            if !is_whole || !is_aligned(&sender.domain_key(), &signature.d.to_ascii_lowercase()) {
-                continue;
-            }
-            match output.result() {
-                DkimResult::Pass => return Signed::By(signature.d.clone()),
-                DkimResult::TempError(_) => unknown = true,
-                _ => {}
-            }
-        }
-        if unknown { Signed::Unknown } else { Signed::No }
-    }
 }
 
-/// The one author (RFC 5322 §3.6.2) is the envelope's sender, to the letter: another mailbox of a domain that signs for
-/// all its users is another person's.
-fn is_author(sender: &Address, message: &Message) -> bool {
-    let mut fields = message.headers().filter(|(name, _)| name.eq_ignore_ascii_case("from"));
-    let (Some(_), None) = (fields.next(), fields.next()) else { return false };
-    let authors = message.addresses("From");
-    let [author] = authors.as_slice() else { return false };
-    let author = author.address.as_deref().and_then(|address| Address::parse(address).ok());
-    author.is_some_and(|author| {
-        author.unquoted_local() == sender.unquoted_local() && author.domain_key() == sender.domain_key()
-    })
+/// Whether a signature of the sender's domain holds; From is signed, or it is nobody's (RFC 6376 §5.4).
+async fn signed(dns: &Dns, sender: &Address, raw: Bytes) -> Signed {
+    let Ok(header) = Header::of(&Arc::new(Message::new(raw))).await else { return Signed::Unknown };
+    if !header.has_one_author() {
+        return Signed::No;
+    }
+    let (letter, caches) = (Letter::of(&header), Caches::of(dns));
+    let each = letter.signed();
+    let results = letter.dkim(dns, &caches, &each, Patience::new(DEADLINE)).await;
+    let own = || results.iter().filter(|(_, one)| is_aligned(&sender.domain_key(), &one.domain));
+    if let Some((_, pass)) = own().find(|(_, one)| one.result == Check::Pass) {
+        return Signed::By(pass.domain.clone());
+    }
+    if own().any(|(_, one)| one.result == Check::TempError) { Signed::Unknown } else { Signed::No }
 }
 
 /// The signer is the sender's domain or one above it that isn't a top-level domain.
 fn is_aligned(sender: &str, signer: &str) -> bool {
     let above = sender.strip_suffix(signer).is_some_and(|rest| rest.ends_with('.'));
     signer.contains('.') && (sender == signer || above)
-}
-
-fn count_signatures(raw: &[u8]) -> usize {
-    let mut fields = 0;
-    for line in raw.split(|octet| *octet == b'\n') {
-        if matches!(line, [] | b"\r") {
-            break;
-        }
-        let name = line.get(..15).unwrap_or_default();
-        fields += usize::from(name.eq_ignore_ascii_case(b"dkim-signature:"));
-    }
-    fields
 }
 
 #[cfg(test)]

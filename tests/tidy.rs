@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("dns", &["config"]),
     // It asks for workers, by the clients that webhooks have.
     ("reach", &["config", "rules", "dns", "delivery", "clock"]),
-    ("authenticate", &["mail", "dns", "clock"]),
+    ("authenticate", &["mail", "dns", "clock", "aside"]),
     ("store", &["mail", "kv", "event", "clock", "aside"]),
     // Secrets lie sealed in the store, and are opened with a key of the configuration's.
     ("vault", &["config", "store", "clock"]),

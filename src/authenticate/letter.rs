@@ -1,64 +1,52 @@
 //! What the message itself proves: DKIM, ARC and, with SPF, DMARC, through mail-auth.
 //!
 //! Each signature is verified by itself and all at once, so that one whose key nobody serves holds up no other.
-//! Bounds: so many signatures, seals and domains of From; a body is hashed once for each of the four ways there are
-//! (mail-auth takes no `l=`, RFC 6376 §8.2). The caller bounds the time.
+//! Bounds: so many signatures, seals and domains of From, and so much of a header for all of them: what is hashed of it here
+//! takes no more than some milliseconds. The caller bounds the time.
 //! Standards: RFC 6376, RFC 8301 (algorithms), RFC 8463 (ed25519), RFC 8617 (ARC), RFC 9989 (DMARC), RFC 8601 §2.7.
 
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use futures_util::future::join_all;
-use mail_auth::common::crypto::{Algorithm, HashAlgorithm};
-use mail_auth::dkim::{Canonicalization, DkimError};
+use mail_auth::common::crypto::Algorithm;
+use mail_auth::dkim::DkimError;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::dmarc::{Alignment, Policy};
 use mail_auth::{
-    ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, SpfOutput, SpfResult,
+    ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, DnsError, Error, SpfOutput,
+    SpfResult,
 };
 
+use super::authors::{Authors, is_name};
+use super::header::Header;
 use super::{Caches, Patience, clipped};
 use crate::clock::Instant;
 use crate::dns::Dns;
+use crate::mail::address::domain_key;
 use crate::mail::authentication::{self, Check, Seal, Spf};
 
 /// Signatures that are verified; each costs a look-up and a public key operation.
 const MAX_SIGNATURES: usize = 10;
 /// Seals of a chain (RFC 8617 §4.2.1 allows 50); each costs the same.
 const MAX_SEALS: usize = 10;
-/// Domains of From that are judged; nobody writes from more.
-const MAX_AUTHORS: usize = 5;
+
+/// Octets of headers that are hashed for all the signatures, and for all the seals.
+const MAX_HASHED: usize = 1024 * 1024;
+/// Names in one's `h=`; each is looked for among all the fields.
+const MAX_NAMES: usize = 100;
+/// Fields that are looked at for one signature: its names times the header's fields.
+const MAX_LOOKED_AT: usize = 100_000;
 
 /// What is looked into.
-struct Letter<'a> {
+pub(super) struct Letter<'a> {
     message: AuthenticatedMessage<'a>,
-    /// Signatures that can't be read, and why.
-    unread: Vec<Error>,
-    too_many: bool,
-    chain_too_long: bool,
-}
-
-/// The header of a message, and what its body hashes to: all that has to be known to look into it.
-#[derive(Default)]
-pub struct Header {
-    octets: Bytes,
-    hashes: Hashes,
-}
-
-type Hashes = Vec<(Canonicalization, HashAlgorithm, u64, Vec<u8>)>;
-
-impl Header {
-    /// Hashes the body, as the signatures would have it: for a large message this takes its time.
-    #[must_use]
-    pub fn read(raw: &Bytes) -> Self {
-        let Some(message) = AuthenticatedMessage::parse(raw) else {
-            return Self { octets: Bytes::new(), hashes: Vec::new() };
-        };
-        let octets = raw.get(..message.body_offset()).unwrap_or(raw);
-        Self { octets: Bytes::copy_from_slice(octets), hashes: message.body_hashes }
-    }
+    header: &'a Header,
+    /// Signatures that aren't verified, and why.
+    unverified: Vec<authentication::Dkim>,
+    /// The chain isn't, and why.
+    chain_fault: Option<String>,
 }
 
 /// All that a message proves, each with the time it took.
@@ -79,8 +67,12 @@ pub async fn proofs(dns: &Dns, header: &Header, spf: &Spf, sealers: &[String], p
     let ((mut dkim, dkim_took), (mut arc, arc_took)) =
         tokio::join!(timed(letter.dkim(dns, &caches, &signed, patience)), timed(letter.arc(dns, &caches, patience)),);
     let is_trusted = |seal: &Seal| sealers.iter().any(|sealer| super::is_aligned(&seal.domain, sealer));
-    arc.trusted = arc.result == Check::Pass && arc.chain.iter().all(is_trusted) && letter.first_seal_saw_a_pass();
-    let (dmarc, dmarc_took) = timed(letter.dmarc(dns, &caches, spf, &mut dkim, patience)).await;
+    arc.trusted = arc.result == Check::Pass
+        && arc.chain.iter().all(is_trusted)
+        && letter.first_seal_saw_a_pass()
+        && letter.last_seal_holds_the_author();
+    // The sender's own domains may have used up all the time there was; the author's is asked in time of its own.
+    let (dmarc, dmarc_took) = timed(letter.dmarc(dns, &caches, spf, &mut dkim, patience.anew())).await;
     let dkim = dkim.into_iter().map(|(_, signature)| signature).collect();
     Proofs { dkim, arc, dmarc, dkim_took, arc_took, dmarc_took }
 }
@@ -91,25 +83,51 @@ async fn timed<T>(what: impl Future<Output = T>) -> (T, Duration) {
 }
 
 impl<'a> Letter<'a> {
-    fn of(header: &'a Header) -> Self {
+    pub(super) fn of(header: &'a Header) -> Self {
         let mut message = AuthenticatedMessage::parse(&header.octets).unwrap_or_default();
         message.body_hashes.clone_from(&header.hashes);
-        let too_many = message.dkim_headers.len() > MAX_SIGNATURES;
-        message.dkim_headers.truncate(MAX_SIGNATURES);
-        let chain_too_long = message.ams_headers.len() > MAX_SEALS || message.as_headers.len() > MAX_SEALS;
-        if chain_too_long {
-            message.ams_headers.clear();
-            message.as_headers.clear();
-            message.aar_headers.clear();
+        let (fields, unverified) = (message.headers.len(), unread(&message, header));
+        let mut letter = Self { message, header, unverified, chain_fault: None };
+        let affordable = MAX_HASHED / header.octets.len().max(1);
+        letter.leave_out_signatures(fields, affordable.clamp(1, MAX_SIGNATURES));
+        letter.leave_out_chain(fields, affordable.clamp(1, MAX_SEALS));
+        letter
+    }
+
+    /// Those that would take too much work.
+    fn leave_out_signatures(&mut self, fields: usize, affordable: usize) {
+        let signatures = std::mem::take(&mut self.message.dkim_headers);
+        let (mut good, overlong): (Vec<_>, Vec<_>) =
+            signatures.into_iter().partition(|signature| is_short(&signature.header.h, fields));
+        let too_long = |signature: &mail_auth::common::headers::Header<'_, mail_auth::dkim::Signature>| {
+            let reason = format!("it names more fields than are looked for ({MAX_NAMES}, fewer in so long a header)");
+            authentication::Dkim { result: Check::Policy, reason, ..named(&signature.header) }
+        };
+        self.unverified.extend(overlong.iter().take(MAX_SIGNATURES).map(too_long));
+        if good.len() > affordable {
+            good.truncate(affordable);
+            self.unverified.push(left_out(format!("signatures beyond the first {affordable} are not looked at")));
         }
-        let is_dkims = |error: &&Error| matches!(error, Error::Dkim(_));
-        let unread = message.errors.iter().map(|header| &header.header).filter(is_dkims).take(MAX_SIGNATURES);
-        let unread = unread.cloned().collect();
-        Self { message, unread, too_many, chain_too_long }
+        self.message.dkim_headers = good;
+    }
+
+    fn leave_out_chain(&mut self, fields: usize, affordable: usize) {
+        let message = &mut self.message;
+        let fault = if message.ams_headers.len().max(message.as_headers.len()) > affordable {
+            format!("more than {affordable} have sealed it")
+        } else if message.ams_headers.iter().any(|seal| !is_short(&seal.header.h, fields)) {
+            "a seal names more fields than are looked for".to_owned()
+        } else {
+            return;
+        };
+        message.ams_headers.clear();
+        message.as_headers.clear();
+        message.aar_headers.clear();
+        self.chain_fault = Some(fault);
     }
 
     /// The same message with one signature each.
-    fn signed(&self) -> Vec<AuthenticatedMessage<'a>> {
+    pub(super) fn signed(&self) -> Vec<AuthenticatedMessage<'a>> {
         let one = |at: usize| {
             let mut one = AuthenticatedMessage {
                 headers: self.message.headers.clone(),
@@ -124,7 +142,7 @@ impl<'a> Letter<'a> {
     }
 
     /// Whether each signature holds, in their order.
-    async fn dkim<'x>(
+    pub(super) async fn dkim<'x>(
         &self,
         dns: &Dns,
         caches: &'x Caches,
@@ -133,34 +151,27 @@ impl<'a> Letter<'a> {
     ) -> Vec<(Option<DkimOutput<'x>>, authentication::Dkim)> {
         let verify = |one: &'x AuthenticatedMessage<'x>| async move {
             let verified = patience.wait(dns.authenticator().verify_dkim(caches.parameters(one))).await;
+            let signature = one.dkim_headers.first().map(|signature| &signature.header)?;
+            let late = || Error::Dns(DnsError::Resolver(patience.exceeded()));
             let output = verified.and_then(|outputs| outputs.into_iter().next());
-            let mut found = named(one);
-            let Some(output) = output else {
-                (found.result, found.reason) = (Check::TempError, patience.exceeded());
-                return (None, found);
-            };
-            (found.result, found.reason) = judged(&output);
+            let output = output.unwrap_or_else(|| DkimOutput::temp_err(late()).with_signature(signature));
+            let (mut result, mut reason) = judged(&output);
+            if result == Check::Pass && !self.header.is_read_alike {
+                (result, reason) = (Check::Policy, "its header can be read in more than one way".to_owned());
+            }
             // Only what holds, or may hold another time, says anything of the author.
-            let counts = matches!(found.result, Check::Pass | Check::TempError);
-            (counts.then_some(output), found)
+            let counts = matches!(result, Check::Pass | Check::TempError);
+            Some((counts.then_some(output), authentication::Dkim { result, reason, ..named(signature) }))
         };
-        let mut all = join_all(signed.iter().map(verify)).await;
-        let unread = |error: &Error| {
-            let result = if *error == Error::Dkim(DkimError::SignatureLength) { Check::Policy } else { Check::Neutral };
-            (None, authentication::Dkim { result, reason: error.to_string(), ..Default::default() })
-        };
-        all.extend(self.unread.iter().map(unread));
-        if self.too_many {
-            let reason = format!("signatures beyond the first {MAX_SIGNATURES} are not looked at");
-            all.push((None, authentication::Dkim { result: Check::Policy, reason, ..Default::default() }));
-        }
+        let mut all: Vec<_> = join_all(signed.iter().map(verify)).await.into_iter().flatten().collect();
+        all.extend(self.unverified.iter().map(|signature| (None, signature.clone())));
         all
     }
 
     /// Whether the chain holds.
     async fn arc(&self, dns: &Dns, caches: &Caches, patience: Patience) -> authentication::Arc {
-        if self.chain_too_long {
-            let reason = format!("more than {MAX_SEALS} have sealed it");
+        if let Some(fault) = &self.chain_fault {
+            let reason = fault.clone();
             return authentication::Arc { result: Check::Fail, reason, ..Default::default() };
         }
         let verified = patience.wait(dns.authenticator().verify_arc(caches.parameters(&self.message))).await;
@@ -176,6 +187,13 @@ impl<'a> Letter<'a> {
         first.is_some_and(|results| crate::mail::results::says(results.value, "dmarc", "pass"))
     }
 
+    /// Whether the newest of the chain vouches for the one From there is: otherwise anybody may have put it there since.
+    fn last_seal_holds_the_author(&self) -> bool {
+        let newest = self.message.ams_headers.iter().max_by_key(|seal| seal.header.i);
+        let holds = newest.is_some_and(|seal| seal.header.h.iter().any(|name| name.eq_ignore_ascii_case("from")));
+        holds && self.header.has_one_author()
+    }
+
     /// Whether somebody who may speak for it sent it. Of several domains in From, the one that fares worst.
     async fn dmarc(
         &self,
@@ -185,29 +203,24 @@ impl<'a> Letter<'a> {
         dkim: &mut [(Option<DkimOutput<'_>>, authentication::Dkim)],
         patience: Patience,
     ) -> authentication::Dmarc {
-        let authors = self.authors();
-        if authors.len() > MAX_AUTHORS {
-            let reason = format!("it is from more than {MAX_AUTHORS} domains");
+        let Authors { domains, doubt, .. } = &self.header.authors;
+        if let Some(doubt) = doubt {
             return authentication::Dmarc {
                 result: Check::Fail,
                 policy: "reject".into(),
-                reason,
+                reason: doubt.clone(),
                 ..Default::default()
             };
         }
-        let outputs: Vec<DkimOutput<'_>> = dkim.iter().filter_map(|(output, _)| output.clone()).collect();
+        // Of two fields From a signature may hold one, and another one be shown.
+        let may_speak = self.header.has_one_author();
+        let speaking = dkim.iter().filter(|_| may_speak);
+        let outputs: Vec<DkimOutput<'_>> = speaking.filter_map(|(output, _)| output.clone()).collect();
+        let asked = domains.iter().map(|domain| policy(dns, caches, spf, &outputs, (domain, patience)));
         let mut worst: Option<authentication::Dmarc> = None;
-        for (domain, address) in &authors {
-            let message = AuthenticatedMessage { from: vec![address.clone()], ..AuthenticatedMessage::default() };
-            let question = DmarcParameters {
-                message: &message,
-                dkim_output: &outputs,
-                dkim2_output: None,
-                rfc5321_mail_from_domain: &spf.domain,
-                spf_output: &SpfOutput::new(spf.domain.clone()).with_result(spf_result(spf.result)),
-            };
-            let found = match patience.wait(dns.authenticator().verify_dmarc(caches.parameters(question))).await {
-                Some(output) => author(&output, domain, spf, dkim),
+        for (domain, output) in domains.iter().zip(join_all(asked).await) {
+            let found = match output {
+                Some(output) => author(&output, domain, spf, dkim, may_speak),
                 None => authentication::Dmarc {
                     result: Check::TempError,
                     domain: clipped(domain),
@@ -221,7 +234,7 @@ impl<'a> Letter<'a> {
             };
         }
         let mut worst = worst.unwrap_or_default();
-        if authors.len() > 1 {
+        if domains.len() > 1 {
             // Nobody speaks for all of them at once.
             (worst.aligned_spf, worst.aligned_dkim) = (false, false);
             for (_, signature) in dkim.iter_mut() {
@@ -230,26 +243,50 @@ impl<'a> Letter<'a> {
         }
         worst
     }
+}
 
-    /// The domains of From, each once, with an address there.
-    fn authors(&self) -> Vec<(String, String)> {
-        let mut authors: Vec<(String, String)> = Vec::new();
-        for address in &self.message.from {
-            let Some((_, domain)) = address.rsplit_once('@') else { continue };
-            let domain = crate::mail::address::domain_key(domain);
-            if authors.len() <= MAX_AUTHORS && !authors.iter().any(|(known, _)| *known == domain) {
-                authors.push((domain, address.clone()));
-            }
-        }
-        authors
-    }
+/// What one author's domain says of it; `None` where DNS didn't answer in time.
+async fn policy(
+    dns: &Dns,
+    caches: &Caches,
+    spf: &Spf,
+    outputs: &[DkimOutput<'_>],
+    (domain, patience): (&str, Patience),
+) -> Option<DmarcOutput> {
+    let message = AuthenticatedMessage { from: vec![format!("author@{domain}")], ..AuthenticatedMessage::default() };
+    let question = DmarcParameters {
+        message: &message,
+        dkim_output: outputs,
+        dkim2_output: None,
+        rfc5321_mail_from_domain: &spf.domain,
+        spf_output: &SpfOutput::new(spf.domain.clone()).with_result(spf_result(spf.result)),
+    };
+    patience.wait(dns.authenticator().verify_dmarc(caches.parameters(question))).await
+}
+
+/// Signatures that can't be read, or aren't.
+fn unread(message: &AuthenticatedMessage<'_>, header: &Header) -> Vec<authentication::Dkim> {
+    let is_dkims = |error: &&Error| matches!(error, Error::Dkim(_));
+    let fault = |error: &Error| {
+        let result = if *error == Error::Dkim(DkimError::SignatureLength) { Check::Policy } else { Check::Neutral };
+        authentication::Dkim { result, reason: error.to_string(), ..Default::default() }
+    };
+    let errors = message.errors.iter().map(|header| &header.header).filter(is_dkims).take(MAX_SIGNATURES);
+    let too_large = header.is_too_large.then(|| left_out("its header is too large to be verified".to_owned()));
+    errors.map(fault).chain(too_large).collect()
+}
+
+fn left_out(reason: String) -> authentication::Dkim {
+    authentication::Dkim { result: Check::Policy, reason, ..Default::default() }
+}
+
+/// Its names can be looked for without much work.
+fn is_short(names: &[String], fields: usize) -> bool {
+    names.len() <= MAX_NAMES && names.len().saturating_mul(fields) <= MAX_LOOKED_AT
 }
 
 /// Who signed, whatever it is worth.
-fn named(one: &AuthenticatedMessage<'_>) -> authentication::Dkim {
-    let Some(signature) = one.dkim_headers.first().map(|header| &header.header) else {
-        return authentication::Dkim::default();
-    };
+fn named(signature: &mail_auth::dkim::Signature) -> authentication::Dkim {
     let algorithm = match signature.a {
         Algorithm::RsaSha1 => "rsa-sha1",
         Algorithm::RsaSha256 => "rsa-sha256",
@@ -271,6 +308,10 @@ fn judged(output: &DkimOutput<'_>) -> (Check, String) {
     // RFC 6376 §5.4: a signature that doesn't hold From is nobody's word on the author.
     if !signature.h.iter().any(|name| name.eq_ignore_ascii_case("from")) {
         return (Check::PermError, "From is not signed".to_owned());
+    }
+    // DNS can't be asked for it, now or later.
+    if !is_name(&domain_key(&format!("{}._domainkey.{}", signature.s, signature.d))) {
+        return (Check::PermError, "its key has a name that can't be".to_owned());
     }
     // RFC 8301 §3.1
     if signature.a == Algorithm::RsaSha1 {
@@ -311,13 +352,14 @@ fn author(
     domain: &str,
     spf: &Spf,
     dkim: &mut [(Option<DkimOutput<'_>>, authentication::Dkim)],
+    may_speak: bool,
 ) -> authentication::Dmarc {
     let record = output.dmarc_record();
     let is_strict = |alignment: Option<Alignment>| alignment == Some(Alignment::Strict);
     let speaks = |other: &str, strict: bool| if strict { other == domain } else { is_same_organisation(other, domain) };
     let strict = is_strict(record.map(|record| record.adkim));
     for (_, signature) in dkim.iter_mut() {
-        signature.aligned = speaks(&signature.domain, strict);
+        signature.aligned = may_speak && speaks(&signature.domain, strict);
     }
     let (result, reason) = match output.result() {
         DmarcResult::Pass => (Check::Pass, String::new()),
@@ -349,7 +391,8 @@ fn author(
     }
 }
 
-/// By the public suffix list.
+/// By the public suffix list, which says it where no policy is published, and of a signature by itself; what DMARC comes to is
+/// by the tree walk (RFC 9989 §4.10).
 fn is_same_organisation(one: &str, other: &str) -> bool {
     let (one, other) = (one.to_lowercase(), other.to_lowercase());
     one == other || psl::domain_str(&one).is_some_and(|own| psl::domain_str(&other) == Some(own))

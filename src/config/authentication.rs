@@ -23,7 +23,8 @@ const OWN: [&str; 9] = [
 pub struct Authentication {
     /// Networks whose clients are not looked into: no look-ups, no policy, no field of ours.
     pub skip: Vec<IpNet>,
-    /// For all look-ups of a message, from its last octet on; for those of the client and the sender, from their beginning.
+    /// For all look-ups of a message's signatures, and for those of its author's policy; for those of the client and the
+    /// sender, from their beginning.
     pub timeout: Duration,
     /// Clients that forward others' mail, which may break SPF and DKIM: no policy is applied to theirs.
     pub trusted_forwarders: Vec<IpNet>,

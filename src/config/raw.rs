@@ -324,7 +324,7 @@ pub struct Dns {
 pub struct Authentication {
     /// Networks whose clients are not looked into; `[]` looks into all, `["0.0.0.0/0", "::/0"]` into none. Default: loopback and private ones.
     pub skip: Option<Vec<Parsed<IpNet>>>,
-    /// For all look-ups that a message waits for. Default: "10 s".
+    /// For the look-ups of each check that a message waits for: SPF, then the signatures, then DMARC. Default: "10 s".
     pub timeout: Leaf<Duration>,
     /// accept | quarantine | reject: mail that fails DMARC, whose author's domain asks to reject it. Default: reject.
     pub dmarc_reject: Option<Consequence>,

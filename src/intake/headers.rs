@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use super::decide::Case;
+use crate::mail::message::MAX_FIELDS;
 use crate::mail::{Client, Envelope, MessageId, Reply, results};
 
 /// What stands before all that was received: who sent it, where that was looked into, and our trace field.
@@ -62,9 +63,14 @@ fn printable(text: &str) -> String {
     text.chars().take(255).filter(|c| !c.is_control() && !matches!(c, '(' | ')' | '\\')).collect()
 }
 
-/// Too many hops: the message goes in circles (RFC 5321 §6.3).
+/// Too many hops: the message goes in circles (RFC 5321 §6.3). Too many fields: what stands behind the last one that is
+/// read, another From or a field that was forged in our name, nobody here would see.
 #[must_use]
 pub fn refusal(case: &Case) -> Option<Reply> {
+    if case.message.has_unseen_fields() {
+        let text = format!("The header has more than the {MAX_FIELDS} fields that are read here");
+        return Some(Reply::new(550, 6, 0, text));
+    }
     let hops = case.message.count_header("Received");
     let limit = case.snapshot.config.limits.hops;
     (hops > limit).then(|| Reply::new(554, 4, 6, format!("Too many hops ({hops}): this message goes in circles")))

@@ -39,7 +39,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::aside;
+use crate::aside::{self, Unfinished};
+use crate::authenticate::Header;
 use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::dns::Dns;
@@ -228,13 +229,12 @@ impl Intake {
         let Transaction { envelope, body, handed_on, prdr } = transaction;
         let (sender, recipients) = (envelope.sender.clone(), envelope.recipients.len());
         let answer = match self.known(visit, client, body, handed_on).await {
-            Ok(Known { raw, incoming, client, told }) => {
-                let message = Message::received_by(&visit.snapshot.config.hostname, raw);
+            Ok(Known { message, incoming, client, told }) => {
                 let case = Case {
                     id,
                     received_at: now,
                     snapshot: Arc::clone(&visit.snapshot),
-                    message: Arc::new(message),
+                    message,
                     facts: Arc::new(SessionFacts { client, sender: sender.clone(), notes: visit.notes.clone() }),
                     envelope,
                     seed: clock::seed(),
@@ -261,13 +261,16 @@ impl Intake {
 
     /// The message as a whole, with all that is known of who sent it. While that is looked up, a large one isn't in memory.
     async fn known(&self, visit: &mut Visit, client: &Client, body: Bytes, handed_on: u64) -> Result<Known, Trouble> {
-        let (mut raw, incoming) = self.whole(visit, body, handed_on).await?;
-        if !visit.snapshot.config.authentication.concerns(client.ip) {
-            return Ok(Known { raw, incoming, client: client.clone(), told: None });
+        let (raw, incoming) = self.whole(visit, body, handed_on).await?;
+        let config = Arc::clone(&visit.snapshot.config);
+        let read = |raw| Arc::new(Message::received_by(&config.hostname, raw));
+        let mut message = read(raw);
+        if !config.authentication.concerns(client.ip) || message.has_unseen_fields() {
+            return Ok(Known { message, incoming, client: client.clone(), told: None });
         }
-        let header = Self::header(&raw).await;
+        let header = Header::of(&message).await?;
         if incoming.is_some() {
-            drop(std::mem::take(&mut raw));
+            message = read(Bytes::new());
         }
         let found = self.looked_into(visit, client, header).await;
         let mut client = self.named(visit, client).await;
@@ -276,9 +279,9 @@ impl Intake {
             told
         });
         if let Some(incoming) = &incoming {
-            raw = self.again(incoming).await?;
+            message = read(self.again(incoming).await?);
         }
-        Ok(Known { raw, incoming, client, told })
+        Ok(Known { message, incoming, client, told })
     }
 
     /// Judge, commit; again where a key that was read was overtaken meanwhile.
@@ -394,7 +397,7 @@ impl Intake {
             Trouble::Store(StoreError::Closed) => Reply::new(421, 3, 2, "Shutting down, try again"),
             Trouble::TooBusy => return too_busy(),
             Trouble::Overtaken => Reply::new(451, 3, 0, format!("Busy, try again later ({id})")),
-            Trouble::Store(_) | Trouble::Parts | Trouble::Panic(_) => {
+            Trouble::Store(_) | Trouble::Parts | Trouble::Panic(_) | Trouble::Unfinished(_) => {
                 Reply::new(451, 3, 0, format!("Something failed here, try again later ({id})"))
             }
         };
@@ -407,7 +410,7 @@ impl Intake {
 
 /// A message that is there, and who sent it.
 struct Known {
-    raw: Bytes,
+    message: Arc<Message>,
     incoming: Option<Incoming>,
     client: Client,
     told: Option<Kind>,
@@ -432,6 +435,8 @@ enum Trouble {
     TooBusy,
     #[error("panicked: {0}")]
     Panic(String),
+    #[error(transparent)]
+    Unfinished(#[from] Unfinished),
 }
 
 fn received(case: &Case, subject: Option<String>) -> Event {

@@ -29,23 +29,13 @@ pub(super) fn sentence(auth: &Authentication, domain: &Domain) -> Option<Sentenc
         (Check::Fail, "quarantine") => domain.policy.dmarc_quarantine,
         _ => Consequence::Accept,
     };
-    let by_spf =
-        if auth.spf.result == Check::Fail && !auth.passed() { domain.policy.spf_fail } else { Consequence::Accept };
+    let is_spf_alone = auth.spf.result == Check::Fail && !auth.passed() && !may_pass_later(auth);
+    let by_spf = if is_spf_alone { domain.policy.spf_fail } else { Consequence::Accept };
     if by_dmarc.max(by_spf) == Consequence::Accept {
         return None;
     }
     Some(if by_dmarc >= by_spf {
-        let author = if auth.dmarc.domain.is_empty() { "its author's domain" } else { &auth.dmarc.domain };
-        Sentence {
-            consequence: by_dmarc,
-            why: format!("dmarc=fail, {author} asks to {} such mail", asked(&auth.dmarc.policy)),
-            reply: Reply::new(
-                550,
-                7,
-                1,
-                format!("Not sent by {author}, whose DMARC policy asks to refuse it (dmarc=fail)"),
-            ),
-        }
+        by_author(auth, by_dmarc)
     } else {
         let sender = &auth.spf.domain;
         Sentence {
@@ -55,6 +45,34 @@ pub(super) fn sentence(auth: &Authentication, domain: &Domain) -> Option<Sentenc
             reply: Reply::new(550, 7, 23, format!("{sender} does not let this server send its mail (spf=fail)")),
         }
     })
+}
+
+/// A signature of the author's domain, whose key DNS didn't give, may hold.
+fn may_pass_later(auth: &Authentication) -> bool {
+    let may_hold = |one: &crate::mail::authentication::Dkim| one.result == Check::TempError && one.aligned;
+    auth.dmarc.result == Check::TempError || auth.dkim.iter().any(may_hold)
+}
+
+fn by_author(auth: &Authentication, consequence: Consequence) -> Sentence {
+    let (author, reason) = (&auth.dmarc.domain, &auth.dmarc.reason);
+    if author.is_empty() {
+        let why = if reason.is_empty() { "nobody can say who it is from" } else { reason };
+        return Sentence {
+            consequence,
+            why: format!("dmarc=fail, {why}"),
+            reply: Reply::new(550, 7, 1, format!("Nobody's policy can be asked for: {why} (dmarc=fail)")),
+        };
+    }
+    Sentence {
+        consequence,
+        why: format!("dmarc=fail, {author} asks to {} such mail", asked(&auth.dmarc.policy)),
+        reply: Reply::new(
+            550,
+            7,
+            1,
+            format!("Not sent by {author}, whose DMARC policy asks to refuse it (dmarc=fail)"),
+        ),
+    }
 }
 
 fn asked(policy: &str) -> &str {

@@ -125,7 +125,7 @@ pub struct Dkim {
 #[serde(default)]
 pub struct Dmarc {
     pub result: Check,
-    /// Of the one From.
+    /// Of the one From; empty where it can't be read for sure.
     pub domain: String,
     /// What is asked for mail that fails: none, quarantine or reject; empty where the domain publishes nothing.
     pub policy: String,
@@ -143,7 +143,8 @@ pub struct Arc {
     pub result: Check,
     /// Who sealed it, the first one first.
     pub chain: Vec<Seal>,
-    /// All of the chain are `[authentication] trusted_sealers`, it holds, and the first one saw DMARC pass.
+    /// All of the chain are `[authentication] trusted_sealers`, it holds, the first one saw DMARC pass, and the last one
+    /// sealed the one From there is.
     pub trusted: bool,
     pub reason: String,
 }

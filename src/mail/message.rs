@@ -23,10 +23,10 @@ use bytes::Bytes;
 pub use fields::Mailbox;
 pub use mime::{Content, Part};
 
-use super::{Timestamp, results};
+use super::{Address, Timestamp, results};
 
-/// Header fields that are looked at; further ones are carried but not seen.
-const MAX_FIELDS: usize = 10_000;
+/// Header fields that are looked at: a message with more isn't taken.
+pub const MAX_FIELDS: usize = 10_000;
 
 /// The octets of one message, and what a parser makes of them.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ struct Fields {
     seen: Vec<Field>,
     /// Where those stand, each with its line end, that claim to be ours (RFC 8601 §5).
     forged: Vec<Range<usize>>,
+    /// There are more than are looked at.
+    more: bool,
 }
 
 /// Where a header field stands: its name, and what follows the colon up to (not including) its last line end.
@@ -109,7 +111,7 @@ impl Message {
     /// `None`: there are more fields than are looked at.
     #[must_use]
     pub fn places(&self, names: &[String]) -> Option<Vec<Range<usize>>> {
-        if self.fields().len() >= MAX_FIELDS {
+        if self.has_unseen_fields() {
             return None;
         }
         let mut places: Vec<Range<usize>> = Vec::new();
@@ -165,6 +167,31 @@ impl Message {
     #[must_use]
     pub fn header_from(&self) -> Option<String> {
         self.addresses("From").into_iter().find_map(|mailbox| mailbox.address)
+    }
+
+    /// Whom all the fields From name (RFC 5322 §3.6.2); `None` where one is too long to be read to its end.
+    #[must_use]
+    pub fn authors(&self) -> Option<Vec<Mailbox>> {
+        let read = |value: &[u8]| (value.len() <= fields::MAX_VALUE).then(|| fields::mailboxes(value));
+        self.header_values("From").map(read).collect::<Option<Vec<_>>>().map(|all| all.concat())
+    }
+
+    /// The one author is this mailbox, to the letter: another one of a domain that signs for all its users is another
+    /// person's.
+    #[must_use]
+    pub fn is_by(&self, sender: &Address) -> bool {
+        let authors = self.authors().unwrap_or_default();
+        let ([author], 1) = (authors.as_slice(), self.count_header("From")) else { return false };
+        let author = author.address.as_deref().and_then(|address| Address::parse(address).ok());
+        author.is_some_and(|author| {
+            author.unquoted_local() == sender.unquoted_local() && author.domain_key() == sender.domain_key()
+        })
+    }
+
+    /// There are more fields than are looked at: what they say, nobody here knows.
+    #[must_use]
+    pub fn has_unseen_fields(&self) -> bool {
+        self.scanned().more
     }
 
     /// When it was written, by its own account.
@@ -257,7 +284,8 @@ impl Message {
 
     fn scanned(&self) -> &Fields {
         self.fields.get_or_init(|| {
-            let mut found = Fields { seen: scan(&self.raw), forged: Vec::new() };
+            let (seen, more) = scan(&self.raw);
+            let mut found = Fields { seen, forged: Vec::new(), more };
             if let Some(own) = &self.authserv_id {
                 let is_forged = |field: &mut Field| {
                     self.name(field).eq_ignore_ascii_case(results::FIELD)
@@ -322,8 +350,9 @@ fn headers_end(octets: &[u8]) -> usize {
     })
 }
 
-/// The header section's fields. A line that is no field (RFC 5322 §2.2) is passed over.
-fn scan(octets: &[u8]) -> Vec<Field> {
+/// The header section's fields, and whether there are more than are looked at. A line that is no field (RFC 5322 §2.2) is
+/// passed over.
+fn scan(octets: &[u8]) -> (Vec<Field>, bool) {
     let mut fields: Vec<Field> = Vec::new();
     let mut open = false;
     for line in lines(octets).take_while(|line| !line.is_empty()) {
@@ -343,12 +372,12 @@ fn scan(octets: &[u8]) -> Vec<Field> {
             continue;
         }
         if fields.len() == MAX_FIELDS {
-            break;
+            return (fields, true);
         }
         open = true;
         fields.push(Field { name: line.start..line.start + name.len(), value: line.start + colon + 1..line.end });
     }
-    fields
+    (fields, false)
 }
 
 #[cfg(test)]

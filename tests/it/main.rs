@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod author;
 mod canary;
 mod changes;
 mod command_line;

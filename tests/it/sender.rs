@@ -13,10 +13,10 @@ use mail_auth::dkim::DkimSigner;
 use crate::harness::{Client, Server, Setup, SmtpSink, contains, mail};
 
 /// Strangers come through a proxy that says where from.
-const PROXIED: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.0/8\"]";
-const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+pub(crate) const PROXIED: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.0/8\"]";
+pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 
-fn greeted(server: &Server, from: Ipv4Addr) -> Client {
+pub(crate) fn greeted(server: &Server, from: Ipv4Addr) -> Client {
     let mut client = Client::connect(server.smtp()).unwrap();
     client.raw(format!("PROXY TCP4 {from} 127.0.0.1 4025 25\r\n").as_bytes());
     client.reply().expect(220);
@@ -24,12 +24,12 @@ fn greeted(server: &Server, from: Ipv4Addr) -> Client {
     client
 }
 
-fn letter(from: &str, subject: &str) -> Vec<u8> {
+pub(crate) fn letter(from: &str, subject: &str) -> Vec<u8> {
     format!("From: {from}\r\nTo: support@example.com\r\nSubject: {subject}\r\n\r\nwords\r\n").into_bytes()
 }
 
 /// What the trace says of one check.
-fn checked(server: &Server, check: &str) -> (String, String) {
+pub(crate) fn checked(server: &Server, check: &str) -> (String, String) {
     let detail = server.newest();
     let trace = detail["trace"].as_array().unwrap().clone();
     let told = trace.iter().find(|event| event["event"] == "authenticated").unwrap_or_else(|| panic!("{trace:?}"));
@@ -131,12 +131,23 @@ spf_fail = "reject"
 }
 
 /// The message with a signature of this domain's, and the key as DNS has it.
-fn signed_by(domain: &str, message: &[u8]) -> (Vec<u8>, String) {
-    let key = Ed25519Key::from_pkcs8_der(&Ed25519Key::generate_pkcs8().unwrap()).unwrap();
-    let public = STANDARD.encode(key.public_key());
-    let unsigned = DkimSigner::from_key(key).domain(domain).selector("sel").headers(["From", "Subject"]);
+pub(crate) fn signed_by(domain: &str, message: &[u8]) -> (Vec<u8>, String) {
+    signed_with(domain, message, &["From", "Subject"])
+}
+
+pub(crate) fn signed_with(domain: &str, message: &[u8], names: &[&str]) -> (Vec<u8>, String) {
+    let (pair, record) = key();
+    let key = Ed25519Key::from_pkcs8_der(&pair).unwrap();
+    let unsigned = DkimSigner::from_key(key).domain(domain).selector("sel").headers(names.iter().copied());
     let field = unsigned.sign(message).unwrap().to_header();
-    ([field.as_bytes(), message].concat(), format!("v=DKIM1; k=ed25519; p={public}"))
+    ([field.as_bytes(), message].concat(), record)
+}
+
+/// A key to sign with, and what DNS says of it.
+pub(crate) fn key() -> (Vec<u8>, String) {
+    let pair = Ed25519Key::generate_pkcs8().unwrap();
+    let public = STANDARD.encode(Ed25519Key::from_pkcs8_der(&pair).unwrap().public_key());
+    (pair, format!("v=DKIM1; k=ed25519; p={public}"))
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::mail::Timestamp;
 
 /// A longer value is cut here before it is read.
-const MAX_VALUE: usize = 64 * 1024;
+pub(super) const MAX_VALUE: usize = 64 * 1024;
 
 /// One address of a header field. Either half may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

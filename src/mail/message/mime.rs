@@ -175,7 +175,7 @@ impl Content {
 /// What a part's own header fields say of it. Its body's range is that of the whole message.
 fn head(octets: &[u8], found: &Found) -> (Part, ContentType) {
     let end = headers_end(octets);
-    let fields = super::scan(octets.get(..end).unwrap_or(octets));
+    let fields = super::scan(octets.get(..end).unwrap_or(octets)).0;
     let field = |name: &str| {
         let is_named = |field: &&super::Field| {
             octets.get(field.name.clone()).is_some_and(|found| found.eq_ignore_ascii_case(name.as_bytes()))

@@ -9,7 +9,8 @@ pub(super) const AUTH: Section = (
         Member(
             &["auth.passed"],
             "bool",
-            "SPF or DKIM passes for the domain of From (DMARC's alignment), whether or not that domain publishes a policy",
+            "SPF or DKIM passes for the domain of From (DMARC's alignment, RFC 9989), also where that domain publishes no \
+             policy: then by the public suffix list",
         ),
         Member(
             &["auth.spf", "auth.spf_helo"],
@@ -19,19 +20,22 @@ pub(super) const AUTH: Section = (
         Member(
             &["auth.dkim"],
             "array",
-            "each signature's `#{ result, domain, selector, identity, algorithm, aligned, b, reason }`, at most 10",
+            "each signature's `#{ result, domain, selector, identity, algorithm, aligned, b, reason }`, at most 10 of them \
+             verified",
         ),
         Member(
             &["auth.dmarc"],
             "map",
             "`#{ result, domain, policy, aligned_spf, aligned_dkim, reason }`; `policy` is what the domain asks for mail that \
-             fails: `none`, `quarantine`, `reject`, empty where it publishes nothing",
+             fails: `none`, `quarantine`, `reject`, empty where it publishes nothing; `domain` is empty where From can't \
+             be read for sure, which is a `fail` with `reject`",
         ),
         Member(
             &["auth.arc"],
             "map",
             "`#{ result, chain, trusted, reason }`; `chain` has a `#{ domain, selector }` for each that sealed it, the first one \
-             first; `trusted` as `[authentication] trusted_sealers` says",
+             first; `trusted`: all are `[authentication] trusted_sealers`, the first one saw DMARC pass, and the last one \
+             sealed the one From",
         ),
         Member(
             &["auth.iprev"],

@@ -1,0 +1,221 @@
+//! Who wrote a message, by the fields From as everybody else here reads them: scripts, routes, notices.
+//!
+//! The domain that is asked for its policy has to be the one that a reader sees, so each field is read a second time,
+//! strictly. Where the two readings differ, or a domain is none that DNS could be asked for, nobody is asked, and the message
+//! is judged as if its author's domain had it refused: otherwise a From that is written badly enough would be anybody's.
+//! Standards: RFC 5322 §3.4 and §4.4 (addresses), §3.6.2 (From), RFC 1035 §2.3.4 (names), RFC 9989 §4.10.
+
+use crate::mail::Message;
+use crate::mail::address::{self, Address};
+
+/// Domains of From that are judged; nobody writes from more.
+const MAX_DOMAINS: usize = 5;
+/// Octets of a name, and of what is put before one to ask for its policy.
+const MAX_NAME: usize = 253;
+const ASKED: &str = "_dmarc.";
+
+#[derive(Debug, Default)]
+pub(super) struct Authors {
+    /// Each once, as DNS has it; a literal has no policy, and isn't among them.
+    pub domains: Vec<String>,
+    /// Why they aren't known for sure.
+    pub doubt: Option<String>,
+    /// There is one field From.
+    pub is_one_field: bool,
+}
+
+impl Authors {
+    pub(super) fn of(message: &Message) -> Self {
+        let is_one_field = message.count_header("From") == 1;
+        match domains(message) {
+            Ok(domains) => Self { domains, doubt: None, is_one_field },
+            Err(doubt) => Self { domains: Vec::new(), doubt: Some(doubt), is_one_field },
+        }
+    }
+}
+
+fn domains(message: &Message) -> Result<Vec<String>, String> {
+    if message.has_unseen_fields() {
+        return Err("its header has more fields than are read".to_owned());
+    }
+    let mailboxes = message.authors().ok_or("its From is too long to be read to its end")?;
+    let fields = || message.header_values("From");
+    if !fields().any(|field| field.contains(&b'@') || Message::decode(field).contains('@')) {
+        return Ok(Vec::new());
+    }
+    let addresses = mailboxes.iter().filter_map(|mailbox| mailbox.address.as_deref());
+    let read: Vec<String> = addresses.filter_map(|address| address.rsplit_once('@')).map(|(_, it)| plain(it)).collect();
+    let strictly: Option<Vec<Vec<String>>> = fields().map(written).collect();
+    if read.is_empty() || strictly.is_none_or(|strictly| strictly.concat() != read) {
+        return Err("its From can be read in more than one way".to_owned());
+    }
+    let mut domains = Vec::new();
+    for domain in read.into_iter().filter(|domain| !is_literal(domain)) {
+        if !is_name(&format!("{ASKED}{domain}")) {
+            return Err("its From names a domain that can't be".to_owned());
+        }
+        if !domains.contains(&domain) {
+            domains.push(domain);
+        }
+        if domains.len() > MAX_DOMAINS {
+            return Err(format!("it is from more than {MAX_DOMAINS} domains"));
+        }
+    }
+    Ok(domains)
+}
+
+/// As DNS has it: the final dot says nothing.
+fn plain(domain: &str) -> String {
+    let domain = address::domain_key(domain.trim());
+    domain.strip_suffix('.').map(str::to_owned).unwrap_or(domain)
+}
+
+fn is_literal(domain: &str) -> bool {
+    domain.starts_with('[') && Address::parse(&format!("author@{domain}")).is_ok()
+}
+
+/// A name that DNS can be asked for.
+pub(super) fn is_name(domain: &str) -> bool {
+    let is_letter = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+    domain.len() <= MAX_NAME
+        && domain.split('.').all(|label| (1..=63).contains(&label.len()) && label.bytes().all(is_letter))
+}
+
+/// A mailbox while it is read: without white space, comments and what stands in quotes.
+#[derive(Default)]
+struct Written {
+    bare: String,
+    /// Between `<` and `>`, which is then the address.
+    angle: Option<String>,
+    is_open: bool,
+}
+
+impl Written {
+    /// It ends: its domain, if it has one, goes to the others; `None` where it has several.
+    fn end(&mut self, domains: &mut Vec<String>) -> Option<()> {
+        let Self { bare, angle, .. } = std::mem::take(self);
+        let address = angle.unwrap_or(bare);
+        let Some((_, domain)) = address.split_once('@') else { return Some(()) };
+        domains.push(plain(domain));
+        (!domain.contains('@')).then_some(())
+    }
+}
+
+/// The domains of a field's mailboxes; `None` where it breaks off, or says two things.
+fn written(field: &[u8]) -> Option<Vec<String>> {
+    let text = String::from_utf8_lossy(field);
+    let (mut domains, mut mailbox) = (Vec::new(), Written::default());
+    let (mut depth, mut in_quotes, mut in_brackets) = (0_usize, false, false);
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' if depth > 0 || in_quotes => drop(characters.next()),
+            '(' if !in_quotes => depth += 1,
+            ')' if depth > 0 => depth -= 1,
+            _ if depth > 0 => {}
+            '"' => in_quotes = !in_quotes,
+            _ if in_quotes || character.is_ascii_whitespace() => {}
+            '<' if mailbox.angle.is_some() => return None,
+            '<' => (mailbox.angle, mailbox.is_open) = (Some(String::new()), true),
+            '>' if !mailbox.is_open => return None,
+            '>' => mailbox.is_open = false,
+            ',' | ';' if !mailbox.is_open => mailbox.end(&mut domains)?,
+            // What stood there was a group's name.
+            ':' if !mailbox.is_open && !in_brackets => {
+                if mailbox.angle.is_some() || mailbox.bare.contains('@') {
+                    return None;
+                }
+                mailbox.bare.clear();
+            }
+            other => {
+                let address = mailbox.angle.as_mut().filter(|_| mailbox.is_open).unwrap_or(&mut mailbox.bare);
+                in_brackets = other != ']' && (in_brackets || (other == '[' && address.ends_with('@')));
+                address.push(other);
+            }
+        }
+    }
+    if depth > 0 || in_quotes || mailbox.is_open {
+        return None;
+    }
+    mailbox.end(&mut domains)?;
+    Some(domains)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn read(from: &str) -> Authors {
+        Authors::of(&Message::new(Bytes::from(format!("{from}\r\n\r\nwords\r\n"))))
+    }
+
+    #[test]
+    fn a_domain_is_known_however_it_is_written() {
+        for from in [
+            "From: ceo@bank.example",
+            "From: CEO <ceo@BANK.example.>",
+            "From : all: ceo@bank.example, cfo@bank.example;",
+            "To: x\r\ngarbage\r\nFrom: ceo@bank.example",
+            "From: ceo@bank.example\r\nfrom: cfo@Bank.Example.",
+            "From: \"a b\"@bank.example",
+            "From: <\"a@b\"@bank.example>",
+            "From: ceo@bank.example (the \\) (real) one, x@evil.example)",
+            "From: \"ceo@evil.example, <x\" <ceo@bank.example>",
+            "From: ceo@evil.example <ceo@bank.example>",
+            "From: Fw: Chief, Officer <ceo@bank.example>",
+            "From: =?utf-8?q?C=C3=A9o=40evil.example?= <ceo@bank.example>",
+            "From: C\u{e9}o\r\n <ceo@bank\r\n .example>, root@[192.0.2.1], <root@[IPv6:2001:db8::1]>",
+        ] {
+            let authors = read(from);
+            assert_eq!((authors.domains, authors.doubt), (vec!["bank.example".to_owned()], None), "{from}");
+        }
+    }
+
+    #[test]
+    fn who_says_nothing_of_a_domain_is_of_none() {
+        for from in ["Subject: x", "From:", "From: root", "From: \"Foo", "From: list:;", "From: root@[192.0.2.1]"] {
+            let authors = read(from);
+            assert_eq!((authors.domains, authors.doubt), (Vec::new(), None), "{from}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_domain_or_more_than_one_is_doubtful() {
+        let long = format!("From: ceo@{}.bank.example", "x".repeat(64));
+        let many = format!("From: {}ceo@bank.example", "a@evil.example, ".repeat(5000));
+        let unasked = format!("From: ceo@{}bank.example", "x.".repeat(118));
+        let fields = format!("{}From: ceo@bank.example", "X: y\r\n".repeat(10_000));
+        for from in [
+            "From: ceo@x..bank.example",
+            "From: ceo@bank.example..",
+            "From: ceo@.bank.example",
+            "From: ceo@",
+            "From: <ceo@bank.example> <x@evil.example>",
+            "From: <x@evil.example> ceo@bank.example",
+            "From: ceo@bank.example@evil.example",
+            "From: <@evil.example:ceo@bank.example>",
+            "From: ceo@bank (x) .example",
+            "From: ceo@bank .example",
+            "From: ceo@bank. example",
+            "From: x@evil.example <>",
+            "From: \"x <ceo@bank.example>",
+            "From: x (y <ceo@bank.example>",
+            "From: x <ceo@bank.example",
+            "From: x ceo@bank.example>",
+            "From: \"ceo@bank.example\"",
+            "From: =?utf-8?q?ceo=40bank.example?= (x)",
+            "From: =?utf-8?q?ceo=40bank.example?=",
+            "From: ceo@[192.0.2]",
+            "From: a@1.example, a@2.example, a@3.example, a@4.example, a@5.example, a@6.example",
+            &long,
+            &unasked,
+            &many,
+            &fields,
+        ] {
+            let authors = read(from);
+            assert!(authors.doubt.is_some() && authors.domains.is_empty(), "{:?}: {:?}", from.get(..60), authors);
+        }
+    }
+}
