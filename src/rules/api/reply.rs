@@ -9,7 +9,6 @@
 use rhai::{Dynamic, Engine, Map, NativeCallContext};
 
 use super::drafts::{self, is_id};
-use super::functions::same_organisation;
 use super::message::MessageView;
 use super::octets::hexadecimal;
 use super::options::Options;
@@ -114,18 +113,17 @@ fn unanswerable(sender: &Address, message: &Message) -> Option<&'static str> {
     }
 }
 
-/// An answer goes to the envelope's sender, so that one has to be proved: SPF speaks for it, or its domain is the author's,
-/// for whom DMARC does.
+/// An answer goes to the envelope's sender, so that one has to be proved: SPF speaks for it, or it is the author, for whom
+/// DMARC does. Another mailbox of the author's domain is another person's.
 fn unproved(view: &MessageView, sender: &Address) -> Option<String> {
     let call = view.call();
     let auth = call.session.client.auth.as_deref();
     if !auth.is_some_and(crate::mail::Authentication::passed) {
         return Some("nothing proves who sent it (message.auth.passed is false)".to_owned());
     }
-    let author = call.message.header_from().and_then(|from| Address::parse(&from).ok());
-    let aligned = author.is_some_and(|author| same_organisation(&author.domain_key(), &sender.domain_key()));
     let by_spf = auth.is_some_and(|auth| auth.spf.result == Check::Pass);
-    (!aligned && !by_spf).then(|| format!("nothing proves that {sender} sent it, only that its author did"))
+    let is_proved = by_spf || call.message.is_by(sender);
+    (!is_proved).then(|| format!("nothing proves that {sender} sent it, only that its author did"))
 }
 
 /// The name by which the author calls itself, where it is the sender.

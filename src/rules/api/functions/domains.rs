@@ -44,11 +44,6 @@ pub(super) fn register(engine: &mut Engine) {
     });
 }
 
-/// Whether two domains, as they are compared, are one organisation's.
-pub(in crate::rules::api) fn same_organisation(one: &str, other: &str) -> bool {
-    one == other || psl::domain_str(one).is_some_and(|known| psl::domain_str(other) == Some(known))
-}
-
 /// An address as `session.ip` has it, or a literal of RFC 5321 §4.1.3; an IPv4 address within IPv6 is one of IPv4.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();

@@ -14,8 +14,6 @@ mod random;
 mod regex;
 mod templates;
 
-pub(super) use domains::same_organisation;
-
 use bytes::Bytes;
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
 
