@@ -8,7 +8,7 @@
 mod deployed;
 mod watch;
 
-pub use deployed::Stored;
+pub use deployed::{Stored, is_by_store_alone};
 pub use watch::Watch;
 
 use std::collections::BTreeMap;
@@ -90,7 +90,8 @@ pub fn build(source: &Source, adjust: Option<&Adjust>) -> Result<Built, Vec<Diag
 /// The same in place of what is in force.
 fn build_after(source: &Source, adjust: Option<&Adjust>, before: Option<&Snapshot>) -> Result<Built, Vec<Diagnostic>> {
     let loaded = match source {
-        Source::Files(options) | Source::Server(options) => Config::load(options)?,
+        Source::Files(options) => Config::load(options)?,
+        Source::Server(options) => deployed::load(options)?,
         Source::Embedded { config, .. } => {
             // The key that it names lies beside no file; who runs by it brings one along.
             let options = load::Options { secrets: load::Reading::Unread, ..load::Options::default() };
@@ -171,7 +172,7 @@ pub fn files(config: &Config) -> Result<BTreeMap<String, String>, Vec<Diagnostic
 /// # Errors
 /// As [`build`].
 pub fn in_force(options: &load::Options) -> Result<Snapshot, Vec<Diagnostic>> {
-    let config = Arc::new(Config::load(options)?.config);
+    let config = Arc::new(deployed::load(options)?.config);
     compile(&Source::Server(options.clone()), &config, None).map(|(compiled, _)| compiled.snapshot)
 }
 

@@ -14,7 +14,8 @@ use crate::reload::{self, Source, Stored};
 pub fn run(common: &Common, options: Check) -> Done {
     let Check { secrets, machine } = options;
     let secrets = if secrets { Reading::Needed } else { Reading::Wanted };
-    let source = Source::Files(load::Options { secrets, ..configured::with_secrets(common) });
+    let found = load::Options { secrets, ..configured::with_secrets(common) };
+    let source = if reload::is_by_store_alone(&found) { Source::Server(found) } else { Source::Files(found) };
     let built = match reload::build(&source, None) {
         Ok(built) => built,
         Err(findings) if machine.json => {

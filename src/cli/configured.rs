@@ -31,9 +31,9 @@ pub fn for_development(common: &Common, secrets: Reading) -> load::Options {
 }
 
 /// Loads it for a command that looks at the store or asks a running server: secrets stay unread, for an admin's shell
-/// has none of the service's.
+/// has none of the service's, and its rules may lie in the store alone.
 pub fn load(common: &Common) -> Result<Loaded, Failure> {
-    let options = load::Options { secrets: Reading::Unread, ..options(common) };
+    let options = load::Options { secrets: Reading::Unread, without_rules: true, ..options(common) };
     Config::load(&options).map_err(Failure::Configuration)
 }
 

@@ -85,7 +85,7 @@ async fn activate(
     seen: Deployed,
 ) -> Done {
     // With its secrets' names, as a server compiles it.
-    let options = load::Options { secrets: Reading::Unread, ..configured::with_secrets(common) };
+    let options = load::Options { secrets: Reading::Unread, without_rules: true, ..configured::with_secrets(common) };
     let whole = Config::load(&options).map_err(Failure::Configuration)?.config;
     let files = match release {
         Some(id) => access::reader(config)?.release(id)?.1,

@@ -30,6 +30,8 @@ pub struct Options {
     pub secrets: Reading,
     /// `[tls]` isn't looked at: nobody is served with a certificate.
     pub without_tls: bool,
+    /// The rules' files needn't be there: what runs lies in the store, or nothing is to run.
+    pub without_rules: bool,
     /// How the secrets of a store are read; without it, no name of one is known.
     pub kept: Option<Kept>,
     /// Values come from `.dev.vars` beside the file in place of what the store keeps.
@@ -202,6 +204,9 @@ impl Surroundings for Machine<'_> {
     }
     fn has_file(&self, path: &Path) -> Option<bool> {
         self.looks.then(|| path.is_file())
+    }
+    fn has_worker(&self, path: &Path) -> Option<bool> {
+        self.has_file(path).filter(|_| !self.options.without_rules)
     }
     fn is_open_to_all(&self, path: &Path) -> bool {
         use std::os::unix::fs::PermissionsExt;

@@ -43,6 +43,8 @@ pub trait Surroundings {
     fn has_tls(&self) -> bool;
     /// Whether a file that the configuration names is there; `None` where files aren't looked at.
     fn has_file(&self, path: &Path) -> Option<bool>;
+    /// Whether a script that the configuration names is there; `None` where nobody wants it.
+    fn has_worker(&self, path: &Path) -> Option<bool>;
     /// Whether every user of the machine can read this file; `false` where files aren't looked at.
     fn is_open_to_all(&self, path: &Path) -> bool;
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Found, bindings, read_rules};
 use crate::config::Config;
+use crate::config::load::{self, Loaded};
 use crate::config::route::Pattern;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::intake::Snapshot;
@@ -12,6 +13,33 @@ use crate::intake::canary::{Canary, Deployed, Share};
 use crate::rules::Release;
 use crate::store::Reader;
 use crate::store::releases::{self, Files};
+
+/// The configuration of a server. Where a release is deployed, the rules' files needn't be there.
+///
+/// # Errors
+/// As [`Config::load`].
+pub(super) fn load(options: &load::Options) -> Result<Loaded, Vec<Diagnostic>> {
+    Config::load(options).or_else(|findings| match by_store(options) {
+        Some(loaded) => Ok(loaded),
+        None => Err(findings),
+    })
+}
+
+/// The configuration by itself, where it has no errors of its own and a release is deployed.
+fn by_store(options: &load::Options) -> Option<Loaded> {
+    let loaded = Config::load(&load::Options { without_rules: true, ..options.clone() }).ok()?;
+    Stored::read(&loaded.config).ok()?.is_some().then_some(loaded)
+}
+
+/// Whether what runs lies in the store alone: a release is deployed, and none of the files is there.
+#[must_use]
+pub fn is_by_store_alone(options: &load::Options) -> bool {
+    by_store(options).is_some_and(|loaded| has_no_files(&loaded.config))
+}
+
+fn has_no_files(config: &Config) -> bool {
+    config.rules_mains().iter().all(|main| !config.base_dir.join(main).exists())
+}
 
 /// What the store says is to run.
 pub struct Stored {
@@ -97,7 +125,7 @@ impl Stored {
             told = format!("{told}; release {} ({}) on {}", release.id, release.version, canary.trial.share());
         }
         let found = read_rules(&config.base_dir, &config.rules_mains());
-        if found.is_ok_and(|Found { sources, .. }| sources == *files) {
+        if has_no_files(config) || found.is_ok_and(|Found { sources, .. }| sources == *files) {
             return told;
         }
         let folder = Path::new(&config.main).parent().unwrap_or(Path::new("")).display().to_string();

@@ -212,6 +212,52 @@ fn releases_are_listed_shown_compared_and_gone_back_to() {
     server.write("mailworker.toml", &toml);
 }
 
+/// A host that was deployed to has a configuration and a store, and needs no copy of the rules.
+#[test]
+fn a_server_runs_what_is_deployed_without_a_file_of_the_rules() {
+    let sink = SmtpSink::start();
+    let mut server = Setup::relaying_to(&sink).rules(&forwards_to("files")).start();
+    deploy(&server, &forwards_to("one"), &[]);
+    deploy(&server, &forwards_to("two"), &[]);
+    assert!(server.stop().success());
+    std::fs::rename(server.path().join("rules"), server.path().join("away")).unwrap();
+    server.run();
+    assert!(next_goes_to(&server, &sink).starts_with("two-"));
+    let told = server.log.all().join("\n");
+    assert!(told.contains("release 2 (") && !told.contains("is not what runs"), "{told}");
+
+    // A reload, and all that looks at the store or asks what would be decided.
+    let toml = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
+    let mark = server.log.mark();
+    server.write("mailworker.toml", &format!("{toml}\n# changed\n"));
+    server.wait_event(mark, "reloaded", |_| true);
+    server.stdout(&["rollback"]);
+    assert!(next_goes_to(&server, &sink).starts_with("one-"));
+    assert!(server.stdout(&["check"]).contains("deployed: release 1 ("));
+    assert!(server.stdout(&["explain", "support@example.com"]).contains("one-"));
+    server.settled();
+    let id = server.newest()["id"].as_str().unwrap().to_owned();
+    assert!(server.stdout(&["replay", &id, "--deliver", "--yes"]).contains("1 delivery queued"));
+    server.settled();
+    refused(&server, &["deploy"], "rules/main.rhai isn't there");
+    refused(&server, &["rollback", "files"], "no such file below");
+    assert!(server.stop().success());
+    assert!(server.stdout(&["replay", &id, "--deliver", "--yes"]).contains("1 delivery queued"));
+    server.run();
+    sink.wait(4);
+}
+
+/// Where nothing is deployed, the rules are files, and their absence is told where the configuration names them.
+#[test]
+fn without_files_and_without_a_release_nothing_runs() {
+    let server = Setup::new().start();
+    std::fs::rename(server.path().join("rules"), server.path().join("away")).unwrap();
+    for arguments in [&["check"][..], &["explain", "support@example.com"]] {
+        refused(&server, arguments, "the worker rules/main.rhai isn't there");
+    }
+    assert_eq!(server.messages().len(), 0);
+}
+
 #[test]
 fn of_two_deploys_at_once_one_is_told_that_the_other_was_faster() {
     let server = Setup::new().start();

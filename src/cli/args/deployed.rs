@@ -8,7 +8,8 @@ use super::Machine;
 #[command(after_help = "\
 Compiles the rules, runs their tests, and stores their files as a release of the environment that --env names. A running
 server takes it up between two messages, and without one the next start does. From the first deploy on the release is what
-`serve` runs, and no longer the files: `check`, `serve` and its log say so; `rollback files` goes back to them.
+`serve` runs, and no longer the files, which needn't be there any more: `check`, `serve` and its log say so; `rollback
+files` goes back to them.
 What doesn't compile can't be deployed. --force goes past tests that fail, and the log says so.
 
 With --percent or --recipients it is tried first: the other mail keeps its release. Sender and recipient decide, so that

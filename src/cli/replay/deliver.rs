@@ -12,7 +12,8 @@ use crate::reload;
 use crate::store::MessageDetail;
 
 pub async fn run(own: &load::Options, id: MessageId, options: &Replay) -> Done {
-    let config = Config::load(own).map_err(Failure::Configuration)?.config;
+    let of_store = load::Options { without_rules: true, ..own.clone() };
+    let config = Config::load(&of_store).map_err(Failure::Configuration)?.config;
     // A server decides by what it has itself. Where none runs it is done here, and never with a placeholder.
     let own_rules = if Server::find(&config.data_dir).await?.is_some() {
         None

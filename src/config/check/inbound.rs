@@ -16,11 +16,11 @@ pub(super) const NO_TLS: &str = "no listener offers TLS, so all of this mail wou
 pub(super) const OFFER_TLS: &str = "add [tls] with `certificate` and `key`, and a listener whose `tls` isn't \"off\"";
 
 impl Checker<'_> {
-    /// A script, as written; it must be there.
+    /// A script, as written; it must be there, but where a release of it was deployed.
     pub(super) fn worker(&mut self, main: Option<&At<Parsed<PathBuf>>>, default: &Path) -> PathBuf {
         let Some(at) = main else {
             let full = self.base.join(default);
-            if self.around.has_file(&full) == Some(false) {
+            if self.around.has_worker(&full) == Some(false) {
                 let help = format!("looked for it at {}; `main` names another", full.display());
                 self.lack_in_all("main", &format!("the worker {} isn't there", default.display()), &help);
             }
@@ -28,7 +28,7 @@ impl Checker<'_> {
         };
         if at.value.0.extension().is_none_or(|extension| extension != "rhai") {
             self.error(at.node, "a worker is a Rhai script", Some("its name ends in .rhai: \"rules/main.rhai\""));
-        } else if self.around.has_file(&self.base.join(&at.value.0)) == Some(false) {
+        } else if self.around.has_worker(&self.base.join(&at.value.0)) == Some(false) {
             let help = format!("looked for it at {}", self.base.join(&at.value.0).display());
             self.error(at.node, &format!("the worker {} isn't there", at.value.0.display()), Some(&help));
         }
