@@ -240,3 +240,39 @@ fn a_run_stops_at_lines_and_goes_on_as_it_is_told() {
     assert_eq!((server.messages().len(), sink.mails().len()), (0, 0));
     assert_eq!(server.cli(&["explain", "support@example.com", "--break", "x"]).status.code(), Some(2));
 }
+
+/// The files may be others by now, or none at all.
+#[test]
+fn the_lines_of_a_release_are_those_that_were_deployed() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let deploy = |local: &str, arguments: &[&str]| {
+        let worker = format!(
+            "import \"lib/to\" as to;\nfn email(message, env, ctx) {{\n    message.forward(to::address()); // {local}\n}}"
+        );
+        server.write("rules/main.rhai", &worker);
+        server.write("rules/lib/to.rhai", &format!("fn address() {{\n    \"{local}@example.net\"\n}}"));
+        server.stdout(&[&["deploy"], arguments].concat());
+    };
+    deploy("old", &[]);
+    deploy("new", &["--recipients", "beta@*"]);
+    server.write("rules/main.rhai", "// edited\n\n\n\n");
+    server.write("rules/lib/to.rhai", "// edited\n\n\n\n");
+    let told = server.stdout(&["explain", "support@example.com"]);
+    for line in
+        ["     3  message.forward(to::address()); // old", "     2  \"old@example.net\"", "ran       rules/main.rhai\n"]
+    {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    // One on trial is told apart.
+    let told = server.stdout(&["explain", "beta@example.com"]);
+    for line in ["     3  message.forward(to::address()); // new", "rules/main.rhai (release 2, on trial)"] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    server.send("ann@example.org", &["beta@example.com"], &mail("x", "x")).expect(250);
+    server.settled();
+    let id = server.newest()["id"].as_str().unwrap().to_owned();
+    assert!(server.stdout(&["explain", &id]).contains("     2  \"new@example.net\""));
+    let stepped = server.stdout(&["explain", "support@example.com", "--break", "rules/lib/to.rhai:2"]);
+    assert!(stepped.contains("rules/lib/to.rhai:2  \"old@example.net\""), "{stepped}");
+}

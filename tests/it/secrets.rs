@@ -168,7 +168,7 @@ fn email(message, env, ctx) {{
             debug(json_stringify(#{{ t: token }})); print("{line}" + token);
         }}
         "thrown" => throw "{error}" + token,
-        "key" => env.STATE.put("{key}" + token, 1),
+        "key" => {{ env.STATE.get("{key}" + token); env.STATE.put("{key}" + token, "{value}" + token) }},
         "url" => ctx.fetch("{url}" + token),
         "hook" => ctx.webhook("{url}" + token, #{{}}),
         "address" => message.forward("{address}@" + token),
@@ -183,6 +183,7 @@ fn email(message, env, ctx) {{
         line = cut_at(4080),
         error = cut_at(985),
         key = cut_at(70),
+        value = cut_at(105),
         url = cut_at(90),
         address = cut_at(305),
         short = cut_at(50),
@@ -204,6 +205,13 @@ fn email(message, env, ctx) {{
     let traces: String =
         server.messages().iter().map(|one| server.stdout(&["messages", "show", one["id"].as_str().unwrap()])).collect();
     assert!(traces.contains("[secret TO") && !traces.contains("unter2"), "{traces}");
+    // What the keys are and hold is explained, too.
+    let keyed = server.messages().into_iter().find(|one| one["subject"] == "key").unwrap();
+    for arguments in [&["--json"][..], &[]] {
+        let explained = server.stdout(&[&["explain", keyed["id"].as_str().unwrap()], arguments].concat());
+        let (asked, answer) = (explained.contains("get STATE"), explained.matches("[secret TO").count() > 3);
+        assert!(asked && answer && !explained.contains("unter2"), "{explained}");
+    }
     assert!(server.stop().success());
     let log = server.log.all().join("\n");
     assert!(!log.contains("unter2"), "{log}");

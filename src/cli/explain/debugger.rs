@@ -41,7 +41,6 @@ enum Until {
 
 /// The debugger of one explanation.
 pub struct Debugger {
-    sources: Sources,
     state: Mutex<State>,
 }
 
@@ -56,16 +55,16 @@ struct State {
 impl Debugger {
     /// It stops at the first line, or, where there are breakpoints, at the first of them.
     #[must_use]
-    pub fn new(sources: Sources, breakpoints: Vec<Break>) -> Self {
+    pub fn new(breakpoints: Vec<Break>) -> Self {
         let until = if breakpoints.is_empty() { Until::Line } else { Until::Breakpoint };
-        Self { sources, state: Mutex::new(State { until, breakpoints, at: None, has_ended: false }) }
+        Self { state: Mutex::new(State { until, breakpoints, at: None, has_ended: false }) }
     }
 
-    /// A step of the run. An error ends it.
+    /// A step of a run of these sources. An error ends it.
     ///
     /// # Errors
     /// It was quit, or nobody reads what is printed any more.
-    pub fn at(&self, step: &Step<'_>) -> Result<(), String> {
+    pub fn at(&self, step: &Step<'_>, sources: &Sources) -> Result<(), String> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let here = (step.place.file.clone(), step.place.line, step.depth);
         if state.at.as_ref() == Some(&here) {
@@ -75,97 +74,97 @@ impl Debugger {
         if !state.stops(step) {
             return Ok(());
         }
-        self.show(&step.place).map_err(|_| "nobody reads any more".to_owned())?;
-        match self.talk(&mut state, step) {
+        show(sources, &step.place).map_err(|_| "nobody reads any more".to_owned())?;
+        match talk(&mut state, step, sources) {
             Ok(true) => Ok(()),
             Ok(false) => Err("ended by the debugger".to_owned()),
             Err(_) => Err("nobody reads any more".to_owned()),
         }
     }
+}
 
-    fn show(&self, place: &Place) -> Done {
-        let text = self.sources.line(&place.file, place.line);
-        print::line(format_args!(
-            "{}  {}",
-            Painted(NOTE, format!("{}:{}", place.file, place.line)),
-            plain(text.trim_start())
-        ))
-    }
+fn show(sources: &Sources, place: &Place) -> Done {
+    let text = sources.line(&place.file, place.line);
+    print::line(format_args!(
+        "{}  {}",
+        Painted(NOTE, format!("{}:{}", place.file, place.line)),
+        plain(text.trim_start())
+    ))
+}
 
-    /// Commands until one says how to go on; `false`: not at all.
-    fn talk(&self, state: &mut State, step: &Step<'_>) -> Result<bool, Failure> {
-        loop {
-            if std::io::stdin().is_terminal() {
-                print::prompt("> ")?;
-            }
-            let mut line = String::new();
-            if std::io::stdin().lock().read_line(&mut line)? == 0 {
-                state.has_ended = true;
-                return Ok(true);
-            }
-            let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
-            match word {
-                "" | "s" | "step" => state.until = Until::Line,
-                "n" | "next" => state.until = Until::Next(step.depth),
-                "o" | "out" => state.until = Until::Out(step.depth),
-                "c" | "continue" => state.until = Until::Breakpoint,
-                "q" | "quit" => return Ok(false),
-                _ => {
-                    self.answer(state, step, word, rest.trim())?;
-                    continue;
-                }
-            }
+/// Commands until one says how to go on; `false`: not at all.
+fn talk(state: &mut State, step: &Step<'_>, sources: &Sources) -> Result<bool, Failure> {
+    loop {
+        if std::io::stdin().is_terminal() {
+            print::prompt("> ")?;
+        }
+        let mut line = String::new();
+        if std::io::stdin().lock().read_line(&mut line)? == 0 {
+            state.has_ended = true;
             return Ok(true);
         }
-    }
-
-    /// Commands after which it still stands where it did.
-    fn answer(&self, state: &mut State, step: &Step<'_>, word: &str, rest: &str) -> Done {
+        let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
         match word {
-            "b" | "break" if rest.is_empty() => state.breakpoints.iter().try_for_each(print::line),
-            "b" | "break" => match rest.parse::<Break>() {
-                Ok(at) => {
-                    let at = Break { file: at.file.or_else(|| Some(step.place.file.clone())), ..at };
-                    print::line(format_args!("stops at {at}"))?;
-                    state.breakpoints.push(at);
-                    Ok(())
-                }
-                Err(error) => print::line(error),
-            },
-            "delete" => match rest.parse::<Break>() {
-                Ok(at) => {
-                    let file = at.file.as_ref().unwrap_or(&step.place.file);
-                    state.breakpoints.retain(|known| known.line != at.line || known.file.as_ref() != Some(file));
-                    Ok(())
-                }
-                Err(error) => print::line(error),
-            },
-            "p" | "print" => {
-                let value = step.evaluate(rest).unwrap_or_else(|error| format!("error: {error}"));
-                print::line(plain(&value))
+            "" | "s" | "step" => state.until = Until::Line,
+            "n" | "next" => state.until = Until::Next(step.depth),
+            "o" | "out" => state.until = Until::Out(step.depth),
+            "c" | "continue" => state.until = Until::Breakpoint,
+            "q" | "quit" => return Ok(false),
+            _ => {
+                answer(state, (step, sources), word, rest.trim())?;
+                continue;
             }
-            "v" | "vars" => {
-                let mut variables = step.variables().into_iter();
-                variables.try_for_each(|(name, value)| print::line(format_args!("{name} = {}", plain(&value))))
-            }
-            "w" | "where" => {
-                self.show(&step.place)?;
-                let mut calls = step.calls().into_iter();
-                calls.try_for_each(|(name, at)| print::line(Painted(DIM, format!("  in {name}, called at {at}"))))
-            }
-            "l" | "list" => self.list(&step.place),
-            _ => print::line(HELP),
         }
+        return Ok(true);
     }
+}
 
-    fn list(&self, place: &Place) -> Done {
-        for line in place.line.saturating_sub(AROUND).max(1)..=place.line + AROUND {
-            let text = self.sources.line(&place.file, line);
-            let style = if line == place.line { BOLD } else { DIM };
-            print::line(Painted(style, format!("{line:>6}  {}", plain(&text))))?;
+/// Commands after which it still stands where it did.
+fn answer(state: &mut State, (step, sources): (&Step<'_>, &Sources), word: &str, rest: &str) -> Done {
+    match word {
+        "b" | "break" if rest.is_empty() => state.breakpoints.iter().try_for_each(print::line),
+        "b" | "break" => match rest.parse::<Break>() {
+            Ok(at) => {
+                let at = Break { file: at.file.or_else(|| Some(step.place.file.clone())), ..at };
+                print::line(format_args!("stops at {at}"))?;
+                state.breakpoints.push(at);
+                Ok(())
+            }
+            Err(error) => print::line(error),
+        },
+        "delete" => match rest.parse::<Break>() {
+            Ok(at) => {
+                let file = at.file.as_ref().unwrap_or(&step.place.file);
+                state.breakpoints.retain(|known| known.line != at.line || known.file.as_ref() != Some(file));
+                Ok(())
+            }
+            Err(error) => print::line(error),
+        },
+        "p" | "print" => {
+            let value = step.evaluate(rest).unwrap_or_else(|error| format!("error: {error}"));
+            print::line(plain(&value))
         }
-        Ok(())
+        "v" | "vars" => {
+            let mut variables = step.variables().into_iter();
+            variables.try_for_each(|(name, value)| print::line(format_args!("{name} = {}", plain(&value))))
+        }
+        "w" | "where" => {
+            show(sources, &step.place)?;
+            let mut calls = step.calls().into_iter();
+            calls.try_for_each(|(name, at)| print::line(Painted(DIM, format!("  in {name}, called at {at}"))))
+        }
+        "l" | "list" => list(sources, &step.place),
+        _ => print::line(HELP),
     }
+}
+
+fn list(sources: &Sources, place: &Place) -> Done {
+    for line in place.line.saturating_sub(AROUND).max(1)..=place.line + AROUND {
+        let text = sources.line(&place.file, line);
+        let style = if line == place.line { BOLD } else { DIM };
+        print::line(Painted(style, format!("{line:>6}  {}", plain(&text))))?;
+    }
+    Ok(())
 }
 
 impl State {

@@ -6,7 +6,6 @@ mod past;
 mod recorder;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -17,14 +16,15 @@ use super::{Done, Failure, access, configured, show};
 use crate::config::load::{self, Reading};
 use crate::event::{Event, Kind};
 use crate::intake::Snapshot;
+use crate::intake::canary::{Canary, Deployed};
 use crate::intake::decide::{Fate, Judged};
 use crate::intake::foresee::{Foresight, Probe, foresee};
 use crate::kv::{self, Write};
 use crate::mail::{Address, Client, Reply};
 use crate::reach::Alone;
 use crate::reload;
-use crate::rules::Stage;
 use crate::rules::step::Watcher;
+use crate::rules::{Release, Stage};
 use crate::store::{NewDelivery, Task};
 
 use debugger::Debugger;
@@ -32,23 +32,44 @@ use recorder::{Call, Line, Recorder, Sources};
 
 pub fn run(common: &Common, options: &Explain) -> Done {
     let found = load::Options { secrets: Reading::Wanted, ..configured::with_secrets(common) };
-    let Snapshot { config, release, deployed } = reload::in_force(&found).map_err(Failure::Configuration)?;
-    // The text of a deployed release isn't what lies in the files.
-    let sources = Sources::below(if deployed.is_some() { Path::new("/nonexistent") } else { &config.base_dir });
-    let recorder = Recorder::new(sources.clone());
-    let debugger =
-        (options.step || !options.breakpoints.is_empty()).then(|| Debugger::new(sources, options.breakpoints.clone()));
-    let (noted, is_timed) = (recorder.clone(), debugger.is_none());
-    let watcher = Watcher::new(move |step| {
-        noted.reached(step);
-        debugger.as_ref().map_or(Ok(()), |debugger| debugger.at(step))
-    });
-    let release = Arc::into_inner(release).ok_or_else(|| Failure::failed("the rules are in use already"))?;
-    let snapshot = Arc::new(Snapshot { config, release: Arc::new(release.watched(watcher, is_timed)), deployed });
+    let snapshot = reload::in_force(&found).map_err(Failure::Configuration)?;
+    let recorder = Recorder::default();
+    let is_stepped = options.step || !options.breakpoints.is_empty();
+    let debugger = is_stepped.then(|| Arc::new(Debugger::new(options.breakpoints.clone())));
+    let snapshot = Arc::new(watched(snapshot, &recorder, debugger.as_ref())?);
     match &options.what {
         What::Address(address) => foretell(options, &snapshot, address, &recorder),
         What::Message(id) => past::run(options, &snapshot, *id, &recorder),
     }
+}
+
+/// All rules that may run are watched, each with its own text: that of a deployed release isn't what lies in the files.
+fn watched(snapshot: Snapshot, recorder: &Recorder, debugger: Option<&Arc<Debugger>>) -> Result<Snapshot, Failure> {
+    let Snapshot { config, release, deployed } = snapshot;
+    let watch = |release: Arc<Release>, sources: Sources| {
+        let (noted, debugger, is_timed) = (recorder.clone(), debugger.cloned(), debugger.is_none());
+        let watcher = Watcher::new(move |step| {
+            noted.reached(step, &sources);
+            debugger.as_ref().map_or(Ok(()), |debugger| debugger.at(step, &sources))
+        });
+        let release = Arc::into_inner(release).ok_or_else(|| Failure::failed("the rules are in use already"))?;
+        Ok::<_, Failure>(Arc::new(release.watched(watcher, is_timed)))
+    };
+    let Some(Deployed { active, canary }) = deployed else {
+        let release = watch(release, Sources::below(&config.base_dir))?;
+        return Ok(Snapshot { config, release, deployed: None });
+    };
+    let reader = access::reader(&config)?;
+    let release = watch(release, Sources::of(&reader.release(active)?.1, String::new()))?;
+    let canary = match canary {
+        Some(canary) => {
+            let which = format!(" (release {}, on trial)", canary.id);
+            let sources = Sources::of(&reader.release(canary.id)?.1, which);
+            Some(Canary { release: watch(canary.release, sources)?, ..canary })
+        }
+        None => None,
+    };
+    Ok(Snapshot { config, release, deployed: Some(Deployed { active, canary }) })
 }
 
 /// What would become of mail for an address.
@@ -75,10 +96,10 @@ fn foretell(options: &Explain, snapshot: &Arc<Snapshot>, address: &Address, reco
     };
     let reach = Alone::lent(&snapshot.config);
     let probe = Probe { recipient: address.clone(), sender, client, raw: raw.into(), reach };
-    let seen = foresee(snapshot, probe, &recorder.watching(kv));
+    let seen = foresee(snapshot, probe, &recorder.watching(kv, snapshot));
     if options.machine.json {
         let more = [("address", json!(address)), ("lines", json!(recorder.take()))];
-        return print::json(&as_json(&seen, more));
+        return print::json(&as_json(&seen, snapshot, more));
     }
     tell(&seen)?;
     tell_lines(&recorder.take())?;
@@ -207,15 +228,19 @@ fn written(write: &Write) -> String {
     }
 }
 
-fn as_json<const N: usize>(seen: &Foresight, more: [(&str, serde_json::Value); N]) -> serde_json::Value {
+fn as_json<const N: usize>(
+    seen: &Foresight,
+    rules: &Snapshot,
+    more: [(&str, serde_json::Value); N],
+) -> serde_json::Value {
     let delivered: Vec<_> = seen
         .judged
         .iter()
         .flat_map(deliveries)
         .map(|(what, destination)| json!({ "what": what, "destination": destination }))
         .collect();
-    let writes: Vec<_> =
-        seen.judged.iter().flat_map(|judged| &judged.writes).filter(|write| !is_own(write)).map(written).collect();
+    let writes = seen.judged.iter().flat_map(|judged| &judged.writes).filter(|write| !is_own(write));
+    let writes: Vec<_> = writes.map(|write| rules.release.hide(written(write))).collect();
     let earlier = seen.earlier.as_ref().map(|(stage, reply)| json!({ "handler": stage.handler(), "reply": reply }));
     let mut told = json!({
         "earlier": earlier,

@@ -36,7 +36,7 @@ pub fn run(options: &Explain, snapshot: &Arc<Snapshot>, id: MessageId, recorder:
     let keys: KvView = Arc::new(reader);
     let seen = {
         let _then = clock::stop(id.timestamp());
-        again(snapshot, &past, &recorder.watching(keys))
+        again(snapshot, &past, &recorder.watching(keys, snapshot))
     };
     let compared = since(&detail.trace, &past, &seen);
     let lines = recorder.take();
@@ -50,7 +50,7 @@ pub fn run(options: &Explain, snapshot: &Arc<Snapshot>, id: MessageId, recorder:
                     Since::Unrecorded => json!("not recorded"),
                     Since::Changed(kind) => json!(kind),
                 };
-                as_json(seen, [("recipient", json!(recipient)), ("change", change)])
+                as_json(seen, snapshot, [("recipient", json!(recipient)), ("change", change)])
             })
             .collect();
         return print::json(&json!({ "message": detail, "now": now, "lines": lines }));

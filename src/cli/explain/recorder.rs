@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use crate::clock::Instant;
+use crate::intake::Snapshot;
 use crate::kv::{Entry, Page, Value, View, ViewError};
 use crate::mail::Timestamp;
 use crate::rules::KvView;
 use crate::rules::step::Step;
+use crate::store::releases::Files;
 
 /// Lines that are told of one explanation, and calls of one line.
 const MAX_LINES: usize = 1000;
@@ -41,10 +43,9 @@ pub struct Call {
 }
 
 /// Notes it all. Cheap to clone; clones share.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Recorder {
     noted: Arc<Mutex<Noted>>,
-    sources: Sources,
 }
 
 #[derive(Default)]
@@ -56,20 +57,15 @@ struct Noted {
 }
 
 impl Recorder {
-    #[must_use]
-    pub fn new(sources: Sources) -> Self {
-        Self { noted: Arc::default(), sources }
-    }
-
     fn noted(&self) -> MutexGuard<'_, Noted> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A step of a run.
-    pub fn reached(&self, step: &Step<'_>) {
+    /// A step of a run of these sources.
+    pub fn reached(&self, step: &Step<'_>, sources: &Sources) {
         let (place, is_statement) = (&step.place, step.is_statement);
         let mut noted = self.noted();
-        let key = (place.file.clone(), place.line);
+        let key = (sources.name(&place.file), place.line);
         if let Some(at) = noted.known.get(&key).copied() {
             let is_elsewhere = noted.at != Some(at);
             if let Some(line) = noted.lines.get_mut(at) {
@@ -83,9 +79,9 @@ impl Recorder {
             noted.left_out += 1;
             return;
         }
-        let text = self.sources.line(&place.file, place.line).trim_start().to_owned();
+        let text = sources.line(&place.file, place.line).trim_start().to_owned();
         let at = noted.lines.len();
-        let (begins, file) = ((place.column, is_statement), place.file.clone());
+        let (begins, file) = ((place.column, is_statement), key.0.clone());
         noted.lines.push(Line { file, number: place.line, text, times: 1, begins, calls: Vec::new() });
         noted.known.insert(key, at);
         noted.at = Some(at);
@@ -106,24 +102,36 @@ impl Recorder {
         std::mem::take(&mut *self.noted()).lines
     }
 
-    /// The same keys, and what is asked of them is noted.
+    /// The same keys, and what is asked of them is noted, without the values of secrets that these rules know.
     #[must_use]
-    pub fn watching(&self, keys: KvView) -> KvView {
-        Arc::new(Watching { keys, recorder: self.clone() })
+    pub fn watching(&self, keys: KvView, rules: &Arc<Snapshot>) -> KvView {
+        Arc::new(Watching { keys, recorder: self.clone(), rules: Arc::clone(rules) })
     }
 }
 
-/// The rules' texts, each read when a line of it is wanted.
-#[derive(Clone)]
+/// The rules' texts: files, each read when a line of it is wanted, or a release's.
 pub struct Sources {
-    base: PathBuf,
-    read: Arc<Mutex<HashMap<String, Vec<String>>>>,
+    /// `None`: there are no others than those that are here.
+    base: Option<PathBuf>,
+    /// What tells its files from those of another release; empty: nothing has to.
+    which: String,
+    read: Mutex<HashMap<String, Vec<String>>>,
 }
 
 impl Sources {
     #[must_use]
     pub fn below(base: &Path) -> Self {
-        Self { base: base.to_owned(), read: Arc::default() }
+        Self { base: Some(base.to_owned()), which: String::new(), read: Mutex::default() }
+    }
+
+    #[must_use]
+    pub fn of(files: &Files, which: String) -> Self {
+        let read = files.iter().map(|(path, text)| (path.clone(), lines_of(text))).collect();
+        Self { base: None, which, read: Mutex::new(read) }
+    }
+
+    fn name(&self, file: &str) -> String {
+        format!("{file}{}", self.which)
     }
 
     /// As it stands there; nothing where it isn't there any more.
@@ -131,17 +139,41 @@ impl Sources {
     pub fn line(&self, file: &str, line: u32) -> String {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = read.entry(file.to_owned()).or_insert_with(|| {
-            let text = std::fs::read_to_string(self.base.join(file)).unwrap_or_default();
-            text.lines().map(|line| line.trim_end().to_owned()).collect()
+            let read = self.base.as_ref().and_then(|base| std::fs::read_to_string(base.join(file)).ok());
+            lines_of(&read.unwrap_or_default())
         });
         let at = usize::try_from(line).ok().and_then(|line| line.checked_sub(1));
         at.and_then(|at| lines.get(at)).cloned().unwrap_or_default()
     }
 }
 
+fn lines_of(text: &str) -> Vec<String> {
+    text.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
 struct Watching {
     keys: KvView,
     recorder: Recorder,
+    rules: Arc<Snapshot>,
+}
+
+impl Watching {
+    fn called(&self, asked: String, answer: String, since: Instant) {
+        self.recorder.called(self.rules.release.hide(asked), answer, since);
+    }
+
+    fn shown(&self, value: &Value) -> String {
+        let text = match value {
+            Value::Text(text) => format!("{text:?}"),
+            Value::Blob(octets) => return format!("a blob of {} octets", octets.len()),
+            Value::Json(json) => json.to_string(),
+        };
+        let text = self.rules.release.hide(text);
+        if text.chars().count() <= MAX_SHOWN {
+            return text;
+        }
+        text.chars().take(MAX_SHOWN).chain(['…']).collect()
+    }
 }
 
 impl View for Watching {
@@ -150,10 +182,10 @@ impl View for Watching {
         let found = self.keys.get(namespace, key, now);
         let answer = match &found {
             Ok(None) => "()".to_owned(),
-            Ok(Some(entry)) => shown(&entry.value),
+            Ok(Some(entry)) => self.shown(&entry.value),
             Err(error) => error.to_string(),
         };
-        self.recorder.called(format!("get {namespace} {key:?}"), answer, begun);
+        self.called(format!("get {namespace} {key:?}"), answer, begun);
         found
     }
 
@@ -171,19 +203,7 @@ impl View for Watching {
             Ok(page) => format!("{} keys{}", page.keys.len(), if page.cursor.is_some() { " and more" } else { "" }),
             Err(error) => error.to_string(),
         };
-        self.recorder.called(format!("list {namespace} {prefix:?}"), answer, begun);
+        self.called(format!("list {namespace} {prefix:?}"), answer, begun);
         found
     }
-}
-
-fn shown(value: &Value) -> String {
-    let text = match value {
-        Value::Text(text) => format!("{text:?}"),
-        Value::Blob(octets) => return format!("a blob of {} octets", octets.len()),
-        Value::Json(json) => json.to_string(),
-    };
-    if text.chars().count() <= MAX_SHOWN {
-        return text;
-    }
-    text.chars().take(MAX_SHOWN).chain(['…']).collect()
 }
