@@ -68,6 +68,12 @@ fn help_teaches_by_example_and_every_command_has_some() {
     for name in names {
         let help = exits(&run(dir.path(), &[name, "--help"]), 0);
         assert!(help.contains("--config <FILE>") && help.contains("--env <NAME>"), "{name}: {help}");
+        // A line that is short and goes on was broken before it was wrapped.
+        let lines: Vec<&str> = help.lines().collect();
+        for pair in lines.windows(2) {
+            let goes_on = pair.iter().all(|line| line.starts_with(|first: char| !first.is_whitespace()));
+            assert!(!goes_on || pair[0].len() + pair[1].split(' ').next().unwrap().len() > 98, "{name}: {pair:?}");
+        }
     }
 }
 

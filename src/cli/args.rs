@@ -10,12 +10,14 @@ use crate::mail::Address;
 
 mod deployed;
 mod explain;
+mod flow;
 mod import;
 mod kept;
 mod replay;
 
 pub use deployed::{Deploy, Rollback, Secret, Versions};
 pub use explain::{Break, Explain, Rehearse, What};
+pub use flow::{command, parse};
 pub use import::{Import, ImportFrom};
 pub use kept::{
     Backup, Kv, Limit, LogList, Logged, MessageList, Messages, Queue, QueueChange, QueueFilter, Store, Tail,

@@ -2,14 +2,12 @@
 
 use std::io::Write;
 
-use clap::CommandFactory;
-
-use super::args::Arguments;
+use super::args;
 use super::{Done, Failure};
 
 pub fn completions(shell: clap_complete::Shell) -> Done {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "mailworker", &mut script);
+    clap_complete::generate(shell, &mut args::command(), "mailworker", &mut script);
     std::io::stdout().write_all(&script).map_err(Failure::from)
 }
 
@@ -23,7 +21,7 @@ const REFERENCE: &str = include_str!("../../deploy/mailworker.toml");
 
 /// One page: the program, then each command as a section of its own, then the configuration.
 pub fn man() -> Done {
-    let mut command = Arguments::command();
+    let mut command = args::command();
     command.build();
     let page = clap_mangen::Man::new(command.clone());
     let mut out = Vec::new();

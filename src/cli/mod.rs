@@ -37,8 +37,6 @@ pub mod versions;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::diagnostic::Diagnostic;
 use crate::rules::THREAD_STACK;
 use crate::telemetry;
@@ -86,7 +84,7 @@ pub type Done = Result<(), Failure>;
 /// Parses the arguments, runs the command, says what went wrong.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = args::parse();
     print::choose_color(arguments.common.color);
     // The one TLS provider of the process: reqwest looks for it here.
     let _already_there = rustls::crypto::ring::default_provider().install_default();
