@@ -16,11 +16,11 @@ use crate::event::Bus;
 use crate::intake::decide::Fate;
 use crate::intake::{self, Anew, Current, Intake};
 use crate::listener::{Answerer, End, Visit};
-use crate::mail::{Address, MessageId, Reply};
+use crate::mail::{Address, Reply};
 use crate::reach::Outside;
 use crate::rules::Happening;
 use crate::smtp::{Answer, Closed, Question};
-use crate::store::{self, DecideTask, Keep, Store, StoreError, TellTask};
+use crate::store::{self, DecideTask, Decider, DeliveryKey, Keep, Store, StoreError, TellTask};
 
 /// Between the listener's visits and intake's, and between delivery's second runs and intake's.
 pub struct Answering {
@@ -85,22 +85,22 @@ impl Answerer for Answering {
 }
 
 impl Decide for Answering {
-    fn decide(&self, message: MessageId, body: Arc<store::Body>, task: DecideTask) -> delivery::Deciding<'_> {
+    fn decide(&self, key: DeliveryKey, body: Arc<store::Body>, task: DecideTask) -> delivery::Deciding<'_> {
         Box::pin(async move {
-            match self.intake.decide_again(message, &body, task).await {
+            match self.intake.decide_again(key, &body, task).await {
                 Ok(judged) => decided(judged),
                 Err(error) => Decided::Later { error, events: Vec::new() },
             }
         })
     }
 
-    fn hears(&self, recipient: &Address, delivered: bool) -> bool {
-        self.intake.hears(recipient, if delivered { Happening::Delivered } else { Happening::Failed })
+    fn hears(&self, by: Option<&Decider>, recipient: &Address, delivered: bool) -> bool {
+        self.intake.hears(by, recipient, if delivered { Happening::Delivered } else { Happening::Failed })
     }
 
-    fn tell(&self, message: MessageId, task: TellTask) -> delivery::Deciding<'_> {
+    fn tell(&self, key: DeliveryKey, task: TellTask) -> delivery::Deciding<'_> {
         Box::pin(async move {
-            match self.intake.tell(message, task).await {
+            match self.intake.tell(key, task).await {
                 Ok(intake::Told { failed: Some(error), events, .. }) => Decided::Later { error, events },
                 Ok(told) => Decided::Done {
                     deliveries: told.deliveries,

@@ -25,8 +25,8 @@ use crate::config::Config;
 use crate::dns::Dns;
 use crate::event::{Bus, Event};
 use crate::kv;
-use crate::mail::{Address, MessageId, Reply};
-use crate::store::{Acceptance, Body, DecideTask, Keep, NewDelivery, Store, TellTask};
+use crate::mail::{Address, Reply};
+use crate::store::{Acceptance, Body, DecideTask, Decider, DeliveryKey, Keep, NewDelivery, Store, TellTask};
 
 pub use dispatcher::Dispatcher;
 pub use network::Network;
@@ -58,13 +58,13 @@ pub struct Capture {
 
 /// Runs workers: for one recipient whose first run failed, and where one is to hear how something ended. Intake is one.
 pub trait Decide: Send + Sync {
-    fn decide(&self, message: MessageId, body: Arc<Body>, task: DecideTask) -> Deciding<'_>;
+    fn decide(&self, key: DeliveryKey, body: Arc<Body>, task: DecideTask) -> Deciding<'_>;
 
-    /// Whether the worker of that recipient is to hear that something was delivered, or was given up.
-    fn hears(&self, recipient: &Address, delivered: bool) -> bool;
+    /// Whether the worker that decided, or else that of the recipient, is to hear that something was delivered, or was given up.
+    fn hears(&self, by: Option<&Decider>, recipient: &Address, delivered: bool) -> bool;
 
     /// Tells it.
-    fn tell(&self, message: MessageId, task: TellTask) -> Deciding<'_>;
+    fn tell(&self, key: DeliveryKey, task: TellTask) -> Deciding<'_>;
 }
 
 pub type Deciding<'a> = Pin<Box<dyn Future<Output = Decided> + Send + 'a>>;

@@ -14,7 +14,7 @@ use crate::event::{Event, Kind};
 use crate::kv;
 use crate::mail::draft::Purpose;
 use crate::mail::{Address, BodyKind, Draft, Envelope, Notify, Recipient, Reply, Timestamp};
-use crate::store::{Acceptance, NewDelivery, RelayTask, Task};
+use crate::store::{Acceptance, Decider, NewDelivery, RelayTask, Task};
 
 /// No notice of ours tells of it: `failed` does. Next hops may tell as they like.
 const NOBODY_WAITS: Notify = Notify { success: false, failure: false, delay: false, explicit: false };
@@ -27,8 +27,14 @@ pub(super) fn word(purpose: &Purpose) -> &'static str {
     }
 }
 
-/// The draft as a message of ours. `about`: what it was written about, in words.
-pub(super) fn authored(config: &Config, draft: &Draft, about: &str, now: Timestamp) -> Acceptance {
+/// The draft as a message of ours. `about`: what it was written about, in words; `by`: the worker.
+pub(super) fn authored(
+    config: &Config,
+    draft: &Draft,
+    about: &str,
+    by: Option<&Decider>,
+    now: Timestamp,
+) -> Acceptance {
     let id = clock::message_id(now);
     let octets = compose::write(draft, id, now, &config.hostname);
     let mut to: Vec<&Address> = Vec::new();
@@ -46,7 +52,7 @@ pub(super) fn authored(config: &Config, draft: &Draft, about: &str, now: Timesta
         ret: None,
         envid: None,
     };
-    let deliveries: Vec<NewDelivery> = to.iter().map(|to| delivery(config, draft, to, now)).collect();
+    let deliveries: Vec<NewDelivery> = to.iter().map(|to| delivery(config, draft, to, by, now)).collect();
     let text = format!("Written here, a {} of the worker's about {about}", word(&draft.purpose));
     let (reply, count) = (Reply::new(250, 0, 0, text), u32::try_from(deliveries.len()).unwrap_or(u32::MAX));
     Acceptance {
@@ -58,7 +64,7 @@ pub(super) fn authored(config: &Config, draft: &Draft, about: &str, now: Timesta
     }
 }
 
-fn delivery(config: &Config, draft: &Draft, to: &Address, now: Timestamp) -> NewDelivery {
+fn delivery(config: &Config, draft: &Draft, to: &Address, by: Option<&Decider>, now: Timestamp) -> NewDelivery {
     let task = Task::Relay(RelayTask {
         recipient: to.clone(),
         original: draft.from.address.clone(),
@@ -68,6 +74,7 @@ fn delivery(config: &Config, draft: &Draft, to: &Address, now: Timestamp) -> New
         headers: Vec::new(),
         removed: Vec::new(),
         own: true,
+        by: by.cloned(),
     });
     NewDelivery { task, destination: config.relay_queue(to, None), due: now }
 }

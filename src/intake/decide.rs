@@ -21,7 +21,7 @@ use crate::kv;
 use crate::mail::{Address, Envelope, Message, MessageId, Recipient, Reply, Timestamp};
 use crate::rules::outcome::{Effect, ForwardTo, LogLine, Place, WebhookTarget};
 use crate::rules::{EmailCall, KvView, Lent, Outcome, Reached, Release, Seed, SessionFacts, Verdict};
-use crate::store::{Acceptance, MessageOutcome, NewDelivery, WebhookBody};
+use crate::store::{Acceptance, Decider, MessageOutcome, NewDelivery, WebhookBody};
 
 /// Octets of a key that a line of the trace shows.
 const MAX_KEY_SHOWN: usize = 80;
@@ -44,7 +44,7 @@ pub struct Case {
 
 impl Case {
     /// The rules that decide for this recipient: those that `rcpt_to` was asked by, whoever it led the mail to.
-    fn rules_for(&self, recipient: &Recipient) -> &Arc<Release> {
+    pub(super) fn rules_for(&self, recipient: &Recipient) -> &Arc<Release> {
         let named = recipient.original.as_ref().unwrap_or(&recipient.address);
         self.snapshot.rules_for(self.envelope.sender.as_ref(), named)
     }
@@ -80,6 +80,8 @@ pub struct Judged {
     written: Vec<Event>,
     /// Who decides: the worker, and the route that chose it; the labels of that route.
     by: String,
+    /// The same for deliveries, whose ends it hears.
+    decider: Option<Decider>,
     tags: Vec<String>,
     /// What the worker changed of the message so far, for the forwards that follow.
     changes: Changes,
@@ -163,18 +165,18 @@ impl Asked {
             judged.by_policy(case, sentence);
             return Self::Nobody(judged);
         }
-        let mut chosen: Option<Taken<'_>> = None;
-        for taken in config.routes_for(&case.route_facts(recipient)) {
-            if matches!(taken.route.action, RouteAction::Worker { .. }) {
-                chosen = Some(taken);
-                break;
-            }
-            judged.by_route(case, &taken);
+        let mut taken = config.routes_for(&case.route_facts(recipient));
+        // It is the last one.
+        let chosen: Option<Taken<'_>> = taken.pop_if(|taken| matches!(taken.route.action, RouteAction::Worker { .. }));
+        let main = || config.main_for(Some(domain), chosen.as_ref().map(|taken| taken.route));
+        judged.decider = case.decider(recipient, main);
+        for taken in &taken {
+            judged.by_route(case, taken);
             if taken.route.stop {
                 return Self::Nobody(judged);
             }
         }
-        let main = config.main_for(Some(domain), chosen.as_ref().map(|taken| taken.route));
+        let main = main();
         judged.by = match &chosen {
             Some(taken) => format!("worker {main}, {taken}"),
             None => format!("worker {main}"),
@@ -232,6 +234,7 @@ impl Judged {
             authored: Vec::new(),
             written: Vec::new(),
             by: String::new(),
+            decider: None,
             tags: Vec::new(),
             changes: Changes::of(&case.message),
         }
@@ -416,7 +419,8 @@ impl Judged {
             Effect::Header { name, value } => self.changes.add(&case.message, name, value),
             Effect::Mail(draft) => {
                 let (config, about) = (&case.snapshot.config, format!("message {}", case.id));
-                let (now, mail) = (clock::now(), author::authored(config, &draft, &about, clock::now()));
+                let (now, mail) =
+                    (clock::now(), author::authored(config, &draft, &about, self.decider.as_ref(), clock::now()));
                 self.written.push(author::written(&draft, &mail, now));
                 self.writes.extend(author::noted(&draft, now));
                 self.authored.push(mail);
@@ -426,7 +430,14 @@ impl Judged {
 
     pub(super) fn forward(&mut self, case: &Case, to: &ForwardTo, headers: &[(String, String)]) {
         let config = &case.snapshot.config;
-        let delivery = forward::delivery(config, &self.recipient, to, headers, &self.changes, case.received_at);
+        let delivery = forward::delivery(
+            config,
+            &self.recipient,
+            to,
+            headers,
+            &self.changes,
+            (self.decider.as_ref(), case.received_at),
+        );
         self.outcome = MessageOutcome::Accepted;
         self.deliveries.push(delivery);
     }
@@ -439,7 +450,7 @@ impl Judged {
         headers: &[(String, String)],
         body: WebhookBody,
     ) {
-        let asked = hook::Asked { target, method, headers, quiet: false };
+        let asked = hook::Asked { target, method, headers, quiet: false, by: self.decider.as_ref() };
         let delivery = hook::delivery(&case.snapshot.config, &asked, body, &self.recipient.address, case.received_at);
         self.outcome = MessageOutcome::Accepted;
         self.deliveries.push(delivery);

@@ -4,16 +4,16 @@ use super::changes::Changes;
 use crate::config::Config;
 use crate::mail::{Address, Message, Recipient, Timestamp};
 use crate::rules::outcome::ForwardTo;
-use crate::store::{NewDelivery, RelayTask, Task};
+use crate::store::{Decider, NewDelivery, RelayTask, Task};
 
-/// `recipient`'s mail, to there, with these fields before it and these changes of its own.
+/// `recipient`'s mail, decided on by that worker, to there, with these fields before it and these changes of its own.
 pub(super) fn delivery(
     config: &Config,
     recipient: &Recipient,
     to: &ForwardTo,
     headers: &[(String, String)],
     changes: &Changes,
-    due: Timestamp,
+    (by, due): (Option<&Decider>, Timestamp),
 ) -> NewDelivery {
     let original = &recipient.address;
     let (target, via) = match to {
@@ -34,6 +34,7 @@ pub(super) fn delivery(
         headers: fields,
         removed: changes.removed.clone(),
         own: false,
+        by: by.cloned(),
     });
     NewDelivery { task, destination, due }
 }
@@ -73,7 +74,7 @@ pub fn released(
                 return Err(text);
             }
             let to = ForwardTo::Address(recipient.address.clone());
-            deliveries.push(delivery(config, recipient, &to, &[], &changes, now));
+            deliveries.push(delivery(config, recipient, &to, &[], &changes, (None, now)));
         }
     }
     for named in to {
@@ -82,9 +83,10 @@ pub fn released(
                 return Err(format!("--to {name:?} is neither an address nor a [[destination]]"));
             }
             to @ ForwardTo::Destination(_) => {
-                deliveries.extend(recipients.iter().map(|each| delivery(config, each, &to, &[], &changes, now)));
+                deliveries
+                    .extend(recipients.iter().map(|each| delivery(config, each, &to, &[], &changes, (None, now))));
             }
-            to @ ForwardTo::Address(_) => deliveries.push(delivery(config, first, &to, &[], &changes, now)),
+            to @ ForwardTo::Address(_) => deliveries.push(delivery(config, first, &to, &[], &changes, (None, now))),
         }
     }
     Ok(deliveries)

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::mail::{Address, Timestamp};
 use crate::rules::outcome::{Carried, WebhookTarget};
-use crate::store::{NewDelivery, Task, WebhookBody, WebhookTask};
+use crate::store::{Decider, NewDelivery, Task, WebhookBody, WebhookTask};
 
 /// Where to, and how.
 pub(super) struct Asked<'a> {
@@ -12,6 +12,8 @@ pub(super) struct Asked<'a> {
     pub headers: &'a [(String, String)],
     /// No handler is told how it ends.
     pub quiet: bool,
+    /// The worker that decided.
+    pub by: Option<&'a Decider>,
 }
 
 /// What the run said it carries.
@@ -45,6 +47,7 @@ pub(super) fn delivery(
         body,
         recipient: recipient.clone(),
         quiet: asked.quiet,
+        by: asked.by.cloned(),
     });
     NewDelivery { task, destination, due }
 }

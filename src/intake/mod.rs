@@ -11,6 +11,7 @@ pub mod canary;
 mod changes;
 mod combine;
 pub mod decide;
+mod decider;
 mod errand;
 pub mod foresee;
 pub mod forward;
@@ -49,7 +50,7 @@ use crate::mail::{Address, Client, Message, MessageId, Reply};
 use crate::reach::Outside;
 use crate::rules::SessionFacts;
 use crate::smtp::{Answer, Question, Transaction};
-use crate::store::{Acceptance, Accepted, DecideTask, Incoming, MessageOutcome, Raw, Store, StoreError};
+use crate::store::{Acceptance, Accepted, DecideTask, DeliveryKey, Incoming, MessageOutcome, Raw, Store, StoreError};
 
 pub use anew::Anew;
 pub use combine::notice;
@@ -350,11 +351,11 @@ impl Intake {
     /// Where it can't be run at all now; try later.
     pub async fn decide_again(
         &self,
-        id: MessageId,
+        key: DeliveryKey,
         body: &crate::store::Body,
         task: DecideTask,
     ) -> Result<Judged, String> {
-        let DecideTask { recipient, notes } = task;
+        let (id, DecideTask { recipient, notes }) = (key.message, task);
         let client = body.client.clone().ok_or("the message has no client to speak of")?;
         let turn = self.turns.take(client.ip, Instant::now() + PATIENCE).await;
         let turn = turn.ok_or_else(|| too_busy().to_string())?;
@@ -367,7 +368,7 @@ impl Intake {
             snapshot,
             facts: Arc::new(SessionFacts { client, sender: body.envelope.sender.clone(), notes }),
             envelope: body.envelope.clone(),
-            seed: clock::seed(),
+            seed: clock::seed_of(&("decide", key)),
             told: None,
             is_judged_again: true,
         };

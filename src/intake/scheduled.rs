@@ -116,7 +116,7 @@ impl Intake {
         if snapshot.release.has(&call.main, call.happening.handler()) {
             let turn = self.turns.take(NOWHERE, Instant::now() + PATIENCE).await;
             let turn = turn.ok_or_else(|| too_busy().to_string())?;
-            self.handle(snapshot, call, &ours, &about, (turn, errand), &mut told).await?;
+            self.handle((snapshot, &snapshot.release), call, &ours, &about, (turn, errand), &mut told).await?;
         }
         Ok(acceptance(cron, &ours, told, now))
     }

@@ -82,6 +82,12 @@ impl Release {
         self.workers.get(main).is_some_and(|worker| worker.entry(handler).is_some())
     }
 
+    /// Whether there is a worker of that name.
+    #[must_use]
+    pub fn knows(&self, main: &str) -> bool {
+        self.workers.contains_key(main)
+    }
+
     /// What [`Release::version`] of these sources is.
     #[must_use]
     pub fn version_of(sources: &BTreeMap<String, String>) -> String {

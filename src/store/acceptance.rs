@@ -139,6 +139,9 @@ pub struct RelayTask {
     /// A mail that a worker wrote.
     #[serde(default, skip_serializing_if = "is_false")]
     pub own: bool,
+    /// Who decided, and hears how it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Decider>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,6 +159,9 @@ pub struct WebhookTask {
     /// No handler is told how it ends: one asked for it that was told.
     #[serde(default, skip_serializing_if = "is_false")]
     pub quiet: bool,
+    /// Who decided, and hears how it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Decider>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -217,6 +223,19 @@ pub struct TellTask {
     pub reply: String,
     pub attempts: u32,
     pub at: Timestamp,
+    /// Who hears it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Decider>,
+}
+
+/// A worker that decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decider {
+    /// As the configuration named it.
+    pub main: String,
+    /// Of its rules, where others were on trial beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// Which delivery: the message's n-th.
@@ -249,16 +268,25 @@ impl Delivery {
         let fields = |headers: &[(String, String)]| {
             headers.iter().map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>()).sum::<usize>()
         };
+        let named = |by: &Option<Decider>| {
+            by.as_ref().map_or(0, |by| by.main.len() + by.version.as_ref().map_or(0, String::len))
+        };
         let task = match &self.task {
             Task::Relay(task) => {
                 let removed = size_of_val(task.removed.as_slice());
-                task.recipient.as_str().len() + task.original.as_str().len() + fields(&task.headers) + removed
+                task.recipient.as_str().len()
+                    + task.original.as_str().len()
+                    + fields(&task.headers)
+                    + removed
+                    + named(&task.by)
             }
             Task::Webhook(task) => {
                 let body = if let WebhookBody::Json(text) = &task.body { text.len() } else { 0 };
-                task.url.len() + fields(&task.headers) + body
+                task.url.len() + fields(&task.headers) + body + named(&task.by)
             }
-            Task::Tell(task) => task.recipient.as_str().len() + task.destination.len() + task.reply.len(),
+            Task::Tell(task) => {
+                task.recipient.as_str().len() + task.destination.len() + task.reply.len() + named(&task.by)
+            }
             Task::Notice(task) => task.recipient.as_str().len() + task.diagnostic.len(),
             Task::Decide(task) => {
                 let noted = task.notes.iter().map(|(name, value)| name.len() + json_weight(value)).sum::<usize>();

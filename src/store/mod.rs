@@ -43,8 +43,8 @@ mod wall;
 mod writer;
 
 pub use acceptance::{
-    Acceptance, Accepted, Body, DecideTask, Delivery, DeliveryKey, Discharge, Keep, MessageOutcome, NewDelivery,
-    NoticeTask, Redecision, RelayTask, Settled, Settlement, Task, TellTask, WebhookBody, WebhookTask,
+    Acceptance, Accepted, Body, DecideTask, Decider, Delivery, DeliveryKey, Discharge, Keep, MessageOutcome,
+    NewDelivery, NoticeTask, Redecision, RelayTask, Settled, Settlement, Task, TellTask, WebhookBody, WebhookTask,
 };
 
 pub use claims::Warm;

@@ -150,3 +150,18 @@ fn one_that_fails_too_often_is_given_up_by_itself() {
     server.run();
     server.send("ann@example.org", &["beta@example.com"], &mail("x", "x")).expect(250);
 }
+
+#[test]
+fn rules_on_trial_hear_how_what_they_decided_ended() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let rules =
+        |name: &str| format!("{}\nfn delivered(event, env, ctx) {{ ctx.log(\"{name} hears\"); }}", forwards_to(name));
+    deploy(&server, &rules("old"), &[]);
+    deploy(&server, &rules("new"), &["--recipients", "beta@*"]);
+    for (to, text) in [("beta@example.com", "new hears"), ("support@example.com", "old hears")] {
+        server.send("ann@example.org", &[to], &mail("x", "x")).expect(250);
+        let newest = server.newest_settled().to_string();
+        assert!(newest.contains(text), "{newest}");
+    }
+}

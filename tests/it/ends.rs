@@ -144,6 +144,72 @@ fn delivered(event, env, ctx) {
     assert_eq!(server.stdout(&["kv", "get", "ENDS", "seen"]).trim(), "2");
 }
 
+#[test]
+fn a_handler_that_is_tried_again_counts_once() {
+    let sink = SmtpSink::start();
+    let rules = r#"
+fn email(message, env, ctx) { message.forward("team@example.net"); }
+fn delivered(event, env, ctx) {
+    ctx.log(`left ${env.limit("ends", "all", "100/day").remaining}`);
+    if env.ENDS.get("well") == () { throw "the ticket system is away"; }
+}
+"#;
+    let server = setup(&sink, rules).start();
+    server.send("ann@example.org", &["support@example.com"], MESSAGE).expect(250);
+    server.wait_until("it is given up", || {
+        server.queue().iter().any(|entry| entry["kind"] == "tell" && entry["dead"] == true).then_some(())
+    });
+    server.stdout(&["kv", "put", "ENDS", "well", "yes"]);
+    server.stdout(&["queue", "retry", "--all"]);
+    let newest = server.newest_settled();
+    let lines: Vec<&str> =
+        newest["trace"].as_array().unwrap().iter().filter_map(|event| event["text"].as_str()).collect();
+    assert!(lines.len() > 1 && lines.iter().all(|line| *line == "left 99"), "{lines:?}");
+}
+
+/// A route that goes by the message chose it, and by then the message is gone.
+#[test]
+fn the_worker_that_decided_hears_it() {
+    let sink = SmtpSink::start();
+    let worker = |name: &str| {
+        format!(
+            "fn email(message, env, ctx) {{ message.forward(\"{name}@example.net\"); }}\n\
+             fn delivered(event, env, ctx) {{ ctx.log(\"{name} hears \" + event.destination); }}\n"
+        )
+    };
+    let routes = r#"
+[[route]]
+from = "*@vip.example"
+action = "worker"
+main = "rules/vip.rhai"
+
+[[route]]
+header = { Subject = "invoice" }
+action = "forward"
+to = ["accounts@example.net"]
+stop = false
+"#;
+    let setup = Setup::relaying_to(&sink).rules(&worker("all")).file("rules/vip.rhai", &worker("vip")).toml(routes);
+    let server = setup.start();
+    let heard = |from: &str, subject: &str| {
+        let message = format!("From: {from}\r\nSubject: {subject}\r\n\r\nx\r\n");
+        server.send("ann@example.org", &["support@example.com"], message.as_bytes()).expect(250);
+        let newest = server.newest_settled();
+        let mut lines: Vec<String> = newest["trace"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|event| event["event"] == "script_log" || event["event"] == "handled")
+            .filter_map(|event| event["text"].as_str().or(event["by"].as_str()).map(str::to_owned))
+            .collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(heard("bob@vip.example", "Invoice"), ["rules/vip.rhai", "vip hears vip@example.net"]);
+    let both = ["all hears accounts@example.net", "all hears all@example.net", "rules/main.rhai", "rules/main.rhai"];
+    assert_eq!(heard("bob@example.org", "Invoice"), both);
+}
+
 /// What is to be told is on the disk with what ended.
 #[test]
 fn what_ended_is_told_after_a_kill() {

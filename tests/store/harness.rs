@@ -155,6 +155,7 @@ pub fn relay(due: Timestamp) -> NewDelivery {
             headers: Vec::new(),
             removed: Vec::new(),
             own: false,
+            by: None,
         }),
         destination: "mx:example.com".to_owned(),
         due,
@@ -170,6 +171,7 @@ pub fn webhook(json: String) -> NewDelivery {
         body: WebhookBody::Json(json),
         recipient: address("a@example.org"),
         quiet: false,
+        by: None,
     });
     NewDelivery { task, destination: "https://hooks.example.net".to_owned(), due: now() }
 }

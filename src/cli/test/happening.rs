@@ -132,6 +132,7 @@ impl Reader<'_> {
             reply: or(ended.reply, reply),
             attempts: ended.attempts.unwrap_or(1),
             at: ended.at.map_or(now, |Parsed(Moment(at))| at),
+            by: None,
         };
         let message = ended.message_id.map_or_else(|| MessageId::new(now, RANDOM), |Parsed(Id(id))| id);
         Some(Happened::Ended(message, task))

@@ -274,12 +274,12 @@ impl Scene<'_> {
 
     async fn decide(&self, delivery: &Delivery, task: &DecideTask, body: Arc<Body>) -> Attempt {
         let decider = &self.shared.parts.decider;
-        let run = decider.decide(delivery.key.message, body, task.clone()).await;
+        let run = decider.decide(delivery.key, body, task.clone()).await;
         vec![self.judge().decided(delivery, task, run)].into()
     }
 
     async fn tell(&self, delivery: &Delivery, task: &TellTask) -> Attempt {
-        let told = self.shared.parts.decider.tell(delivery.key.message, task.clone()).await;
+        let told = self.shared.parts.decider.tell(delivery.key, task.clone()).await;
         vec![self.judge().heard(delivery, told)].into()
     }
 }

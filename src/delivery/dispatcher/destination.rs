@@ -348,6 +348,7 @@ mod tests {
             headers: Vec::new(),
             removed: Vec::new(),
             own: false,
+            by: None,
         };
         Delivery {
             key: DeliveryKey { message: MessageId::new(NOW, message), n },

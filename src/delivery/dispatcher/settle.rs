@@ -311,12 +311,12 @@ impl Judge<'_> {
 
     /// What the worker hears of an end, in the transaction that settles it.
     fn told(&self, delivery: &Delivery, delivered: bool, account: &Account) -> Vec<NewDelivery> {
-        let (recipient, kind) = match &delivery.task {
-            Task::Relay(task) => (&task.original, if task.own { "mail" } else { "forward" }),
-            Task::Webhook(task) if !task.quiet => (&task.recipient, "webhook"),
+        let (recipient, by, kind) = match &delivery.task {
+            Task::Relay(task) => (&task.original, &task.by, if task.own { "mail" } else { "forward" }),
+            Task::Webhook(task) if !task.quiet => (&task.recipient, &task.by, "webhook"),
             _ => return Vec::new(),
         };
-        if !self.ears.hears(recipient, delivered) {
+        if !self.ears.hears(by.as_ref(), recipient, delivered) {
             return Vec::new();
         }
         let task = TellTask {
@@ -328,6 +328,7 @@ impl Judge<'_> {
             reply: clean(&account.answer, MAX_TOLD),
             attempts: delivery.attempts + 1,
             at: self.now,
+            by: by.clone(),
         };
         vec![NewDelivery { task: Task::Tell(task), destination: TELL.to_owned(), due: self.now }]
     }

@@ -11,7 +11,7 @@ use crate::config::{Config, load};
 use crate::delivery::{Decide, Deciding};
 use crate::dns::Dns;
 use crate::event::{Bus, Event, Kind};
-use crate::mail::{Address, Envelope, MessageId, Notify as Dsn, Recipient};
+use crate::mail::{Address, Envelope, Notify as Dsn, Recipient};
 use crate::store::{
     Acceptance, Body, DecideTask, MessageOutcome, NewDelivery, Options, QueueEntry, QueueFilter, RelayTask, Store, Task,
 };
@@ -33,15 +33,15 @@ servers = ["127.0.0.1:1"]
 struct Faulty;
 
 impl Decide for Faulty {
-    fn decide(&self, _: MessageId, _: Arc<Body>, _: DecideTask) -> Deciding<'_> {
+    fn decide(&self, _: crate::store::DeliveryKey, _: Arc<Body>, _: DecideTask) -> Deciding<'_> {
         panic!("on purpose")
     }
 
-    fn hears(&self, _: &Address, _: bool) -> bool {
+    fn hears(&self, _: Option<&crate::store::Decider>, _: &Address, _: bool) -> bool {
         false
     }
 
-    fn tell(&self, _: MessageId, _: crate::store::TellTask) -> Deciding<'_> {
+    fn tell(&self, _: crate::store::DeliveryKey, _: crate::store::TellTask) -> Deciding<'_> {
         panic!("on purpose")
     }
 }
@@ -155,6 +155,7 @@ async fn a_message_whose_segment_is_missing_is_a_fault_and_stays_queued() {
         headers: Vec::new(),
         removed: Vec::new(),
         own: false,
+        by: None,
     };
     house.accept(Task::Relay(task)).await;
     house.store.close().await;

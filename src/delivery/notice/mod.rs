@@ -133,6 +133,7 @@ fn accepted(report: &Report<'_>) -> Acceptance {
         headers: Vec::new(),
         removed: Vec::new(),
         own: false,
+        by: None,
     };
     let destination = report.config.relay_queue(report.sender, None);
     let reply = Reply::new(250, 0, 0, format!("Written here, a notice about {}", report.message));

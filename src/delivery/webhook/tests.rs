@@ -132,6 +132,7 @@ fn task(binding: Option<&str>, url: &str) -> WebhookTask {
         body: WebhookBody::Json("{\"a\":1}".to_owned()),
         recipient: Address::parse("to@example.com").unwrap(),
         quiet: false,
+        by: None,
     }
 }
 

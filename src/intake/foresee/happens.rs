@@ -14,6 +14,6 @@ pub fn on_time(snapshot: &Snapshot, (cron, at): (&str, Timestamp), kv: &KvView, 
 /// What `delivered` or `failed` would do about that end of a delivery; `None`: no worker of ours is told of it. Blocks likewise.
 #[must_use]
 pub fn on_end(snapshot: &Snapshot, message: MessageId, task: &TellTask, kv: &KvView) -> Option<HappeningOutcome> {
-    let call = happened::end(snapshot, message, task, Seed::default())?;
-    Some(snapshot.release.happening(&call, kv))
+    let (rules, call) = happened::end(snapshot, message, task, Seed::default())?;
+    Some(rules.happening(&call, kv))
 }

@@ -34,13 +34,13 @@ pub(in crate::delivery::dispatcher) fn config() -> Config {
 struct Deaf;
 
 impl Decide for Deaf {
-    fn decide(&self, _: MessageId, _: std::sync::Arc<Body>, _: DecideTask) -> crate::delivery::Deciding<'_> {
+    fn decide(&self, _: DeliveryKey, _: std::sync::Arc<Body>, _: DecideTask) -> crate::delivery::Deciding<'_> {
         panic!("nobody decides")
     }
-    fn hears(&self, _: &Address, _: bool) -> bool {
+    fn hears(&self, _: Option<&crate::store::Decider>, _: &Address, _: bool) -> bool {
         false
     }
-    fn tell(&self, _: MessageId, _: TellTask) -> crate::delivery::Deciding<'_> {
+    fn tell(&self, _: DeliveryKey, _: TellTask) -> crate::delivery::Deciding<'_> {
         panic!("nobody hears")
     }
 }
@@ -59,6 +59,7 @@ fn task(notify: Notify) -> RelayTask {
         headers: Vec::new(),
         removed: Vec::new(),
         own: false,
+        by: None,
     }
 }
 
@@ -169,6 +170,7 @@ fn hooked(attempts: u32, retry_after: Option<Duration>) -> Settlement {
         body: crate::store::WebhookBody::Json("{}".into()),
         recipient: Address::parse("support@example.com").unwrap(),
         quiet: false,
+        by: None,
     };
     let failure = Failure::later(Side::Remote, "4.3.0", "503");
     let sent = Sent {
