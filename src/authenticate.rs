@@ -113,7 +113,7 @@ pub async fn spf_of_sender(dns: &Dns, client: &Client, sender: Option<&Address>,
 
 async fn spf(dns: &Dns, client: &Client, (scope, domain, sender): (Scope, &str, &str), patience: Patience) -> Spf {
     let helo = client.helo.as_deref().unwrap_or_default();
-    let asked = spf::Asked { ip: client.ip.to_canonical(), sender, domain, helo };
+    let asked = spf::Asked { ip: client.ip.to_canonical(), sender, domain, helo, names_within: patience.whole / 4 };
     let answer = patience.wait(spf::check_host(dns, &asked)).await;
     let answer = answer.unwrap_or_else(|| spf::Answer { result: Check::TempError, reason: patience.exceeded() });
     Spf { result: answer.result, domain: clipped(domain), scope, reason: clipped(&answer.reason) }

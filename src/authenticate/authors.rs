@@ -77,8 +77,8 @@ fn is_literal(domain: &str) -> bool {
 /// A name that DNS can be asked for.
 pub(super) fn is_name(domain: &str) -> bool {
     let is_letter = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
-    domain.len() <= MAX_NAME
-        && domain.split('.').all(|label| (1..=63).contains(&label.len()) && label.bytes().all(is_letter))
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && !label.starts_with('-');
+    domain.len() <= MAX_NAME && domain.split('.').all(|label| is_label(label) && label.bytes().all(is_letter))
 }
 
 /// A mailbox while it is read: without white space, comments and what stands in quotes.
@@ -192,6 +192,8 @@ mod tests {
             "From: ceo@bank.example..",
             "From: ceo@.bank.example",
             "From: ceo@",
+            "From: ceo@-x.bank.example",
+            "From: ceo@x\u{a0}y.bank.example",
             "From: <ceo@bank.example> <x@evil.example>",
             "From: <x@evil.example> ceo@bank.example",
             "From: ceo@bank.example@evil.example",

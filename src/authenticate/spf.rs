@@ -3,15 +3,17 @@
 //! The evaluation is ours, since limits, errors and look-ups are what a sender's record can be made to abuse, and since
 //! every look-up goes through the one resolver. [`record`] reads the records.
 //! Bounds: ten terms that look something up, two of them in vain (RFC 7208 §4.6.4), ten hosts of an MX and ten names of a
-//! PTR; the caller bounds the time. What a record wants said of a failure (`exp=`) is not fetched: nobody is shown it.
+//! PTR, which have a time of their own; the caller bounds the whole. What a record wants said of a failure (`exp=`) is not fetched: nobody is shown it.
 
 mod record;
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 
 use self::record::{Macro, Mechanism, Name, Piece, Prefixes, Qualifier, Record};
+use crate::clock::Instant;
 use crate::dns::{Dns, LookupError};
 use crate::mail::authentication::Check;
 
@@ -30,6 +32,8 @@ pub struct Asked<'a> {
     pub sender: &'a str,
     pub domain: &'a str,
     pub helo: &'a str,
+    /// How long the client's own names may take: what DNS it has is no reason to know nothing of the sender.
+    pub names_within: Duration,
 }
 
 /// What it comes to, and why.
@@ -247,20 +251,21 @@ impl Evaluation<'_> {
         best.cloned().unwrap_or_else(|| "unknown".to_owned())
     }
 
-    /// RFC 7208 §5.5: where DNS doesn't answer, there are none.
+    /// RFC 7208 §5.5: where DNS doesn't answer, there are none. It is the client's own DNS, which may be slow on purpose.
     async fn names(&mut self) -> Vec<String> {
         if let Some(names) = &self.names {
             return names.clone();
         }
-        let mut names = self.dns.names(self.asked.ip).await.unwrap_or_default();
+        let (dns, ip, until) = (self.dns, self.asked.ip, Instant::now() + self.asked.names_within);
+        let names = tokio::time::timeout_at(until, dns.names(ip)).await;
+        let mut names = names.unwrap_or(Ok(Vec::new())).unwrap_or_default();
         names.truncate(MAX_HOSTS);
-        let mut validated = Vec::new();
-        for name in names {
-            if self.dns.addresses_like(&name, self.asked.ip).await.is_ok_and(|found| found.contains(&self.asked.ip)) {
-                validated.push(name);
-            }
-        }
-        self.names.insert(validated).clone()
+        let looked = names.iter().map(|name| tokio::time::timeout_at(until, dns.addresses_like(name, ip)));
+        let looked = join_all(looked).await;
+        let leads_back =
+            |found: &Result<Result<Vec<IpAddr>, LookupError>, _>| matches!(found, Ok(Ok(found)) if found.contains(&ip));
+        let validated = names.into_iter().zip(&looked).filter(|(_, found)| leads_back(found)).map(|(name, _)| name);
+        self.names.insert(validated.collect()).clone()
     }
 }
 

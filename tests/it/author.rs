@@ -31,6 +31,7 @@ fn an_author_that_is_written_to_be_overlooked_is_judged_all_the_same() {
         "From: me@evil.example\r\ngarbage\r\nFrom: ceo@bank.example\r\n",
         "From: ceo@bank.example.\r\n",
         "From: ceo@x..bank.example\r\n",
+        "From: ceo@-x.bank.example\r\n",
         "From: <ceo@bank.example> <x@evil.example>\r\n",
         "From: ceo@bank (x) .example\r\n",
         "From: =?utf-8?q?ceo=40bank.example?=\r\n",
@@ -119,13 +120,21 @@ fn a_key_that_dns_does_not_give_refuses_nobody_whom_it_may_speak_for() {
 fn a_slow_dns_of_the_senders_takes_no_time_from_its_authors() {
     let setup = setup().toml(IMPATIENT);
     let (signed, _) = signed_by("slow.example", &letter("ceo@bank.example", "x"));
-    setup.dns.hush("slow.example");
+    setup.dns.hush("slow.example").txt("bank.example", "v=spf1 ptr -all");
+    for number in 0..10 {
+        setup.dns.ptr(STRANGER, &format!("n{number}.slow.example"));
+    }
     let server = setup.start();
     let mut client = greeted(&server, STRANGER);
     client.send("crook@slow.example", &["support@example.com"], &signed).expect_status(550, "5.7.1");
     for (check, result) in [("spf", "temperror"), ("dkim", "temperror"), ("dmarc", "fail")] {
         assert_eq!(checked(&server, check).0, result, "{check}");
     }
+    // What the author's own record asks is the names of the client.
+    client
+        .send("ceo@bank.example", &["support@example.com"], &letter("ceo@bank.example", "y"))
+        .expect_status(550, "5.7.1");
+    assert_eq!(checked(&server, "spf"), ("fail".to_owned(), "bank.example".to_owned()));
     let among = letter("a@one.slow.example, b@two.slow.example, ceo@bank.example", "x");
     client.send("crook@evil.example", &["support@example.com"], &among).expect_status(550, "5.7.1");
 }

@@ -7,7 +7,7 @@ async fn result(table: &Table, domain: &str) -> (Check, String) {
     let dns = Dns::table(table.clone()).unwrap();
     let sender = format!("ann@{domain}");
     let ip = "192.0.2.7".parse().unwrap();
-    let asked = Asked { ip, sender: &sender, domain, helo: "mail.example.org" };
+    let asked = Asked { ip, sender: &sender, domain, helo: "mail.example.org", names_within: Duration::from_secs(1) };
     let answer = check_host(&dns, &asked).await;
     (answer.result, answer.reason)
 }
