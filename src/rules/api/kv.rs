@@ -183,7 +183,7 @@ fn put_with(
 fn put_options(options: Map, now: Timestamp) -> Result<(Option<Json>, Option<Timestamp>), String> {
     let mut options = Options::new(options, &["expiration_ttl", "expiration", "metadata"])?;
     let metadata = options.take("metadata").map(|value| value::to_json(&value)).transpose()?;
-    if let Some(size) = metadata.as_ref().map(|json| json.to_string().len()).filter(|size| *size > MAX_METADATA) {
+    if let Some(size) = metadata.as_ref().map(value::json_size).filter(|size| *size > MAX_METADATA) {
         return Err(format!("metadata is at most {MAX_METADATA} octets of JSON, this has {size}"));
     }
     let ttl = options.integer("expiration_ttl")?;

@@ -224,7 +224,7 @@ impl Run {
     /// What in them has no JSON, or that they are too large.
     pub fn set_notes(&self, notes: Map) -> Result<(), String> {
         let json = value::to_json(&Dynamic::from_map(notes.clone())).map_err(|why| format!("session.notes: {why}"))?;
-        if json.to_string().len() > MAX_NOTES {
+        if value::json_size(&json) > MAX_NOTES {
             return Err(format!("session.notes: larger than {MAX_NOTES} octets of JSON"));
         }
         self.state().notes = notes;

@@ -164,6 +164,27 @@ pub fn kv_size(value: &kv::Value) -> usize {
     match value {
         kv::Value::Text(text) => text.len(),
         kv::Value::Blob(octets) => octets.len(),
-        kv::Value::Json(json) => json.to_string().len(),
+        kv::Value::Json(json) => json_size(json),
+    }
+}
+
+/// Its octets as text.
+pub(super) fn json_size(json: &Json) -> usize {
+    let mut count = Count(0);
+    // It takes whatever it is given, and a value has no key that isn't text.
+    let _counted = serde_json::to_writer(&mut count, json);
+    count.0
+}
+
+struct Count(usize);
+
+impl std::io::Write for Count {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0 += octets.len();
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
