@@ -203,7 +203,7 @@ pub fn snapshot_with(options: &load::Options, change: impl FnOnce(&mut Config)) 
 /// # Errors
 /// As [`build`].
 pub fn snapshot_by(options: &load::Options, folder: &Path) -> Result<Snapshot, Vec<Diagnostic>> {
-    let config = Config::load(options)?.config;
+    let config = Config::load(&load::Options { without_rules: true, ..options.clone() })?.config;
     let mains = config.rules_mains();
     let place = |main: &str| Path::new(main).parent().unwrap_or(Path::new("")).to_owned();
     let only = mains.first().map(|main| place(main)).filter(|first| mains.iter().all(|main| place(main) == *first));

@@ -25,7 +25,7 @@ pub fn run(common: &Common, options: &Replay) -> Done {
     }
     let (before, after) = sides(options, &own)?;
     // Another configuration brings its rules along, never its store.
-    let config = crate::config::Config::load(&own).map_err(Failure::Configuration)?.config;
+    let config = configured::load(common)?.config;
     let reader = access::reader(&config)?;
     let summary = if let Some(id) = options.id {
         let (changed, summary) = replay::one(&reader, id, &before, &after)?;
@@ -86,6 +86,8 @@ fn sides(options: &Replay, own: &load::Options) -> Result<(Before, Arc<Snapshot>
             return Err(Failure::Usage(format!("--rules {}: no such folder", folder.display())));
         }
         Some(folder) => reload::snapshot_by(&configuration, folder),
+        // The rules as they are: the files, or where there are none what was deployed.
+        None if reload::is_by_store_alone(&configuration) => reload::in_force(&configuration),
         None => reload::snapshot(&configuration),
     };
     let after = Arc::new(after.map_err(Failure::Configuration)?);

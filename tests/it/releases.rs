@@ -239,6 +239,12 @@ fn a_server_runs_what_is_deployed_without_a_file_of_the_rules() {
     let id = server.newest()["id"].as_str().unwrap().to_owned();
     assert!(server.stdout(&["replay", &id, "--deliver", "--yes"]).contains("1 delivery queued"));
     server.settled();
+    // By release 1, as it is in force, the first would have another fate; by the folder that holds release 2's files, both.
+    for (by, changed) in [(&[][..], 1), (&["--rules", "away"], 2)] {
+        let output = server.cli(&[&["replay", "--since", "1d", "--json"], by].concat());
+        let told = said(&output);
+        assert!(output.status.code() == Some(1) && told.contains(&format!("\"changed\":{changed}")), "{by:?}: {told}");
+    }
     refused(&server, &["deploy"], "rules/main.rhai isn't there");
     refused(&server, &["rollback", "files"], "no such file below");
     assert!(server.stop().success());
