@@ -5,6 +5,7 @@ use std::io::{BufRead as _, Read as _};
 use std::sync::Arc;
 
 use super::args::{Common, Rehearse};
+use super::inquiry::{Found, Inquiry, reach, unknown};
 use super::print::{self, DIM, Painted, plain};
 use super::{Done, Failure, access, configured, explain, show};
 use crate::config::load::{self, Reading};
@@ -13,7 +14,6 @@ use crate::intake::Snapshot;
 use crate::intake::foresee::{Rehearsal, Why};
 use crate::listener;
 use crate::mail::{Client, Reply, Tls};
-use crate::reach::Alone;
 use crate::reload;
 use crate::smtp::{Action, Answer, Question, Session};
 
@@ -32,7 +32,7 @@ pub fn run(common: &Common, options: &Rehearse) -> Done {
         helo: None,
         esmtp: false,
         tls: is_encrypted.then(pretended),
-        ptr: options.ptr.clone(),
+        ptr: None,
         auth: None,
     };
     let has_certificate = snapshot.config.tls.is_some();
@@ -42,9 +42,10 @@ pub fn run(common: &Common, options: &Rehearse) -> Done {
         session.tls_started();
     }
     let keys = access::keys(&snapshot.config)?;
-    let rehearsal = Rehearsal::new(Arc::clone(&snapshot), keys, Alone::lent(&snapshot.config));
+    let inquiry = Inquiry::new(&snapshot.config, options.offline, options.ptr.as_deref());
+    let rehearsal = Rehearsal::new(Arc::clone(&snapshot), keys, reach(&snapshot.config, options.offline));
     remark(&format!("by {}, as {}; nothing is kept, sent or written", client.listener, client.ip))?;
-    Stage { session, rehearsal, client, snapshot, was_asked: false, reasons: Vec::new() }.play(options)
+    Stage { session, rehearsal, inquiry, client, snapshot, was_asked: false, reasons: Vec::new() }.play(options)
 }
 
 /// The listener that was named, else the first.
@@ -75,6 +76,7 @@ fn pretended() -> Tls {
 struct Stage {
     session: Session,
     rehearsal: Rehearsal,
+    inquiry: Inquiry,
     client: Client,
     snapshot: Arc<Snapshot>,
     /// The line at hand led to a question, so that a rule or route is the reason.
@@ -155,12 +157,42 @@ impl Stage {
             return self.session.turn_down(&Reply::new(530, 7, 0, "Must issue a STARTTLS command first"));
         }
         let is_helo = matches!(question, Question::Helo { .. });
-        let (answer, why) = self.rehearsal.answer(&self.client, question);
+        let client = self.look(&question);
+        let (answer, why) = self.rehearsal.answer(&client, question);
         self.note(why);
         if is_helo && matches!(&answer, Answer::Reply(reply) if !reply.is_positive()) {
             (self.client.helo, self.client.esmtp) = before;
         }
         self.session.answer(answer);
+    }
+
+    /// Looks into the sender as far as this question's time has come; the client as it is asked about.
+    fn look(&mut self, question: &Question) -> Client {
+        let found = match question {
+            Question::Connect => {
+                let (client, found) = self.inquiry.of_client(&self.client);
+                self.client = client;
+                found
+            }
+            Question::MailFrom { envelope, .. } => self.inquiry.of_sender(&self.client, envelope.sender.as_ref()),
+            Question::Message(transaction) => {
+                let (sender, octets) = (transaction.envelope.sender.as_ref(), &transaction.body);
+                let (client, found) = self.inquiry.of_message(&self.client, sender, octets);
+                self.tell(found, true);
+                return client;
+            }
+            Question::Helo { .. } | Question::RcptTo { .. } => return self.client.clone(),
+        };
+        self.tell(found, matches!(question, Question::Connect));
+        self.client.clone()
+    }
+
+    fn tell(&mut self, found: Found, also_nothing: bool) {
+        match found {
+            Found::Checked(event) => self.reasons.extend(show::event(&event)),
+            Found::Nothing(why) if also_nothing => self.reasons.push(unknown(&why)),
+            Found::Nothing(_) => {}
+        }
     }
 
     fn note(&mut self, why: Why) {

@@ -113,6 +113,15 @@ impl Alone {
     }
 }
 
+/// Asks nobody: to a script, nobody answers.
+pub struct Offline;
+
+impl Reach for Offline {
+    fn ask(&self, _request: &Request, _nth: usize, _within: Duration) -> Asked {
+        Asked { result: Err(unanswered("--offline, so nobody is asked")), took: Duration::ZERO, kept: false }
+    }
+}
+
 impl Reach for Alone {
     fn ask(&self, request: &Request, _nth: usize, within: Duration) -> Asked {
         let began = Instant::now();

@@ -1,6 +1,8 @@
 //! Routes by what the sender proved, and what `explain` and `session` find out about one.
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -162,5 +164,106 @@ expect.defer = { enhanced = "4.4.3" }
     let told = server.stdout(&["explain", "any@example.com", "--message", "partner.eml"]);
     for words in ["route 1 doesn't apply: dmarc=none, not pass", "route 4 doesn't apply: iprev=none, not permerror"] {
         assert!(told.contains(words), "{words}: {told}");
+    }
+}
+
+const PARTNER: &str = "Return-Path: <bounces@partner.example>\nFrom: ann@partner.example\nTo: Bob <b@elsewhere.example>, \
+    any@example.com\nSubject: x\n\nx\n";
+
+/// The sender is looked into as the server would, for the client that is named; the file says the rest.
+#[test]
+fn explain_finds_out_who_sends_the_message_in_a_file() {
+    let sink = SmtpSink::start();
+    let server = setup(&sink).start();
+    server.write("new/1.M2@host", PARTNER);
+    let client = ["--ip", "192.0.2.7", "--helo", "mail.partner.example"];
+    let told = server.stdout(&[&["explain", "new/1.M2@host"], &client[..]].concat());
+    for words in [
+        "message   from bounces@partner.example to any@example.com\n",
+        "iprev=pass mail.partner.example  (",
+        "spf helo=none mail.partner.example",
+        "spf=pass partner.example  (",
+        "dmarc=pass partner.example: p=none  (",
+        "route 1 (from *@partner.example, dmarc=pass)",
+        "queues    relay to partners@example.net",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let asked = server.dns.asked("partner.example");
+    let told =
+        server.json(&[&["explain", "new/1.M2@host", "--from", "<>", "--offline"], &client[..]].concat()).remove(0);
+    assert!(told["not_looked_into"].as_str().unwrap().contains("--offline"), "{told}");
+    assert_eq!((&told["sender"], &told["address"]), (&Value::Null, &"any@example.com".into()), "{told}");
+    assert!(told.to_string().contains("route 1 doesn't apply: dmarc=none, not pass"), "{told}");
+    assert_eq!(server.dns.asked("partner.example"), asked, "nobody is asked");
+    let told = server.stdout(&["explain", "new/1.M2@host", "--to", "vault@example.com"]);
+    assert!(
+        told.contains("127.0.0.1 is one of [authentication] skip") && told.contains("550 5.7.1 Only from"),
+        "{told}"
+    );
+
+    server.write("nobody.eml", "From: a@b.example\nTo: c@d.example\n\nx\n");
+    let refused = server.cli(&["explain", "nobody.eml"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && said.contains("--to ADDRESS"), "{said}");
+    assert_eq!(server.cli(&["explain", "any@example.com", "--to", "x@example.com"]).status.code(), Some(2));
+    assert_eq!(server.cli(&["explain", "nobody.eml", "--message", "nobody.eml"]).status.code(), Some(2));
+    assert!(server.messages().is_empty() && sink.mails().is_empty());
+}
+
+/// What is asked and said at which question is what the server would find out by then.
+#[test]
+fn a_session_is_told_who_speaks_as_soon_as_it_is_known() {
+    let worker = "fn connect(session, env) { print(`named ${session.ptr}`); }\n\
+        fn email(message, env, ctx) { print(ctx.dns_lookup(\"partner.example\", \"TXT\").len); message.drop(); }";
+    let sink = SmtpSink::start();
+    let server = setup(&sink).rules(worker).start();
+    let said = "EHLO mail.partner.example\nMAIL FROM:<ann@partner.example>\nRCPT TO:<any@example.com>\nDATA\n\
+        From: ann@stranger.example\n\nx\n.\nMAIL FROM:<ann@partner.example>\nRCPT TO:<any@example.com>\nDATA\n\
+        From: ann@partner.example\n\nx\n.\nQUIT\n";
+    let told = rehearsed(&server, &["--ip", "192.0.2.7"], said);
+    in_order(
+        &told,
+        &[
+            "220 ",
+            "iprev=pass mail.partner.example",
+            "named mail.partner.example",
+            "250 ",
+            "spf=pass partner.example",
+            "354 ",
+            "dmarc=none stranger.example",
+            "route 1 doesn't apply: From is not *@partner.example",
+            "drop for any@example.com",
+            "354 ",
+            "dmarc=pass partner.example",
+            "route 1 (from *@partner.example, dmarc=pass)",
+        ],
+    );
+    let told = rehearsed(&server, &["--ip", "192.0.2.7", "--offline"], said);
+    in_order(
+        &told,
+        &["# not looked into, so every result is none: --offline", "named ", "354 ", "--offline, so nobody is asked"],
+    );
+    assert!(!told.contains("=pass"), "{told}");
+    let told = rehearsed(&server, &["--ip", "192.0.2.8", "--ptr", "said.example"], "QUIT\n");
+    in_order(&told, &["iprev=pass said.example: as --ptr says", "named said.example"]);
+    assert!(server.messages().is_empty() && sink.mails().is_empty());
+}
+
+fn rehearsed(server: &Server, arguments: &[&str], input: &str) -> String {
+    let mut command = server.command(&[&["session"], arguments].concat());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn in_order(told: &str, all: &[&str]) {
+    let mut rest = told;
+    for words in all {
+        let at = rest.find(words).unwrap_or_else(|| panic!("{words}, in its order: {told}"));
+        rest = &rest[at + words.len()..];
     }
 }

@@ -13,9 +13,11 @@ use crate::rules::outcome::Place;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-For an address: asks the configuration, its routes and the worker as the server would: `connect`, `helo`, `mail_from`,
-`rcpt_to`, then `email`, as far as it gets. For the id of a message that came in: tells what became of it, and what the
-rules as they are now would make of it, by its own time and client. Either way every line of a rule that is reached is
+For an address, or a message in a file: asks the configuration, its routes and the worker as the server would: `connect`,
+`helo`, `mail_from`, `rcpt_to`, then `email`, as far as it gets. Who sends it is looked up as the server does it (iprev, SPF,
+DKIM, DMARC, ARC), for the client of --ip and --helo; whom [authentication] skip names, such as 127.0.0.1, is not. A file's
+recipient and sender are those of its fields, where --to and --from name no others. For the id of a message that came in:
+tells what became of it, and what the rules as they are now would make of it, by its own time and client. Either way every line of a rule that is reached is
 shown, what it asks of the keys and what it is answered, each effect with its line, and the next hop of what is queued;
 that MX hosts exist isn't looked up. Keys are read as they are now. Nothing is sent, kept or written.
 With --step the run stops at lines, and standard input says how it goes on: `step`, `next`, `out`, `continue`,
@@ -24,13 +26,14 @@ With --step the run stops at lines, and standard input says how it goes on: `ste
 Examples:
   mailworker explain support@example.com
   mailworker explain support@example.com --from boss@example.net --message mail.eml
+  mailworker explain mail.eml --ip 203.0.113.7 --helo mx.example.net
   mailworker explain 01JDEXAMPLE00000000000000A
   mailworker explain support@example.com --break rules/lib/spam.rhai:12")]
 pub struct Explain {
-    /// The recipient, or the id of a message that came in
-    #[arg(value_name = "ADDRESS|ID")]
+    /// The recipient, a message (RFC 5322), or the id of a message that came in
+    #[arg(value_name = "ADDRESS|FILE|ID", value_hint = ValueHint::FilePath)]
     pub what: What,
-    /// The envelope's sender, `<>` for the null sender; otherwise someone@example.org
+    /// The envelope's sender, `<>` for the null sender; otherwise the file's, or someone@example.org
     #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
     pub from: Option<String>,
     /// The client's address; otherwise 127.0.0.1
@@ -39,6 +42,12 @@ pub struct Explain {
     /// What the client calls itself in EHLO; otherwise mail.example.org
     #[arg(long, value_name = "NAME")]
     pub helo: Option<String>,
+    /// The recipient of a message in a file; otherwise the first of ours in its fields
+    #[arg(long, value_name = "ADDRESS", value_parser = recipient)]
+    pub to: Option<Address>,
+    /// Ask nobody: the sender isn't looked into, and what the rules ask outside has no answer
+    #[arg(long)]
+    pub offline: bool,
     /// The message (RFC 5322); otherwise one is made up
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub message: Option<PathBuf>,
@@ -55,7 +64,8 @@ pub struct Explain {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Reads what a client would say from standard input, line by line, and prints what the server would answer, with reasons in
-lines that begin with `#`: the route, the handler and its line, the limit, what a message would be queued for. STARTTLS is
+lines that begin with `#`: the route, the handler and its line, the limit, what a message would be queued for; and who
+sends, looked up as the server does it, when it is known: the client's name, then SPF, then DKIM, DMARC and ARC. STARTTLS is
 taken as done. Nothing is kept, sent or written, and what one message would write the next one doesn't see.
 
 Examples:
@@ -72,6 +82,9 @@ pub struct Rehearse {
     /// The client's name in DNS, as if it had been confirmed
     #[arg(long, value_name = "NAME")]
     pub ptr: Option<String>,
+    /// Ask nobody: the sender isn't looked into, and what the rules ask outside has no answer
+    #[arg(long)]
+    pub offline: bool,
     /// The session runs over TLS from its start
     #[arg(long)]
     pub tls: bool,
@@ -84,6 +97,7 @@ pub struct Rehearse {
 #[derive(Debug, Clone)]
 pub enum What {
     Address(Address),
+    File(PathBuf),
     Message(MessageId),
 }
 
@@ -91,11 +105,19 @@ impl FromStr for What {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // The name of a message in a maildir can be read as an address.
+        let file = PathBuf::from(text);
+        if text.contains('/') && file.is_file() {
+            return Ok(Self::File(file));
+        }
         if let Ok(id) = text.parse::<MessageId>() {
             return Ok(Self::Message(id));
         }
-        let address = recipient(text).map_err(|error| format!("{error}; and no message's id, which has 26 characters"));
-        address.map(Self::Address)
+        match recipient(text) {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(_) if file.is_file() => Ok(Self::File(file)),
+            Err(error) => Err(format!("{error}; and no file, nor a message's id, which has 26 characters")),
+        }
     }
 }
 

@@ -1,16 +1,18 @@
 //! `explain`: where mail for an address would go, or what became of a message and what would now, and why, line by line.
-//! Nothing is sent, kept or written; what the rules ask outside (`fetch`, `ai`, DNS) is asked, for it is read.
+//! Nothing is sent, kept or written; what is read outside (who sends it; the rules' `fetch`, `ai`, DNS) is asked, unless
+//! that is not wanted.
 
 mod debugger;
+mod given;
 mod past;
 mod recorder;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde_json::json;
 
 use super::args::{Common, Explain, What};
+use super::inquiry::{Found, Inquiry, reach, unknown};
 use super::print::{self, BAD, DIM, GOOD, NOTE, Painted, WAIT, plain};
 use super::{Done, Failure, access, configured, show};
 use crate::config::load::{self, Reading};
@@ -20,14 +22,14 @@ use crate::intake::canary::{Canary, Deployed};
 use crate::intake::decide::{Fate, Judged};
 use crate::intake::foresee::{Foresight, Probe, foresee};
 use crate::kv::{self, Write};
-use crate::mail::{Address, Client, Reply};
-use crate::reach::Alone;
+use crate::mail::Reply;
 use crate::reload;
 use crate::rules::step::Watcher;
 use crate::rules::{Release, Stage};
 use crate::store::{NewDelivery, Task};
 
 use debugger::Debugger;
+use given::Given;
 use recorder::{Call, Line, Recorder, Sources};
 
 pub fn run(common: &Common, options: &Explain) -> Done {
@@ -38,7 +40,8 @@ pub fn run(common: &Common, options: &Explain) -> Done {
     let debugger = is_stepped.then(|| Arc::new(Debugger::new(options.breakpoints.clone())));
     let snapshot = Arc::new(watched(snapshot, &recorder, debugger.as_ref())?);
     match &options.what {
-        What::Address(address) => foretell(options, &snapshot, address, &recorder),
+        What::Address(address) => foretell(options, &snapshot, given::address(options, address)?, &recorder),
+        What::File(file) => foretell(options, &snapshot, given::file(options, &snapshot.config, file)?, &recorder),
         What::Message(id) => past::run(options, &snapshot, *id, &recorder),
     }
 }
@@ -72,52 +75,45 @@ fn watched(snapshot: Snapshot, recorder: &Recorder, debugger: Option<&Arc<Debugg
     Ok(Snapshot { config, release, deployed: Some(Deployed { active, canary }) })
 }
 
-/// What would become of mail for an address.
-fn foretell(options: &Explain, snapshot: &Arc<Snapshot>, address: &Address, recorder: &Recorder) -> Done {
-    let sender = match options.from.as_deref().unwrap_or("someone@example.org") {
-        "" | "<>" => None,
-        text => Some(Address::parse(text).map_err(|error| Failure::Usage(format!("--from {text:?}: {error}")))?),
-    };
-    let raw = match &options.message {
-        Some(file) => std::fs::read(file).map_err(|error| Failure::failed(format!("{}: {error}", file.display())))?,
-        None => made_up(sender.as_ref(), address),
-    };
+/// What would become of mail.
+fn foretell(options: &Explain, snapshot: &Arc<Snapshot>, given: Given, recorder: &Recorder) -> Done {
+    let inquiry = Inquiry::new(&snapshot.config, options.offline, None);
+    let Given { recipient, sender, client, raw, is_made_up } = given;
     let kv = access::keys(&snapshot.config)?;
-    let ip = options.ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
-    let client = Client {
-        ip,
-        port: 0,
-        listener: SocketAddr::new(ip, 0).to_string(),
-        helo: Some(options.helo.clone().unwrap_or_else(|| "mail.example.org".to_owned())),
-        esmtp: true,
-        tls: None,
-        ptr: None,
-        auth: None,
+    let (client, found) = inquiry.of_message(&client, sender.as_ref(), &raw);
+    let sent = (recipient.clone(), sender.clone());
+    let probe = Probe { recipient, sender, client, raw, reach: reach(&snapshot.config, options.offline) };
+    let mut seen = foresee(snapshot, probe, &recorder.watching(kv, snapshot));
+    let unknown = match found {
+        Found::Checked(told) => {
+            seen.events.insert(0, told);
+            None
+        }
+        Found::Nothing(why) => Some(unknown(&why)),
     };
-    let reach = Alone::lent(&snapshot.config);
-    let probe = Probe { recipient: address.clone(), sender, client, raw: raw.into(), reach };
-    let seen = foresee(snapshot, probe, &recorder.watching(kv, snapshot));
     if options.machine.json {
-        let more = [("address", json!(address)), ("lines", json!(recorder.take()))];
+        let more = [
+            ("address", json!(sent.0)),
+            ("sender", json!(sent.1)),
+            ("not_looked_into", json!(unknown)),
+            ("lines", json!(recorder.take())),
+        ];
         return print::json(&as_json(&seen, snapshot, more));
+    }
+    if matches!(options.what, What::File(_)) {
+        let from = print::sender(sent.1.as_ref());
+        print::line(show::told(DIM, "message", &format!("from {from} to {}", sent.0)))?;
+    }
+    if let Some(why) = unknown {
+        print::line(show::told(DIM, "sender", &why))?;
     }
     tell(&seen)?;
     tell_lines(&recorder.take())?;
-    if options.message.is_none() && seen.judged.is_some() {
+    if is_made_up && seen.judged.is_some() {
         let note = "decided on a message made up for this; --message FILE decides on yours";
         print::line(format_args!("{}", Painted(DIM, note)))?;
     }
     Ok(())
-}
-
-/// A small message, for want of a real one.
-fn made_up(sender: Option<&Address>, recipient: &Address) -> Vec<u8> {
-    let from = sender.map_or_else(|| "MAILER-DAEMON@example.org".to_owned(), Address::to_string);
-    format!(
-        "From: {from}\r\nTo: {recipient}\r\nSubject: Hello\r\nDate: Tue, 24 Nov 2026 09:15:02 +0000\r\n\
-         Message-ID: <hello@example.org>\r\n\r\nA message made up to see where it goes.\r\n"
-    )
-    .into_bytes()
 }
 
 /// Every check and what it came to.

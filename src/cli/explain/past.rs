@@ -7,20 +7,21 @@ use serde_json::json;
 use super::recorder::Recorder;
 use super::{as_json, tell, tell_lines};
 use crate::cli::args::Explain;
+use crate::cli::inquiry;
 use crate::cli::print::{self, BOLD, DIM, Painted, plain};
 use crate::cli::{Done, Failure, access, messages};
 use crate::clock;
 use crate::intake::Snapshot;
 use crate::intake::foresee::{Past, again};
 use crate::mail::{Message, MessageId};
-use crate::reach::Alone;
 use crate::replay::{Since, since};
 use crate::rules::{KvView, Seed};
 
 pub fn run(options: &Explain, snapshot: &Arc<Snapshot>, id: MessageId, recorder: &Recorder) -> Done {
-    if options.from.is_some() || options.ip.is_some() || options.helo.is_some() || options.message.is_some() {
-        let text =
-            "a message that came in has its own sender, client and octets: leave --from, --ip, --helo and --message";
+    let is_other = options.from.is_some() || options.to.is_some() || options.message.is_some();
+    if is_other || options.ip.is_some() || options.helo.is_some() {
+        let text = "a message that came in has its own envelope, client and octets: leave --from, --to, --ip, --helo and \
+                    --message";
         return Err(Failure::Usage(text.to_owned()));
     }
     let reader = access::reader(&snapshot.config)?;
@@ -31,7 +32,7 @@ pub fn run(options: &Explain, snapshot: &Arc<Snapshot>, id: MessageId, recorder:
     let body = reader.body(id)?;
     let client = body.client.ok_or_else(|| Failure::failed("a message of our own: no rules decided on it"))?;
     let message = Arc::new(Message::new(body.raw.load()?));
-    let reach = Alone::lent(&snapshot.config);
+    let reach = inquiry::reach(&snapshot.config, options.offline);
     let past = Past { id, envelope: body.envelope, client, message, seed: Seed::default().of(&id), reach };
     let keys: KvView = Arc::new(reader);
     let seen = {
