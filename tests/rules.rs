@@ -79,3 +79,28 @@ fn every_example_of_a_function_is_true() {
     }
     assert!(count > 30, "{count} examples");
 }
+
+/// As Cloudflare has it; what is read of a message can be as large.
+#[test]
+fn a_value_has_25_mib_and_no_more() {
+    const MOST: usize = 25 << 20;
+    let header = "Subject: large\r\n\r\n";
+    let script = "try { env.NS.put(\"k\", message.raw); } catch (why) { print(why); }";
+    for (size, expected) in [
+        (MOST, format!("write NS put k blob of {MOST} octets")),
+        (
+            MOST + 2,
+            format!("log rules/main.rhai:2:53: put \"k\": a value is at most {MOST} octets, this one has {}", MOST + 2),
+        ),
+    ] {
+        let mut text = header.to_owned();
+        while text.len() + 1002 < size {
+            text.push_str(&"x".repeat(1000));
+            text.push_str("\r\n");
+        }
+        text.push_str(&"x".repeat(size - text.len() - 2));
+        let text = text.replace("\r\n", "\n");
+        let case = case::read(&format!("== one\n@ kv NS\n--- email\n{script}\n--- message\n{text}\n--- outcome\n"));
+        assert_eq!(case[0].run(), ["undecided", &expected], "{size}");
+    }
+}

@@ -3,6 +3,9 @@
 //! Reads `src` as text. What stands in `#[cfg(test)]` modules is free. Each finding names file and line.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "tidy/coverage.rs"]
+mod coverage;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 

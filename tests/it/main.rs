@@ -25,6 +25,7 @@ mod observe;
 mod outside;
 mod outside_abused;
 mod payloads;
+mod promised;
 mod proved;
 mod quarantine;
 mod receive;
