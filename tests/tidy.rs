@@ -120,6 +120,7 @@ const LIVES_IN: &[(&str, &[&str])] = &[
     ("mail_parser", &["src/mail/message.rs", "src/mail/message/"]),
     // The replies of servers are read by delivery, and by `mailworker send`.
     ("smtp_proto", &["src/smtp/command.rs", "src/smtp/command/", "src/delivery/", "src/cli/dialogue.rs"]),
+    ("maxminddb", &["src/config/geoip.rs"]),
     ("mail_auth", &["src/authenticate.rs", "src/authenticate/", "src/dns.rs", "src/dns/"]),
     ("hickory_resolver", &["src/dns.rs", "src/dns/"]),
     ("hickory_proto", &["src/dns.rs", "src/dns/"]),

@@ -151,6 +151,7 @@ mod tests {
                 tls: None,
                 ptr: None,
                 auth: None,
+                origin: crate::mail::Origin::default(),
             }),
             sender: sender.map(|sender| Address::parse(sender).unwrap()),
             recipients: Vec::new(),

@@ -32,6 +32,7 @@ async fn proved(sender: &str, dns: &Dns, raw: &str) -> Proof {
         tls: None,
         ptr: None,
         auth: None,
+        origin: crate::mail::Origin::default(),
     };
     let envelope = Envelope { sender: Some(Address::parse(sender).unwrap()), ..Envelope::default() };
     let octets = Bytes::copy_from_slice(raw.as_bytes());

@@ -17,7 +17,6 @@ pub mod explain;
 pub mod generate;
 pub mod import;
 pub mod init;
-mod inquiry;
 pub mod kv;
 pub mod log;
 pub mod messages;

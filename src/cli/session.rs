@@ -5,7 +5,7 @@ use std::io::{BufRead as _, Read as _};
 use std::sync::Arc;
 
 use super::args::{Common, Rehearse};
-use super::inquiry::{Found, Inquiry, reach, unknown};
+use super::explain::inquiry::{Found, Inquiry, reach, unknown};
 use super::print::{self, DIM, Painted, plain};
 use super::{Done, Failure, access, configured, explain, show};
 use crate::config::load::{self, Reading};
@@ -34,6 +34,7 @@ pub fn run(common: &Common, options: &Rehearse) -> Done {
         tls: is_encrypted.then(pretended),
         ptr: None,
         auth: None,
+        origin: snapshot.config.geoip.origin(options.ip),
     };
     let has_certificate = snapshot.config.tls.is_some();
     let mut session = Session::new(listener::settings_for(&snapshot.config, client.ip, listener.tls, has_certificate));

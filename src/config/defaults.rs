@@ -42,6 +42,7 @@ impl Default for Config {
             ai: None,
             dns: Dns::default(),
             authentication: super::Authentication::default(),
+            geoip: super::GeoIp::default(),
             limits: Limits::default(),
             budget: Budget::default(),
             retention: Retention::default(),

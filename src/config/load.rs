@@ -176,6 +176,9 @@ fn in_all(file: &str, message: &str, help: String) -> Diagnostic {
     Diagnostic { help: Some(help), ..Diagnostic::unplaced(file, message) }
 }
 
+/// Octets of a file that the configuration names.
+const LARGEST_NAMED: u64 = 512 << 20;
+
 /// This machine.
 struct Machine<'a> {
     options: &'a Options,
@@ -207,6 +210,17 @@ impl Surroundings for Machine<'_> {
     }
     fn has_worker(&self, path: &Path) -> Option<bool> {
         self.has_file(path).filter(|_| !self.options.without_rules)
+    }
+    fn octets(&self, path: &Path) -> Result<Option<Vec<u8>>, String> {
+        // What isn't there is told already.
+        if !self.looks || !path.is_file() {
+            return Ok(None);
+        }
+        let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+        if size > LARGEST_NAMED {
+            return Err(format!("{size} bytes are more than {LARGEST_NAMED}"));
+        }
+        std::fs::read(path).map(Some).map_err(|error| error.to_string())
     }
     fn is_open_to_all(&self, path: &Path) -> bool {
         use std::os::unix::fs::PermissionsExt;

@@ -10,6 +10,7 @@ mod decode;
 mod defaults;
 mod dev_vars;
 pub mod document;
+mod geoip;
 mod leaf;
 pub mod load;
 pub mod lookup;
@@ -25,6 +26,7 @@ mod variable;
 
 pub use authentication::{Authentication, Consequence, Policy};
 pub use cron::Cron;
+pub use geoip::GeoIp;
 pub use reach::{Ai, Fetch, Reachable};
 pub use route::{Route, RouteAction};
 pub use schema::schema;
@@ -67,6 +69,7 @@ pub struct Config {
     pub ai: Option<Ai>,
     pub dns: Dns,
     pub authentication: Authentication,
+    pub geoip: GeoIp,
     pub limits: Limits,
     pub budget: Budget,
     pub retention: Retention,

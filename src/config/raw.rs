@@ -76,6 +76,8 @@ pub struct File {
     pub dns: Option<Dns>,
     /// Whose mail is looked into, and what becomes of what fails.
     pub authentication: Option<Authentication>,
+    /// Where an address is: `session.asn`, `session.country` in a worker.
+    pub geoip: Option<GeoIp>,
     /// What the server takes on at once.
     pub limits: Option<Limits>,
     /// What one run of a worker may use.
@@ -338,6 +340,15 @@ pub struct Authentication {
     /// Domains (and what is below them) whose ARC seals are believed: mail that they sealed after DMARC had passed isn't judged again. Default: none.
     #[serde(default)]
     pub trusted_sealers: Vec<Parsed<HostName>>,
+}
+
+/// Databases that say where an address is.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GeoIp {
+    /// Files in the `.mmdb` format: of autonomous systems, of countries, or of both. The first that knows counts. Default: none.
+    #[serde(default)]
+    pub databases: Vec<At<Parsed<PathBuf>>>,
 }
 
 /// What the server takes on at once.

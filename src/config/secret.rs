@@ -45,6 +45,8 @@ pub trait Surroundings {
     fn has_file(&self, path: &Path) -> Option<bool>;
     /// Whether a script that the configuration names is there; `None` where nobody wants it.
     fn has_worker(&self, path: &Path) -> Option<bool>;
+    /// All of a file that the configuration names; `None` where files aren't looked at.
+    fn octets(&self, path: &Path) -> Result<Option<Vec<u8>>, String>;
     /// Whether every user of the machine can read this file; `false` where files aren't looked at.
     fn is_open_to_all(&self, path: &Path) -> bool;
 }

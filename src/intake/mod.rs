@@ -46,7 +46,7 @@ use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::dns::Dns;
 use crate::event::{Bus, Event, Kind};
-use crate::mail::{Address, Client, Message, MessageId, Reply};
+use crate::mail::{Address, Client, Message, MessageId, Origin, Reply};
 use crate::reach::Outside;
 use crate::rules::SessionFacts;
 use crate::smtp::{Answer, Question, Transaction};
@@ -111,9 +111,16 @@ pub struct Visit {
     listens: bool,
     heard: Option<Heard>,
     looks: Looks,
+    /// Where the client's address is.
+    origin: Origin,
 }
 
 impl Visit {
+    /// The client, with where it is.
+    fn located(&self, client: &Client) -> Client {
+        Client { origin: self.origin.clone(), ..client.clone() }
+    }
+
     /// What this session runs by.
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
@@ -176,6 +183,7 @@ impl Intake {
             listens: false,
             heard: None,
             looks: Looks::default(),
+            origin: Origin::default(),
         }
     }
 
@@ -267,7 +275,7 @@ impl Intake {
         let read = |raw| Arc::new(Message::received_by(&config.hostname, raw));
         let mut message = read(raw);
         if !config.authentication.concerns(client.ip) || message.has_unseen_fields() {
-            return Ok(Known { message, incoming, client: client.clone(), told: None });
+            return Ok(Known { message, incoming, client: visit.located(client), told: None });
         }
         let header = Header::of(&message).await?;
         if incoming.is_some() {

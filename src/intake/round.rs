@@ -151,6 +151,7 @@ mod tests {
             tls: None,
             ptr: None,
             auth: None,
+            origin: crate::mail::Origin::default(),
         };
         let now = Timestamp::default();
         Case {

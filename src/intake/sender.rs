@@ -99,7 +99,7 @@ impl Intake {
 
     /// The client with its name, as a handler of the session sees it.
     pub(super) async fn named(&self, visit: &mut Visit, client: &Client) -> Client {
-        let mut client = client.clone();
+        let mut client = visit.located(client);
         if let Some((iprev, _)) = visit.looks.name().await.filter(|(iprev, _)| iprev.result == Check::Pass) {
             client.ptr = Some(iprev.name.clone());
         }

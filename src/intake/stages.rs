@@ -20,6 +20,7 @@ use crate::smtp::Answer;
 
 impl Intake {
     pub(super) async fn connect(&self, visit: &mut Visit, client: &Client) -> Answer {
+        visit.origin = visit.snapshot.config.geoip.origin(client.ip);
         self.look_at_client(visit, client);
         match self.stage(visit, client, Stage::Connect, None, Notes::new()).await {
             Ok(notes) => {

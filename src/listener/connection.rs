@@ -50,6 +50,7 @@ pub(super) async fn run<S: Socket>(tcp: S, peer: SocketAddr, slot: Slot, bound: 
         tls: None,
         ptr: None,
         auth: None,
+        origin: crate::mail::Origin::default(),
     };
     shared.publish(Some(session), Kind::Connected { client: Box::new(client.clone()) });
     let mut visit = Visit::new(session, client);

@@ -115,6 +115,28 @@ pub struct Client {
     /// Who the sender of the message proved to be, where that was looked into.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "authentication::shared")]
     pub auth: Option<std::sync::Arc<Authentication>>,
+    /// Where its address is, as far as databases know.
+    #[serde(default, skip_serializing_if = "Origin::is_unknown")]
+    pub origin: Origin,
+}
+
+/// Where an address is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// The number of its autonomous system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asn: Option<u32>,
+    /// ISO 3166-1's two letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+}
+
+impl Origin {
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.asn.is_none() && self.country.is_none()
+    }
 }
 
 /// What TLS a session runs over.

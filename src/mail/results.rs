@@ -239,6 +239,7 @@ mod tests {
             tls: None,
             ptr: None,
             auth: None,
+            origin: crate::mail::Origin::default(),
         }
     }
 

@@ -375,6 +375,7 @@ mod tests {
             tls: None,
             ptr: None,
             auth: None,
+            origin: crate::mail::Origin::default(),
         };
         let event = Event::new(Timestamp::from_millis(0), Kind::Connected { client: Box::new(client) });
         assert_eq!(written(false, &event), "");

@@ -22,6 +22,7 @@ mod large;
 mod limits;
 mod log;
 mod observe;
+mod origin;
 mod outside;
 mod outside_abused;
 mod payloads;

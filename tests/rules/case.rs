@@ -201,6 +201,7 @@ impl Case {
                 tls: (self.one("tls") != Some("off")).then_some(tls),
                 ptr: self.one("ptr").map(ToOwned::to_owned),
                 auth: self.one("auth").map(|json| Arc::new(serde_json::from_str(json).unwrap())),
+                origin: mailworker::mail::Origin::default(),
             },
             sender: match self.one("from") {
                 Some("<>") => None,

@@ -123,6 +123,7 @@ pub fn message_at(body: &str, at: Timestamp) -> Acceptance {
             tls: None,
             ptr: None,
             auth: None,
+            origin: mailworker::mail::Origin::default(),
         }),
         head: Bytes::from_static(b"Received: by mx.example.org\r\n"),
         body: Bytes::copy_from_slice(body.as_bytes()).into(),

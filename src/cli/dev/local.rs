@@ -122,6 +122,7 @@ async fn email(State(taking): State<Taking>, Query(asked): Query<Asked>, body: B
         tls: None,
         ptr: None,
         auth: None,
+        origin: crate::mail::Origin::default(),
     };
     let session = taking.session.fetch_add(1, Ordering::Relaxed);
     // What was begun is done, whether or not somebody waits for the answer.

@@ -24,7 +24,7 @@ pub struct Given {
 }
 
 /// For an address: with the message of `--message`, else one that is made up.
-pub fn address(options: &Explain, recipient: &Address) -> Result<Given, Failure> {
+pub fn address(options: &Explain, config: &Config, recipient: &Address) -> Result<Given, Failure> {
     if options.to.is_some() {
         return Err(Failure::Usage("--to goes with a message in a file: the recipient is named already".to_owned()));
     }
@@ -32,7 +32,7 @@ pub fn address(options: &Explain, recipient: &Address) -> Result<Given, Failure>
     let sender = sender(options, || Address::parse("someone@example.org").ok())?;
     let is_made_up = raw.is_none();
     let raw = raw.unwrap_or_else(|| made_up(sender.as_ref(), recipient).into());
-    Ok(Given { recipient: recipient.clone(), sender, client: client(options), raw, is_made_up })
+    Ok(Given { recipient: recipient.clone(), sender, client: client(options, config), raw, is_made_up })
 }
 
 /// For a file: recipient and sender are what its fields say, where the options don't.
@@ -50,7 +50,7 @@ pub fn file(options: &Explain, config: &Config, file: &Path) -> Result<Given, Fa
         })?,
     };
     let sender = sender(options, || sender_of(&message))?;
-    Ok(Given { recipient, sender, client: client(options), raw, is_made_up: false })
+    Ok(Given { recipient, sender, client: client(options, config), raw, is_made_up: false })
 }
 
 /// As a server would have got it: with CRLF line ends.
@@ -86,7 +86,7 @@ fn sender_of(message: &Message) -> Option<Address> {
     Address::parse(&message.header_from()?).ok()
 }
 
-fn client(options: &Explain) -> Client {
+fn client(options: &Explain, config: &Config) -> Client {
     let ip = options.ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
     Client {
         ip,
@@ -97,6 +97,7 @@ fn client(options: &Explain) -> Client {
         tls: None,
         ptr: None,
         auth: None,
+        origin: config.geoip.origin(ip),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod debugger;
 mod given;
+pub mod inquiry;
 mod past;
 mod recorder;
 
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::args::{Common, Explain, What};
-use super::inquiry::{Found, Inquiry, reach, unknown};
 use super::print::{self, BAD, DIM, GOOD, NOTE, Painted, WAIT, plain};
 use super::{Done, Failure, access, configured, show};
 use crate::config::load::{self, Reading};
@@ -30,6 +30,7 @@ use crate::store::{NewDelivery, Task};
 
 use debugger::Debugger;
 use given::Given;
+use inquiry::{Found, Inquiry, reach, unknown};
 use recorder::{Call, Line, Recorder, Sources};
 
 pub fn run(common: &Common, options: &Explain) -> Done {
@@ -40,7 +41,10 @@ pub fn run(common: &Common, options: &Explain) -> Done {
     let debugger = is_stepped.then(|| Arc::new(Debugger::new(options.breakpoints.clone())));
     let snapshot = Arc::new(watched(snapshot, &recorder, debugger.as_ref())?);
     match &options.what {
-        What::Address(address) => foretell(options, &snapshot, given::address(options, address)?, &recorder),
+        What::Address(address) => {
+            let given = given::address(options, &snapshot.config, address)?;
+            foretell(options, &snapshot, given, &recorder)
+        }
         What::File(file) => foretell(options, &snapshot, given::file(options, &snapshot.config, file)?, &recorder),
         What::Message(id) => past::run(options, &snapshot, *id, &recorder),
     }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::inquiry;
 use super::recorder::Recorder;
 use super::{as_json, tell, tell_lines};
 use crate::cli::args::Explain;
-use crate::cli::inquiry;
 use crate::cli::print::{self, BOLD, DIM, Painted, plain};
 use crate::cli::{Done, Failure, access, messages};
 use crate::clock;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::auth::{Auth, Speaker};
 use super::decision::by_name;
-use super::file::{Encryption, Expect, File, Ip, Moment, Namespaces, Recipients, Sender, Session, Test};
+use super::file::{Country, Encryption, Expect, File, Ip, Moment, Namespaces, Recipients, Sender, Session, Test};
 use super::happening::Happened;
 use super::keys::{self, Name};
 use super::kind::{self, Items, Kind};
@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::config::document::{self, At, Document, NodeId, Parsed};
 use crate::diagnostic::{Diagnostic, suggest};
 use crate::kv::Entry;
-use crate::mail::{Address, Client, Message, Timestamp};
+use crate::mail::{Address, Client, Message, Origin, Timestamp};
 
 /// A file larger than this is none of tests.
 const LARGEST: u64 = 4 << 20;
@@ -406,7 +406,7 @@ fn values<T>(items: Items<T>) -> Vec<Value> {
 
 /// A stranger's server, where the test doesn't say otherwise.
 fn client(session: Option<Session>) -> Client {
-    let Session { ip, helo, ptr, tls } = session.unwrap_or_default();
+    let Session { ip, helo, ptr, tls, asn, country } = session.unwrap_or_default();
     Client {
         ip: ip.map_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), |Parsed(Ip(ip))| ip),
         port: 40_000,
@@ -416,5 +416,6 @@ fn client(session: Option<Session>) -> Client {
         tls: tls.and_then(|Encryption(tls)| tls),
         ptr,
         auth: None,
+        origin: Origin { asn, country: country.map(|Parsed(Country(code))| code) },
     }
 }

@@ -61,6 +61,8 @@ pub struct Session {
     pub helo: Option<String>,
     pub ptr: Option<String>,
     pub tls: Option<Encryption>,
+    pub asn: Option<u32>,
+    pub country: Option<Parsed<Country>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,6 +125,22 @@ impl Leaf for Ip {
     const EXAMPLE: &'static str = "192.0.2.1";
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map(Self).map_err(|_| "this is no IP address\nwrite it as \"192.0.2.1\" or \"2001:db8::1\"".into())
+    }
+}
+
+/// ISO 3166-1's two letters.
+#[derive(Debug)]
+pub struct Country(pub String);
+
+impl Leaf for Country {
+    const WHAT: &'static str = "a country's code";
+    const EXAMPLE: &'static str = "SE";
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.len() == 2 && text.bytes().all(|octet| octet.is_ascii_uppercase()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("this is no country's code\nwrite its two capital letters (ISO 3166-1): \"SE\"".into())
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Pure: files and variables are seen through [`Surroundings`]. Each finding points at the value that caused it.
 
+mod geoip;
 mod inbound;
 mod kept;
 mod outbound;
@@ -275,6 +276,7 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
         fetch,
         dns: checker.dns(file.dns.unwrap_or_default()),
         authentication,
+        geoip: checker.geoip(file.geoip.unwrap_or_default()),
         limits,
         budget,
         retention: checker.retention(&file.retention.unwrap_or_default()),

@@ -40,6 +40,7 @@ impl Case {
             tls: None,
             ptr: None,
             auth: None,
+            origin: crate::mail::Origin::default(),
         };
         let envelope = Envelope {
             sender: Some(Address::parse("ann@example.org").unwrap()),

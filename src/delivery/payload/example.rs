@@ -47,6 +47,7 @@ pub fn source(raw: &str) -> Source {
         tls: Some(Tls { version: "TLSv1.3".to_owned(), cipher: "x".to_owned(), sni: None }),
         ptr: None,
         auth: Some(Arc::new(auth)),
+        origin: crate::mail::Origin::default(),
     };
     Source {
         id: "msg_X_0".to_owned(),

@@ -76,6 +76,12 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_get("ip", |session: &mut SessionView| session.facts.client.ip.to_string());
     engine.register_get("ptr", |session: &mut SessionView| SessionView::optional(session.facts.client.ptr.as_ref()));
     engine.register_get("helo", |session: &mut SessionView| SessionView::optional(session.facts.client.helo.as_ref()));
+    engine.register_get("asn", |session: &mut SessionView| {
+        session.facts.client.origin.asn.map_or(Dynamic::UNIT, |asn| Dynamic::from(i64::from(asn)))
+    });
+    engine.register_get("country", |session: &mut SessionView| {
+        SessionView::optional(session.facts.client.origin.country.as_ref())
+    });
     engine.register_get("tls", |session: &mut SessionView| session.tls());
     engine.register_get("sender", |session: &mut SessionView| address::to_dynamic(session.facts.sender.as_ref()));
     engine.register_get("notes", |session: &mut SessionView| session.run.state().notes.clone());

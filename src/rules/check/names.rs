@@ -2,8 +2,7 @@
 //! read from them, functions of this file and of modules.
 //!
 //! A parameter is taken for what it is called by the documents. In a handler that is certain, and a wrong name an
-//! error; in another function `message` could be something else, and it is a warning. What the contract has and this
-//! version hasn't is told as such.
+//! error; in another function `message` could be something else, and it is a warning.
 
 use std::collections::BTreeSet;
 
@@ -19,9 +18,6 @@ use crate::diagnostic::Severity;
 use crate::rules::api::env::{Environment, did_you_mean};
 use crate::rules::reference;
 use crate::rules::worker::body;
-
-/// Members of the contract that this version doesn't offer; what is registered isn't looked for here.
-const LATER: &[(&str, &[&str])] = &[("session", &["asn", "country"])];
 
 /// What names are held against.
 pub struct Known<'a> {
@@ -184,10 +180,7 @@ impl Look<'_, '_> {
 
     fn missing(&mut self, kind: Kind, what: &str, name: &str, at: Position) {
         let members = self.known.members;
-        let later = LATER.iter().any(|(of, names)| *of == kind.name && names.contains(&name));
-        let (message, help) = if later {
-            (format!("{}.{name} is not offered by this version", kind.name), None)
-        } else if what == "member" && members.method(kind.name, name).is_some() {
+        let (message, help) = if what == "member" && members.method(kind.name, name).is_some() {
             (format!("{}.{name} is a method", kind.name), Some(format!("call it: {name}(…)")))
         } else if what == "method" && members.has_property(kind.name, name) {
             (format!("{}.{name} is no method", kind.name), Some(format!("write {name} without brackets")))

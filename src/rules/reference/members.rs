@@ -230,6 +230,12 @@ const SESSION: Section = (
     &[
         Member(&["session.ip"], "string", "the client's address"),
         Member(&["session.ptr", "session.helo"], "string or `()`", "its name, confirmed forward; what it calls itself"),
+        Member(
+            &["session.asn"],
+            "integer or `()`",
+            "the autonomous system of its address, by the databases of `[geoip]`",
+        ),
+        Member(&["session.country"], "string or `()`", "its country, likewise: `\"DE\"`"),
         Member(&["session.tls"], "map or `()`", "`#{ version, cipher }`"),
         Member(&["session.sender"], "string", "the envelope's sender, from `mail_from` on"),
         Member(&["session.notes"], "map", "what a handler sets here, the later ones read: `session.notes.seen = true`"),

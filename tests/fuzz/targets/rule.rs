@@ -70,6 +70,7 @@ fuzz_target!(|input: &[u8]| {
         tls: None,
         ptr: None,
         auth: None,
+        origin: mailworker::mail::Origin::default(),
     };
     let facts = SessionFacts { client, sender: None, notes: BTreeMap::new() };
     let call = EmailCall {

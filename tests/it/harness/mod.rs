@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod dns;
+pub mod geo;
 pub mod http;
 pub mod lines;
 pub mod points;

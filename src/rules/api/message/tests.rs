@@ -57,6 +57,7 @@ fn call(recipient: &str, sender: &str, message: Arc<Message>) -> EmailCall {
         tls: None,
         ptr: None,
         auth: None,
+        origin: crate::mail::Origin::default(),
     };
     EmailCall {
         main: "rules/main.rhai".to_owned(),
