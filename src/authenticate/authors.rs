@@ -13,6 +13,8 @@ const MAX_DOMAINS: usize = 5;
 /// Octets of a name, and of what is put before one to ask for its policy.
 const MAX_NAME: usize = 253;
 const ASKED: &str = "_dmarc.";
+/// Octets of an encoded word that is looked for: no line has more.
+const MAX_WORD: usize = 998;
 
 #[derive(Debug, Default)]
 pub(super) struct Authors {
@@ -108,6 +110,12 @@ fn written(field: &[u8]) -> Option<Vec<String>> {
     let (mut depth, mut in_quotes, mut in_brackets) = (0_usize, false, false);
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
+        if let Some(rest) =
+            (character == '=' && depth == 0 && !in_quotes).then(|| encoded(characters.as_str())).flatten()
+        {
+            characters = rest.chars();
+            continue;
+        }
         match character {
             '\\' if depth > 0 || in_quotes => drop(characters.next()),
             '(' if !in_quotes => depth += 1,
@@ -141,6 +149,17 @@ fn written(field: &[u8]) -> Option<Vec<String>> {
     Some(domains)
 }
 
+/// What follows an encoded word (RFC 2047 §2), of which `word` begins behind its `=`: some mailers leave quotes and brackets in
+/// it as they are. One that has an address in it is for no reader to pass over.
+fn encoded(word: &str) -> Option<&str> {
+    let near = word.get(..word.floor_char_boundary(MAX_WORD))?;
+    let (_, rest) = near.strip_prefix('?')?.split_once('?')?;
+    let (encoding, rest) = rest.split_once('?')?;
+    let (text, rest) = rest.split_once("?=")?;
+    let is_word = encoding.len() == 1 && !text.contains(['<', '>', '@', ' ', '\t', '\r', '\n']);
+    is_word.then(|| word.get(near.len() - rest.len()..)).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -166,11 +185,21 @@ mod tests {
             "From: ceo@evil.example <ceo@bank.example>",
             "From: Fw: Chief, Officer <ceo@bank.example>",
             "From: =?utf-8?q?C=C3=A9o=40evil.example?= <ceo@bank.example>",
+            "From: =?utf-8?q?the_\"real\"_one_:-(?= =?utf-8?q?(=C3=A9\"?= <ceo@bank.example>",
             "From: C\u{e9}o\r\n <ceo@bank\r\n .example>, root@[192.0.2.1], <root@[IPv6:2001:db8::1]>",
         ] {
             let authors = read(from);
             assert_eq!((authors.domains, authors.doubt), (vec!["bank.example".to_owned()], None), "{from}");
         }
+    }
+
+    /// Many that aren't ended would be looked for to the end of the field, each.
+    #[test]
+    fn an_encoded_word_is_looked_for_within_a_line() {
+        let word = |length: usize| format!("?utf-8?q?{}?= <x@evil.example>", "\u{e9}".repeat(length));
+        assert_eq!(encoded(&word(400)), Some(" <x@evil.example>"));
+        assert_eq!(encoded(&word(500)), None);
+        assert_eq!(encoded("?utf-8?q?a b?="), None);
     }
 
     #[test]
@@ -208,6 +237,8 @@ mod tests {
             "From: x ceo@bank.example>",
             "From: \"ceo@bank.example\"",
             "From: =?utf-8?q?ceo=40bank.example?= (x)",
+            "From: =?utf-8?q?<ceo@bank.example>?= <x@evil.example>",
+            "From: =?utf-8?q?(?= <ceo@bank.example> (?= <x@evil.example>",
             "From: =?utf-8?q?ceo=40bank.example?=",
             "From: ceo@[192.0.2]",
             "From: a@1.example, a@2.example, a@3.example, a@4.example, a@5.example, a@6.example",

@@ -102,6 +102,8 @@ fn a_key_that_dns_does_not_give_refuses_nobody_whom_it_may_speak_for() {
         assert_eq!(checked(&server, check).0, result, "{check}");
     }
     client.send("ann@example.net", &["support@example.com"], &plain).expect(250);
+    let (foreign, _) = signed_by("silent.example", &letter("ann@example.net", "y"));
+    client.send("ann@example.net", &["support@example.com"], &foreign).expect_status(550, "5.7.23");
     client.send("ann@example.org", &["support@example.com"], &others).expect_status(550, "5.7.1");
     // Nor is a key that nobody could ever be asked for one that DNS doesn't give.
     for selector in ["x".repeat(64), format!("{}x", "x.".repeat(120)), "x..y".to_owned()] {
