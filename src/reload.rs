@@ -33,6 +33,8 @@ use watch::{Places, Told, notifier};
 const MAX_FILES: usize = 5_000;
 const MAX_DEPTH: usize = 16;
 const MAX_FILE: u64 = 4 * 1024 * 1024;
+/// The folder of tests beside a main: what lies there is no part of the rules.
+const TESTS: &str = "tests";
 /// Editors write a file in several steps: how long it must have been quiet.
 const QUIET: Duration = Duration::from_millis(150);
 /// As many changes are waited out.
@@ -165,6 +167,16 @@ fn compile(
 /// What can't be read.
 pub fn files(config: &Config) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
     read_rules(&config.base_dir, &config.rules_mains()).map(|found| found.sources)
+}
+
+/// Every script of `folder` and below it, by the path that `name` begins: what lies beside a file of tests.
+///
+/// # Errors
+/// What can't be read.
+pub fn beside(folder: &Path, name: &str) -> Result<BTreeMap<String, String>, Vec<Diagnostic>> {
+    let mut found = Found::default();
+    read_folder(folder, name, 0, &mut found).map_err(|finding| vec![*finding])?;
+    Ok(found.sources)
 }
 
 /// What a server would decide by now, certificates apart.
@@ -372,6 +384,9 @@ fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Re
         let is_read = metadata.is_dir() || is_script;
         if is_read && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
             found.links.push(entry.path());
+        }
+        if metadata.is_dir() && depth == 0 && file_name == TESTS {
+            continue;
         }
         if metadata.is_dir() {
             read_folder(&entry.path(), &path, depth + 1, found)?;

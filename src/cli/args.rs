@@ -238,11 +238,13 @@ pub struct Dev {
 #[derive(Debug, Default, Args)]
 #[command(after_help = "\
 Each [[test]] has a name, a message (a file beside it, or raw), the envelope's to, and what it
-expects; it may have from, now, session, vars and kv. The rules decide as for real mail, by the
+expects; it may have from, now, session, vars and kv. In place of a message it may say what happened
+(scheduled, delivered, failed). The rules decide as for real mail, by the
 configuration's variables, namespaces and routes, without network, server or store. A test that
 fails is shown as a comparison: - expected, + decided, and the line that decided it.
 What can be expected: connect, helo, mail_from, rcpt, error, reject, defer, drop, quarantine, header,
-forward, webhook, store, tag, kv, deleted, log.
+forward, webhook, send, reply, store, tag, kv, deleted, log. Tests in Rhai are functions test_…() of
+tests/*.rhai, which have decide(#{ … }) and assertions.
 
   [[test]]
   name = \"support mail opens a ticket\"
@@ -254,9 +256,9 @@ forward, webhook, store, tag, kv, deleted, log.
 Examples:
   mailworker test
   mailworker test rules/tests/support.toml --filter ticket
-  mailworker test --junit report.xml")]
+  mailworker test --coverage --lcov lcov.info --junit report.xml")]
 pub struct Test {
-    /// Files of tests, or folders with them; otherwise tests/*.toml beside each `main` of the configuration
+    /// Files of tests, or folders with them; otherwise tests/*.toml and tests/*.rhai beside each `main` of the configuration
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
     /// Only tests whose name contains this
@@ -265,6 +267,12 @@ pub struct Test {
     /// Rewrite what failing tests expect to what was decided; comments and order stay
     #[arg(long)]
     pub update: bool,
+    /// Show which lines of the rules the tests reached, and which never
+    #[arg(long)]
+    pub coverage: bool,
+    /// Write the same here as editors and build servers read it (LCOV)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub lcov: Option<PathBuf>,
     /// Write the results here as build servers read them (`JUnit` XML), too
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub junit: Option<PathBuf>,

@@ -16,6 +16,7 @@ pub mod outcome;
 pub mod reach;
 pub mod reference;
 pub mod release;
+pub mod scripted;
 pub mod seed;
 mod stack;
 pub mod step;

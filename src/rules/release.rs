@@ -3,7 +3,7 @@
 //! Never does anything but decide: what a run asks for comes back as an [`Outcome`]. A run that fails in any way (an
 //! error, an overrun, a panic of the engine) asks for nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +68,17 @@ impl Release {
         watch(&mut self.engine, watcher);
         self.clock = self.clock.filter(|_| is_timed);
         self
+    }
+
+    /// The lines that a run can reach, by file, of those that the mains come to.
+    #[must_use]
+    pub fn reachable(
+        sources: &BTreeMap<String, String>,
+        mains: &[String],
+        bindings: &Bindings,
+    ) -> BTreeMap<String, BTreeSet<u32>> {
+        let budget = bindings.budget.clone().unwrap_or_default();
+        with_room(&budget, || check::reachable(sources, mains, &budget)).unwrap_or_default()
     }
 
     /// Whether the first worker has a handler for this stage of a session.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::scripted::PREFIX;
 use rhai::{AST, ASTFlags, ASTNode, Expr, Ident, Module, Namespace, Position, Stmt};
 
 /// What a run's arguments are called before the script's own names for them.
@@ -25,7 +26,7 @@ pub(super) const HANDLERS: &[(&str, &[&str])] = &[
 
 /// A compiled main script.
 pub(super) struct Worker {
-    entries: BTreeMap<&'static str, Entry>,
+    entries: BTreeMap<String, Entry>,
 }
 
 /// One handler, ready to be run.
@@ -40,9 +41,24 @@ impl Worker {
     pub fn new(file: &str, main: &AST) -> Self {
         let entries = HANDLERS
             .iter()
-            .filter_map(|(name, parameters)| Some((*name, entry(file, main, name, parameters.len())?)))
+            .filter_map(|(name, parameters)| Some(((*name).to_owned(), entry(file, main, name, parameters.len())?)))
             .collect();
         Self { entries }
+    }
+
+    /// The tests that a file has, each an entry.
+    pub fn of_tests(file: &str, script: &AST) -> Self {
+        let names = script.iter_fn_def().map(|function| function.name.to_string());
+        let tests = names.filter(|name| name.starts_with(PREFIX));
+        Self { entries: tests.filter_map(|name| Some((name.clone(), entry(file, script, &name, 0)?))).collect() }
+    }
+
+    /// Each entry with its line, in the file's order.
+    pub fn named(&self) -> Vec<(String, u32)> {
+        let line = |entry: &Entry| entry.position.line().and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
+        let mut named: Vec<_> = self.entries.iter().map(|(name, entry)| (name.clone(), line(entry))).collect();
+        named.sort_by_key(|(_, line)| *line);
+        named
     }
 
     pub fn entry(&self, handler: &str) -> Option<&Entry> {

@@ -38,6 +38,7 @@ mod replay;
 mod replies;
 mod routes;
 mod rule_happenings;
+mod rule_scripts;
 mod rule_tests;
 mod scheduled;
 mod secrets;

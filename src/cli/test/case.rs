@@ -18,6 +18,7 @@ use super::happening::Happened;
 use super::keys::{self, Name};
 use super::kind::{self, Items, Kind};
 use super::outside::World;
+use super::update;
 use crate::cli::dialogue::with_crlf;
 use crate::config::Config;
 use crate::config::document::{self, At, Document, NodeId, Parsed};
@@ -30,7 +31,7 @@ const LARGEST: u64 = 4 << 20;
 /// Tests of one file.
 const MOST: usize = 10_000;
 /// When a test happens that doesn't say: 2026-01-01T00:00:00Z, so that it comes to the same on every day.
-const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_000);
+pub const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
 /// One test.
 #[derive(Debug)]
@@ -88,9 +89,27 @@ pub fn cases(text: &str, name: &str, folder: &Path, config: &Config) -> Result<V
     if file.test.len() > MOST {
         return Err(vec![Diagnostic::unplaced(name, format!("more than {MOST} tests: part the file"))]);
     }
-    let mut reader = Reader { folder, config, document: &document, findings: Vec::new(), names: HashMap::new() };
+    let mut reader = Reader::new(folder, config, &document);
     let cases: Vec<Case> = file.test.into_iter().enumerate().map(|(index, test)| reader.case(index, test)).collect();
     if reader.findings.is_empty() { Ok(cases) } else { Err(reader.findings) }
+}
+
+/// The one case that a test in Rhai describes, by the same keys; it need not expect anything.
+///
+/// # Errors
+/// Every finding; their places are of no text that anybody wrote.
+pub fn described(asked: &Value, name: &str, folder: &Path, config: &Config) -> Result<Case, Vec<Diagnostic>> {
+    let mut keys = asked.as_object().cloned().unwrap_or_default();
+    keys.insert("name".to_owned(), json!(name));
+    let file = update::toml(&json!({ "test": [keys] })).map(|file| file.to_string()).unwrap_or_default();
+    let text = file.trim().strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or_default();
+    let (file, document): (File, _) = document::read(name, text)?;
+    let mut reader = Reader { may_expect_nothing: true, ..Reader::new(folder, config, &document) };
+    let case = file.test.into_iter().next().map(|test| reader.case(0, test));
+    match case.filter(|_| reader.findings.is_empty()) {
+        Some(case) => Ok(case),
+        None => Err(reader.findings),
+    }
 }
 
 /// A file's octets, if they are no more than `most`.
@@ -131,6 +150,14 @@ pub(super) struct Reader<'a> {
     document: &'a Document<'a>,
     findings: Vec<Diagnostic>,
     names: HashMap<String, usize>,
+    may_expect_nothing: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(folder: &'a Path, config: &'a Config, document: &'a Document<'a>) -> Self {
+        let (findings, names) = (Vec::new(), HashMap::new());
+        Self { folder, config, document, findings, names, may_expect_nothing: false }
+    }
 }
 
 impl Reader<'_> {
@@ -165,6 +192,8 @@ impl Reader<'_> {
                 self.fits(node, expected.keys().copied());
             }
             expected
+        } else if self.may_expect_nothing {
+            BTreeMap::new()
         } else {
             let help = "such as: expect.forward = [\"team@example.net\"]".to_owned();
             self.find(node, "a test expects something", Some(help));

@@ -12,6 +12,7 @@ use super::case::{About, Case, Mail};
 use super::happening::Happened as Told;
 use super::keys::{self, Keys, Name};
 use super::kind::Kind;
+use super::update::by_namespace;
 use super::written;
 use crate::clock;
 use crate::config::Config;
@@ -57,6 +58,18 @@ impl Decision {
         self.kinds.get(&kind).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// As a test in Rhai reads it: an array of items for each kind, keys by namespace.
+    #[must_use]
+    pub fn as_json(&self) -> Value {
+        let items = |kind: Kind| self.of(kind).iter().map(|made| made.item.clone()).collect::<Vec<Value>>();
+        let said = |kind: Kind| match kind {
+            Kind::Drop => json!(!self.of(kind).is_empty()),
+            Kind::Kv | Kind::Deleted => by_namespace(kind, &items(kind)),
+            _ => Value::Array(items(kind)),
+        };
+        Kind::ALL.into_iter().map(|kind| (kind.key().to_owned(), said(kind))).collect::<Map<_, _>>().into()
+    }
+
     fn add(&mut self, kind: Kind, item: Value, at: Option<String>) {
         self.kinds.entry(kind).or_default().push(Made { item, at });
     }
@@ -65,17 +78,18 @@ impl Decision {
 /// Decides on a case.
 #[must_use]
 pub fn decide(case: &Case, snapshot: &Arc<Snapshot>) -> Decision {
+    decide_by(case, snapshot, &Arc::new(Keys::new(BTreeMap::new())))
+}
+
+/// The same by keys that are there already, beside the case's own.
+#[must_use]
+pub fn decide_by(case: &Case, snapshot: &Arc<Snapshot>, keys: &Arc<Keys>) -> Decision {
     let _stopped = clock::stop(case.now);
-    let keys = Arc::new(Keys::new(case.keys.clone()));
+    keys.lay(&case.keys);
     let reach = Lent::new(Arc::clone(&case.world) as Arc<dyn Reach>);
-    let mut maker = Maker {
-        config: &snapshot.config,
-        keys: &keys,
-        now: case.now,
-        written: BTreeMap::new(),
-        made: Decision::default(),
-    };
-    let kv: KvView = Arc::clone(&keys) as KvView;
+    let mut maker =
+        Maker { config: &snapshot.config, keys, now: case.now, written: BTreeMap::new(), made: Decision::default() };
+    let kv: KvView = Arc::clone(keys) as KvView;
     fastrand::seed(SEED);
     match &case.about {
         About::Mail(mail) => maker.mail(snapshot, mail, &kv, &reach),

@@ -1,11 +1,13 @@
 //! `test`: messages go through the rules as mail would, and what is decided is held against what a file expects.
 //!
-//! Without network, server or store. `case` reads the tests of a `file`, `decision` runs them, `compare` holds one against the other,
-//! `tell` says how it came out; `update` and `junit` write it down.
+//! Without network, server or store. `case` reads the tests of a `file`, `decision` runs them, `compare` holds one against the
+//! other, `tell` says how it came out; `update` and `junit` write it down. `script` has those that are written in Rhai,
+//! `coverage` the lines of the rules that were reached.
 
 mod auth;
 mod case;
 mod compare;
+mod coverage;
 mod decision;
 mod file;
 mod happening;
@@ -13,13 +15,14 @@ mod junit;
 mod keys;
 mod kind;
 mod outside;
+mod script;
 mod tell;
 mod update;
 mod written;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::args::{Common, Test};
@@ -31,7 +34,10 @@ use crate::config::load::{self, Reading};
 use crate::diagnostic::Diagnostic;
 use crate::intake::Snapshot;
 use crate::reload;
+use crate::rules::Release;
+use crate::rules::scripted::Scripted;
 use case::Case;
+use coverage::Reached;
 use decision::Decision;
 
 /// Files of tests that are read at once.
@@ -42,44 +48,64 @@ struct Suite {
     path: PathBuf,
     /// As a person here would name it.
     name: String,
-    text: String,
-    cases: Vec<Case>,
+    tests: Tests,
+}
+
+enum Tests {
+    /// With the file's text.
+    Described(String, Vec<Case>),
+    Scripted(Box<Scripted>),
 }
 
 /// How one test came out.
-struct Report<'a> {
-    case: &'a Case,
-    decision: Decision,
-    holds: bool,
+struct Report {
+    name: String,
+    line: usize,
     took: Duration,
-    is_updated: bool,
+    end: End,
+}
+
+enum End {
+    Passed,
+    /// What is said of it.
+    Failed(Vec<String>),
+    Updated(Vec<String>),
 }
 
 pub fn run(common: &Common, options: &Test) -> Done {
     let found = configured::for_development(common, Reading::Unread);
-    let snapshot = Arc::new(reload::snapshot(&found).map_err(Failure::Configuration)?);
-    let suites = read(&find(&options.paths, &snapshot.config)?, &snapshot.config)?;
-    let mut rules = Rules { options: &found, bound: BTreeMap::from([(String::from("{}"), snapshot)]) };
-    let is_chosen = |case: &&Case| options.filter.as_ref().is_none_or(|text| case.name.contains(text.as_str()));
+    let reached = (options.coverage || options.lcov.is_some()).then(Reached::default);
+    let rules = Arc::new(Rules::new(found, reached)?);
+    let config = &rules.own.config;
+    let suites = read(&find(&options.paths, config)?, &rules)?;
     let mut told = Vec::new();
     for suite in &suites {
-        let reports: Result<Vec<_>, Failure> =
-            suite.cases.iter().filter(is_chosen).map(|case| rules.report(case)).collect();
-        let mut reports = reports?;
-        if options.update {
-            update(suite, &mut reports, &rules)?;
-        }
+        let reports = suite.run(options, &rules)?;
         reports.iter().try_for_each(|report| tell(suite, report))?;
         told.push((suite, reports));
     }
     if let Some(file) = &options.junit {
-        let xml = junit::xml(&told.iter().map(|(suite, reports)| outcomes(suite, reports)).collect::<Vec<_>>());
-        std::fs::write(file, xml)
-            .map_err(|error| Failure::failed(format!("{} can't be written: {error}", file.display())))?;
+        write(file, &junit::xml(&told.iter().map(|(suite, reports)| outcomes(suite, reports)).collect::<Vec<_>>()))?;
     }
-    let left_out = suites.iter().map(|suite| suite.cases.len()).sum::<usize>()
-        - told.iter().map(|(_, reports)| reports.len()).sum::<usize>();
-    summary(told.iter().flat_map(|(_, reports)| reports), left_out, options)
+    let left_out =
+        suites.iter().map(Suite::len).sum::<usize>() - told.iter().map(|(_, reports)| reports.len()).sum::<usize>();
+    let done = summary(told.iter().flat_map(|(_, reports)| reports), left_out, options);
+    // What was reached is told of tests that fail, too.
+    if let (Some(reached), Ok(()) | Err(Failure::Said)) = (&rules.reached, &done) {
+        let sources = reload::files(config).map_err(Failure::Configuration)?;
+        let files = reached.of(Release::reachable(&sources, &config.rules_mains(), &reload::bindings(config)));
+        if options.coverage {
+            coverage::tell(&files)?;
+        }
+        if let Some(file) = &options.lcov {
+            write(file, &coverage::lcov(&files, |name| shown(&config.base_dir.join(name))))?;
+        }
+    }
+    done
+}
+
+fn write(file: &Path, text: &str) -> Done {
+    std::fs::write(file, text).map_err(|error| Failure::failed(format!("{} can't be written: {error}", file.display())))
 }
 
 /// Whether there are any beside the workers.
@@ -116,7 +142,7 @@ fn find(paths: &[PathBuf], config: &Config) -> Result<Vec<PathBuf>, Failure> {
     }
     if files.is_empty() {
         let places: Vec<String> = paths.iter().chain(&folders).map(|path| shown(path)).collect();
-        return Err(Failure::Failed(format!("no tests: there is no *.toml in {}", places.join(", "))));
+        return Err(Failure::Failed(format!("no tests: there is no *.toml in {}, nor a *.rhai", places.join(", "))));
     }
     Ok(files)
 }
@@ -127,12 +153,19 @@ fn below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let is_hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !is_hidden && path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
+        let is_test = path.extension().is_some_and(|extension| extension == "toml") || is_script(&path);
+        if !is_hidden && is_test && path.is_file() {
             files.push(path);
         }
     }
     files.sort();
     Ok(files)
+}
+
+/// Written in Rhai, and no definitions for editors.
+fn is_script(path: &Path) -> bool {
+    let name = path.file_name().map(std::ffi::OsStr::to_string_lossy).unwrap_or_default();
+    name.ends_with(".rhai") && !name.ends_with(".d.rhai")
 }
 
 /// From where we stand, if it lies below.
@@ -143,22 +176,32 @@ fn shown(path: &Path) -> String {
 }
 
 /// Reads them all, so that one run shows all that is wrong.
-fn read(files: &[PathBuf], config: &Config) -> Result<Vec<Suite>, Failure> {
+fn read(files: &[PathBuf], rules: &Rules) -> Result<Vec<Suite>, Failure> {
     let (mut suites, mut findings) = (Vec::new(), Vec::new());
     for path in files {
-        match suite(path, config) {
+        match suite(path, rules) {
             Ok(suite) => suites.push(suite),
-            Err(mut found) => findings.append(&mut found),
+            // A file that several import is found by each.
+            Err(found) => found.into_iter().for_each(|one| {
+                if !findings.contains(&one) {
+                    findings.push(one);
+                }
+            }),
         }
     }
     if findings.is_empty() { Ok(suites) } else { Err(Failure::Configuration(findings)) }
 }
 
-fn suite(path: &Path, config: &Config) -> Result<Suite, Vec<Diagnostic>> {
+fn suite(path: &Path, rules: &Rules) -> Result<Suite, Vec<Diagnostic>> {
     let name = shown(path);
-    let text = case::text(path, &name)?;
-    let cases = case::cases(&text, &name, folder(path), config)?;
-    Ok(Suite { path: path.to_owned(), name, text, cases })
+    let tests = if is_script(path) {
+        Tests::Scripted(Box::new(script::compile(path, rules)?))
+    } else {
+        let text = case::text(path, &name)?;
+        let cases = case::cases(&text, &name, folder(path), &rules.own.config)?;
+        Tests::Described(text, cases)
+    };
+    Ok(Suite { path: path.to_owned(), name, tests })
 }
 
 fn folder(path: &Path) -> &Path {
@@ -166,46 +209,114 @@ fn folder(path: &Path) -> &Path {
 }
 
 /// The rules, compiled once for each set of variables.
-struct Rules<'a> {
-    options: &'a load::Options,
-    bound: BTreeMap<String, Arc<Snapshot>>,
+struct Rules {
+    options: load::Options,
+    /// By the configuration's own.
+    own: Arc<Snapshot>,
+    bound: Mutex<BTreeMap<String, Arc<Snapshot>>>,
+    reached: Option<Reached>,
 }
 
-impl Rules<'_> {
-    fn with(&mut self, case: &Case) -> Result<Arc<Snapshot>, Failure> {
+impl Rules {
+    fn new(options: load::Options, reached: Option<Reached>) -> Result<Self, Failure> {
+        let own = compiled(&options, reached.as_ref(), |_| ())?;
+        let bound = Mutex::new(BTreeMap::from([(String::from("{}"), Arc::clone(&own))]));
+        Ok(Self { options, own, bound, reached })
+    }
+
+    fn with(&self, case: &Case) -> Result<Arc<Snapshot>, Failure> {
         let vars = serde_json::to_string(&case.vars).map_err(Failure::failed)?;
-        if let Some(bound) = self.bound.get(&vars) {
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bound) = bound.get(&vars) {
             return Ok(Arc::clone(bound));
         }
         let change = |config: &mut Config| config.vars.extend(case.vars.clone());
-        let bound = reload::snapshot_with(self.options, change).map_err(Failure::Configuration)?;
-        Ok(Arc::clone(self.bound.entry(vars).or_insert(Arc::new(bound))))
-    }
-
-    fn config(&self) -> Option<&Config> {
-        self.bound.get("{}").map(|snapshot| snapshot.config.as_ref())
-    }
-
-    fn report<'c>(&mut self, case: &'c Case) -> Result<Report<'c>, Failure> {
-        let snapshot = self.with(case)?;
-        let started = Instant::now();
-        let decision = decision::decide(case, &snapshot);
-        let took = started.elapsed();
-        let holds = compare::holds(case, &decision);
-        Ok(Report { case, decision, holds, took, is_updated: false })
+        let made = compiled(&self.options, self.reached.as_ref(), change)?;
+        Ok(Arc::clone(bound.entry(vars).or_insert(made)))
     }
 }
 
-/// Rewrites what failing tests expect, but for those whose script failed: that is seldom what was meant.
-fn update(suite: &Suite, reports: &mut [Report<'_>], rules: &Rules<'_>) -> Done {
-    let failing: Vec<(&Case, &Decision)> = reports
-        .iter()
-        .filter(|report| !report.holds && compare::failed_unexpectedly(report.case, &report.decision).is_none())
-        .map(|report| (report.case, &report.decision))
-        .collect();
-    let (false, Some(config)) = (failing.is_empty(), rules.config()) else { return Ok(()) };
+fn compiled(
+    options: &load::Options,
+    reached: Option<&Reached>,
+    change: impl FnOnce(&mut Config),
+) -> Result<Arc<Snapshot>, Failure> {
+    let snapshot = reload::snapshot_with(options, change).map_err(Failure::Configuration)?;
+    let Some(reached) = reached else { return Ok(Arc::new(snapshot)) };
+    let Snapshot { config, release, deployed } = snapshot;
+    let release = Arc::into_inner(release).ok_or_else(|| Failure::failed("the rules are in use already"))?;
+    Ok(Arc::new(Snapshot { config, release: Arc::new(release.watched(reached.watcher(), true)), deployed }))
+}
+
+impl Suite {
+    fn len(&self) -> usize {
+        match &self.tests {
+            Tests::Described(_, cases) => cases.len(),
+            Tests::Scripted(tests) => tests.tests().len(),
+        }
+    }
+
+    fn run(&self, options: &Test, rules: &Arc<Rules>) -> Result<Vec<Report>, Failure> {
+        let is_chosen = |name: &str| options.filter.as_ref().is_none_or(|text| name.contains(text.as_str()));
+        match &self.tests {
+            Tests::Described(text, cases) => {
+                let cases: Vec<&Case> = cases.iter().filter(|case| is_chosen(&case.name)).collect();
+                self.decide(text, &cases, options.update, rules)
+            }
+            Tests::Scripted(tests) => {
+                let chosen = tests.tests().iter().filter(|(name, _)| is_chosen(name));
+                Ok(chosen.map(|(name, line)| scripted(tests, name, *line, folder(&self.path), rules)).collect())
+            }
+        }
+    }
+
+    fn decide(&self, text: &str, cases: &[&Case], may_update: bool, rules: &Rules) -> Result<Vec<Report>, Failure> {
+        let mut decided = Vec::new();
+        for case in cases {
+            let snapshot = rules.with(case)?;
+            let started = Instant::now();
+            let decision = decision::decide(case, &snapshot);
+            decided.push((*case, decision, started.elapsed()));
+        }
+        let updated = if may_update { update(self, text, &decided, &rules.own.config)? } else { Vec::new() };
+        let report = |(case, decision, took): &(&Case, Decision, Duration)| {
+            let end = if compare::holds(case, decision) {
+                End::Passed
+            } else if updated.contains(&case.index) {
+                End::Updated(tell::failure(case, decision))
+            } else {
+                End::Failed(tell::failure(case, decision))
+            };
+            Report { name: case.name.clone(), line: case.line, took: *took, end }
+        };
+        Ok(decided.iter().map(report).collect())
+    }
+}
+
+fn scripted(tests: &Scripted, name: &str, line: u32, folder: &Path, rules: &Arc<Rules>) -> Report {
+    let started = Instant::now();
+    let failed = script::run(tests, name, folder, rules);
+    let (took, line) = (started.elapsed(), usize::try_from(line).unwrap_or_default());
+    Report { name: name.to_owned(), line, took, end: failed.map_or(End::Passed, End::Failed) }
+}
+
+/// Rewrites what failing tests expect, but for those whose script failed: that is seldom what was meant. Which they were.
+fn update(
+    suite: &Suite,
+    text: &str,
+    decided: &[(&Case, Decision, Duration)],
+    config: &Config,
+) -> Result<Vec<usize>, Failure> {
+    let fails = |case: &Case, decision: &Decision| {
+        !compare::holds(case, decision) && compare::failed_unexpectedly(case, decision).is_none()
+    };
+    let decided = decided.iter().map(|(case, decision, _)| (*case, decision));
+    let failing: Vec<(&Case, &Decision)> = decided.filter(|(case, decision)| fails(case, decision)).collect();
+    if failing.is_empty() {
+        return Ok(Vec::new());
+    }
     let refused = |why: &str| Failure::Failed(format!("{} stays as it is: {why}", suite.name));
-    let text = update::rewritten(&suite.text, &failing).map_err(|why| refused(&why))?;
+    let text = update::rewritten(text, &failing).map_err(|why| refused(&why))?;
     let cases = case::cases(&text, &suite.name, folder(&suite.path), config).map_err(Failure::Configuration)?;
     // What TOML has no word for can't be expected.
     for (case, decision) in &failing {
@@ -214,47 +325,47 @@ fn update(suite: &Suite, reports: &mut [Report<'_>], rules: &Rules<'_>) -> Done 
         }
     }
     std::fs::write(&suite.path, text).map_err(|error| refused(&error.to_string()))?;
-    let updated: Vec<usize> = failing.iter().map(|(case, _)| case.index).collect();
-    for report in reports.iter_mut() {
-        report.is_updated = updated.contains(&report.case.index);
-    }
-    Ok(())
+    Ok(failing.iter().map(|(case, _)| case.index).collect())
 }
 
-fn tell(suite: &Suite, report: &Report<'_>) -> Done {
-    let name = &report.case.name;
-    if report.holds {
-        return print::line(show::told(GOOD, "passed", name));
-    }
-    let at = Painted(DIM, format!("{}:{}", plain(&suite.name), report.case.line));
-    let (style, word) = if report.is_updated { (NOTE, "updated") } else { (BAD, "failed") };
-    print::line(format_args!("{}  {at}", show::told(style, word, name)))?;
-    tell::failure(report.case, &report.decision).iter().try_for_each(print::line)
+fn tell(suite: &Suite, report: &Report) -> Done {
+    let (style, word, lines) = match &report.end {
+        End::Passed => return print::line(show::told(GOOD, "passed", &report.name)),
+        End::Updated(lines) => (NOTE, "updated", lines),
+        End::Failed(lines) => (BAD, "failed", lines),
+    };
+    let at = Painted(DIM, format!("{}:{}", plain(&suite.name), report.line));
+    print::line(format_args!("{}  {at}", show::told(style, word, &report.name)))?;
+    lines.iter().try_for_each(print::line)
 }
 
-fn outcomes<'a>(suite: &'a Suite, reports: &'a [Report<'_>]) -> junit::Suite<'a> {
+fn outcomes<'a>(suite: &'a Suite, reports: &'a [Report]) -> junit::Suite<'a> {
     let results = reports.iter().map(|report| {
-        let lines = || tell::failure(report.case, &report.decision).join("\n");
-        let has_failed = !report.holds && !report.is_updated;
-        let failure = has_failed.then(|| anstream::adapter::strip_str(&lines()).to_string());
-        junit::Outcome { name: &report.case.name, line: report.case.line, took: report.took, failure }
+        let failure = match &report.end {
+            End::Failed(lines) => Some(anstream::adapter::strip_str(&lines.join("\n")).to_string()),
+            End::Passed | End::Updated(_) => None,
+        };
+        junit::Outcome { name: &report.name, line: report.line, took: report.took, failure }
     });
     junit::Suite { name: &suite.name, results: results.collect() }
 }
 
 /// How many of each, and whether that is good.
-fn summary<'a>(reports: impl Iterator<Item = &'a Report<'a>>, left_out: usize, options: &Test) -> Done {
+fn summary<'a>(reports: impl Iterator<Item = &'a Report>, left_out: usize, options: &Test) -> Done {
     let (mut passed, mut failed, mut updated) = (0, 0, 0);
     for report in reports {
-        let count = match (report.holds, report.is_updated) {
-            (true, _) => &mut passed,
-            (false, true) => &mut updated,
-            (false, false) => &mut failed,
+        let count = match &report.end {
+            End::Passed => &mut passed,
+            End::Updated(_) => &mut updated,
+            End::Failed(_) => &mut failed,
         };
         *count += 1;
     }
     if let (0, Some(text)) = (passed + failed + updated, &options.filter) {
         return Err(Failure::Failed(format!("no test's name contains {text:?}")));
+    }
+    if passed + failed + updated == 0 {
+        return Err(Failure::failed("no tests: these files have no function `test_…`"));
     }
     let mut words = vec![Painted(GOOD, format!("{passed} passed")).to_string()];
     words.extend((failed > 0).then(|| Painted(BAD, format!("{failed} failed")).to_string()));

@@ -139,7 +139,7 @@ fn short(kind: Kind, item: &Json, there: Option<&Item>) -> Json {
 }
 
 /// Keys as a test file has them: by namespace.
-fn by_namespace(kind: Kind, items: &[Json]) -> Json {
+pub(super) fn by_namespace(kind: Kind, items: &[Json]) -> Json {
     let mut namespaces = Map::new();
     for item in items {
         let name = |field: &str| item.get(field).and_then(Json::as_str).unwrap_or_default().to_owned();
@@ -224,7 +224,7 @@ fn json(value: &Value) -> Option<Json> {
 }
 
 /// `None` for null, which TOML doesn't have.
-fn toml(json: &Json) -> Option<Value> {
+pub(super) fn toml(json: &Json) -> Option<Value> {
     Some(match json {
         Json::Null => return None,
         Json::Bool(value) => Value::from(*value),

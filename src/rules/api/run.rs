@@ -37,6 +37,8 @@ pub enum Handler {
     RcptTo,
     Email,
     Happening(Happening),
+    /// No handler: a test of rules, in whose runs others decide.
+    Test,
 }
 
 impl Handler {
@@ -47,6 +49,7 @@ impl Handler {
             Self::RcptTo => "rcpt_to",
             Self::Email => "email",
             Self::Happening(happening) => happening.handler(),
+            Self::Test => "test",
         }
     }
 }

@@ -60,7 +60,7 @@ impl SessionView {
     fn may_redirect(&self, context: &NativeCallContext) -> ScriptResult<()> {
         let why = match self.run.handler {
             Handler::RcptTo => return Ok(()),
-            Handler::Email | Handler::Happening(_) => "in email use message.forward".to_owned(),
+            Handler::Email | Handler::Happening(_) | Handler::Test => "in email use message.forward".to_owned(),
             Handler::Stage(stage) => format!("in {} there is no recipient yet", stage.handler()),
         };
         Err(refuse(context, format!("session.redirect is for rcpt_to; {why}")))

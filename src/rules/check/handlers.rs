@@ -4,6 +4,7 @@ use rhai::{AST, ASTNode, Expr, Position, Stmt};
 
 use super::finding::Findings;
 use crate::diagnostic::{Severity, suggest};
+use crate::rules::scripted::PREFIX;
 use crate::rules::worker::HANDLERS;
 use crate::rules::{Happening, Stage};
 
@@ -32,6 +33,18 @@ pub fn check(file: &str, script: &AST, first: &str, findings: &mut Findings) {
     if !any && !misspelt {
         let help = "a worker has at least one: fn email(message, env, ctx) { … }".to_owned();
         findings.error(file, Position::NONE, 1, "the script has no handler".to_owned(), Some(help));
+    }
+}
+
+/// Each test is called with nothing.
+pub fn check_tests(file: &str, script: &AST, findings: &mut Findings) {
+    for function in script.iter_fn_def() {
+        let name = function.name.as_str();
+        if name.starts_with(PREFIX) && !function.params.is_empty() {
+            let message = format!("the test {name} has parameters, and nobody gives it any");
+            let help = format!("write fn {name}()");
+            findings.error(file, function.body.start_position(), 1, message, Some(help));
+        }
     }
 }
 

@@ -58,12 +58,10 @@ fn lookup(
     match resolve(importer, path, sources) {
         Ok(Some(file)) => return Some(file.to_owned()),
         Ok(None) => {
-            let folder = importer.rsplit_once('/').map_or("", |(folder, _)| folder);
-            let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
             let modules: Vec<&str> = sources
                 .keys()
                 .filter(|file| *file != importer)
-                .map(|file| file.strip_prefix(&prefix).unwrap_or(file).trim_end_matches(".rhai"))
+                .map(|file| from(importer, file).trim_end_matches(".rhai"))
                 .collect();
             let help = suggest(path, modules.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
             let help = help.or_else(|| (!modules.is_empty()).then(|| format!("there are: {}", modules.join(", "))));
@@ -72,6 +70,18 @@ fn lookup(
         Err(why) => findings.error(importer, at, width, why, None),
     }
     None
+}
+
+/// A file as it is imported: by its path below the importer's folder, or below the nearest one above that it lies in.
+fn from<'a>(importer: &str, file: &'a str) -> &'a str {
+    let mut folder = importer;
+    while let Some((above, _)) = folder.rsplit_once('/') {
+        if let Some(path) = file.strip_prefix(above).and_then(|rest| rest.strip_prefix('/')) {
+            return path;
+        }
+        folder = above;
+    }
+    file
 }
 
 /// The files that the mains come to, themselves included.

@@ -8,12 +8,14 @@ mod finding;
 mod handlers;
 mod imports;
 mod kinds;
+mod lines;
 mod members;
 mod names;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Module, Scope};
 
@@ -23,12 +25,25 @@ use super::engine::{Budget, build, constants, metered};
 use super::failure::describe;
 use super::hidden::Hidden;
 use super::modules::Modules;
+use super::scripted;
 use super::worker::Worker;
 use super::{Bindings, Release, RunClock};
 use crate::diagnostic::{Diagnostic, Severity};
 
+/// How long a test may take, with all that it asks to be decided.
+const TEST_TIME: Duration = Duration::from_mins(1);
+
 /// Files by name, as far as they could be parsed.
 type Scripts = BTreeMap<String, AST>;
+
+pub(super) use lines::reachable;
+
+/// What the mains are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mains {
+    Workers,
+    Tests,
+}
 
 /// Compiles; see [`Release::compile`].
 pub(super) fn compile(
@@ -36,9 +51,39 @@ pub(super) fn compile(
     mains: &[String],
     bindings: Bindings,
 ) -> Result<(Release, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let budget = bindings.budget.clone().unwrap_or_default();
+    let (release, _, findings) = made(sources, mains, bindings, Mains::Workers)?;
+    Ok((release, findings))
+}
+
+/// A test's name, and its line.
+pub(super) type Named = (String, u32);
+
+/// Compiles a file of tests; see [`super::scripted::Scripted::compile`].
+pub(super) fn compile_tests(
+    sources: &BTreeMap<String, String>,
+    file: &str,
+    bindings: Bindings,
+) -> Result<(Release, Vec<Named>), Vec<Diagnostic>> {
+    let (release, tests, _) = made(sources, &[file.to_owned()], bindings, Mains::Tests)?;
+    Ok((release, tests))
+}
+
+fn made(
+    sources: &BTreeMap<String, String>,
+    mains: &[String],
+    bindings: Bindings,
+    kind: Mains,
+) -> Result<(Release, Vec<Named>, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut budget = bindings.budget.clone().unwrap_or_default();
+    if kind == Mains::Tests {
+        // What it asks to be decided has a budget of its own, and counts as its time.
+        budget.wall_clock = TEST_TIME;
+    }
     let environment = Arc::new(Environment::new(&bindings, version(sources)));
     let mut engine = build(&budget);
+    if kind == Mains::Tests {
+        scripted::register(&mut engine);
+    }
     let modules = Modules::default();
     engine.set_module_resolver(modules.clone());
 
@@ -67,13 +112,7 @@ pub(super) fn compile(
     }
     findings.only_warn(false);
     let first = mains.first().map_or("", String::as_str);
-    for main in mains {
-        match scripts.get(main) {
-            Some(script) => handlers::check(main, script, first, &mut findings),
-            None if !sources.contains_key(main) => findings.whole_file(main, "no such file among the rules"),
-            None => {}
-        }
-    }
+    mains_are(kind, mains, (sources, &scripts), &mut findings);
     let clock = bindings.clock;
     if !findings.any_error() {
         let evaluation = Evaluation { engine: &engine, budget: &budget, clock: clock.as_ref(), modules: &modules };
@@ -84,10 +123,32 @@ pub(super) fn compile(
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(findings);
     }
-    let worker = |main: &String| scripts.get(main).map(|script| (main.clone(), Worker::new(main, script)));
-    let workers = mains.iter().filter_map(worker).filter(|(_, worker)| !worker.is_empty()).collect();
+    let worker = |main: &String| match (kind, scripts.get(main)?) {
+        (Mains::Workers, script) => Some((main.clone(), Worker::new(main, script))),
+        (Mains::Tests, script) => Some((main.clone(), Worker::of_tests(main, script))),
+    };
+    let workers: BTreeMap<_, _> = mains.iter().filter_map(worker).filter(|(_, worker)| !worker.is_empty()).collect();
+    let tests = if kind == Mains::Tests { workers.values().flat_map(Worker::named).collect() } else { Vec::new() };
     let first = first.to_owned();
-    Ok((Release { engine, budget, clock, environment, workers, first }, findings))
+    Ok((Release { engine, budget, clock, environment, workers, first }, tests, findings))
+}
+
+/// Whether each main is there, and what it is for.
+fn mains_are(
+    kind: Mains,
+    mains: &[String],
+    (sources, scripts): (&BTreeMap<String, String>, &Scripts),
+    findings: &mut Findings,
+) {
+    let first = mains.first().map_or("", String::as_str);
+    for main in mains {
+        match scripts.get(main) {
+            Some(script) if kind == Mains::Tests => handlers::check_tests(main, script, findings),
+            Some(script) => handlers::check(main, script, first, findings),
+            None if !sources.contains_key(main) => findings.whole_file(main, "no such file among the rules"),
+            None => {}
+        }
+    }
 }
 
 /// Sixteen hexadecimal digits that change with any source.
