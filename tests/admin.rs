@@ -48,6 +48,10 @@ fn open() -> (TempDir, Store, Bus) {
 struct Nobody;
 
 impl admin::control::Redecide for Nobody {
+    fn trigger(&self, asked: api::TriggerOf) -> BoxFuture<'_, Result<api::Triggered, store::StoreError>> {
+        Box::pin(async move { Err(store::StoreError::NotFound(format!("nobody runs {}", asked.cron))) })
+    }
+
     fn redecide(&self, asked: api::ReplayOf) -> BoxFuture<'_, Result<api::Replayed, store::StoreError>> {
         Box::pin(async move { Err(store::StoreError::NotFound(format!("no message {}", asked.id))) })
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 use crate::kv;
-use crate::mail::MessageId;
+use crate::mail::{MessageId, Timestamp};
 use crate::store::QueueFilter;
 
 /// What `tail --outcome` takes.
@@ -17,6 +17,7 @@ pub const QUEUE_RETRY: &str = "/v1/queue/retry";
 pub const QUEUE_DROP: &str = "/v1/queue/drop";
 pub const RELEASE: &str = "/v1/messages/release";
 pub const REPLAY: &str = "/v1/messages/replay";
+pub const TRIGGER: &str = "/v1/scheduled";
 pub const KV: &str = "/v1/kv";
 pub const RELEASES: &str = "/v1/releases";
 pub const SECRET_PUT: &str = "/v1/secrets/put";
@@ -111,6 +112,27 @@ pub struct Replayed {
     pub deliveries: u64,
     /// Recipients that the rules refuse now: for these nothing was done.
     pub refused: u64,
+    pub events: Vec<Event>,
+}
+
+/// Which time of `scheduled` is to be run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TriggerOf {
+    pub cron: String,
+    /// `None`: now.
+    pub time: Option<Timestamp>,
+}
+
+/// What that run came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Triggered {
+    /// Its trace; `None`: nothing was done.
+    pub id: Option<MessageId>,
+    pub deliveries: u64,
+    pub mails: u64,
+    /// Why the handler failed, if it did.
+    pub failed: Option<String>,
     pub events: Vec<Event>,
 }
 

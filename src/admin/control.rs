@@ -18,7 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::api::{
     self, ApiError, BackupTo, Changed, InForce, KvWrites, Listening, QueueChange, Released, ReplayOf, Replayed,
-    SecretDelete, SecretPut, Status, TailFilter,
+    SecretDelete, SecretPut, Status, TailFilter, TriggerOf, Triggered,
 };
 use super::tail::Follow;
 use crate::clock;
@@ -27,8 +27,10 @@ use crate::store::releases::Change;
 use crate::store::{Discharge, QueueFilter, Store, StoreError};
 use crate::vault::Sealer;
 
-/// Decides on a kept message once more. Intake does.
+/// Has the rules run: on a kept message once more, or for a time of `scheduled`. Intake does.
 pub trait Redecide: Send + Sync {
+    fn trigger(&self, asked: TriggerOf) -> BoxFuture<'_, Result<Triggered, StoreError>>;
+
     fn redecide(&self, asked: ReplayOf) -> BoxFuture<'_, Result<Replayed, StoreError>>;
 }
 
@@ -68,6 +70,7 @@ pub fn router(control: Control) -> Router {
         .route(api::QUEUE_DROP, post(queue_drop))
         .route(api::RELEASE, post(release))
         .route(api::REPLAY, post(replay))
+        .route(api::TRIGGER, post(trigger))
         .route(api::KV, post(kv_write))
         .route(api::RELEASES, post(change_release))
         .route(api::SECRET_PUT, post(secret_put))
@@ -178,6 +181,14 @@ async fn replay(State(control): State<Control>, Asked(asked): Asked<ReplayOf>) -
     let replayed = control.redecider.redecide(asked).await?;
     control.tell("replay", format!("message {}: {} deliveries", asked.id, replayed.deliveries));
     Ok(Json(replayed))
+}
+
+async fn trigger(State(control): State<Control>, Asked(asked): Asked<TriggerOf>) -> Result<Json<Triggered>, Refused> {
+    let cron = asked.cron.clone();
+    let ran = control.redecider.trigger(asked).await?;
+    let whose = ran.id.map(|id| format!(" as message {id}")).unwrap_or_default();
+    control.tell("trigger", format!("scheduled for {cron:?}{whose}"));
+    Ok(Json(ran))
 }
 
 async fn kv_write(State(control): State<Control>, Asked(request): Asked<KvWrites>) -> Result<StatusCode, Refused> {

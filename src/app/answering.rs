@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::admin::api::{ReplayOf, Replayed};
+use crate::admin::api::{ReplayOf, Replayed, TriggerOf, Triggered};
 use crate::admin::control::Redecide;
 use crate::clock;
 use crate::config::Config;
@@ -14,7 +14,7 @@ use crate::delivery::{self, Decide, Decided};
 use crate::dns::Dns;
 use crate::event::Bus;
 use crate::intake::decide::Fate;
-use crate::intake::{self, Anew, Current, Intake};
+use crate::intake::{self, Anew, Current, Intake, Ran};
 use crate::listener::{Answerer, End, Visit};
 use crate::mail::{Address, Reply};
 use crate::reach::Outside;
@@ -118,6 +118,14 @@ impl Decide for Answering {
 }
 
 impl Redecide for Answering {
+    fn trigger(&self, asked: TriggerOf) -> BoxFuture<'_, Result<Triggered, StoreError>> {
+        Box::pin(async move {
+            let at = asked.time.unwrap_or_else(clock::now);
+            let Ran { id, failed, deliveries, mails, events } = self.intake.trigger(&asked.cron, at).await?;
+            Ok(Triggered { id: Some(id), deliveries: deliveries as u64, mails: mails as u64, failed, events })
+        })
+    }
+
     fn redecide(&self, asked: ReplayOf) -> BoxFuture<'_, Result<Replayed, StoreError>> {
         Box::pin(async move {
             let Anew { deliveries, refused, events } = self.intake.decide_anew(asked.id, asked.known).await?;

@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 use super::Failure;
 use crate::admin::api::{
     self, ApiError, BackupTo, Changed, KvWrites, QueueChange, Released, ReplayOf, Replayed, SecretDelete, SecretPut,
-    Status, TailFilter,
+    Status, TailFilter, TriggerOf, Triggered,
 };
 use crate::admin::control::Redecide as _;
 use crate::admin::control_path;
@@ -77,16 +77,15 @@ impl Writer {
     pub async fn redecide(&self, asked: ReplayOf, own_rules: Option<Snapshot>) -> Result<Replayed, Failure> {
         match self {
             Self::Server(server) => server.post(api::REPLAY, &asked).await,
-            Self::Own(store) => {
-                let snapshot = own_rules.ok_or_else(|| {
-                    Failure::Failed("the server that ran has stopped meanwhile: nothing was done, try again".to_owned())
-                })?;
-                let dns = Arc::new(Dns::new(&snapshot.config.dns).map_err(Failure::failed)?);
-                let outside = Outside::of(&snapshot.config).map_err(Failure::Failed)?;
-                let outside = Some(Arc::new(outside));
-                let answering = Answering::new(store, &Bus::new(16), &Current::new(snapshot), &dns, outside);
-                Ok(answering.redecide(asked).await?)
-            }
+            Self::Own(store) => Ok(answering(store, own_rules)?.redecide(asked).await?),
+        }
+    }
+
+    /// Likewise for a time of `scheduled`.
+    pub async fn trigger(&self, asked: TriggerOf, own_rules: Option<Snapshot>) -> Result<Triggered, Failure> {
+        match self {
+            Self::Server(server) => server.post(api::TRIGGER, &asked).await,
+            Self::Own(store) => Ok(answering(store, own_rules)?.trigger(asked).await?),
         }
     }
 
@@ -145,6 +144,16 @@ impl Writer {
             store.close().await;
         }
     }
+}
+
+/// Who decides here, where no server runs.
+fn answering(store: &Store, own_rules: Option<Snapshot>) -> Result<Answering, Failure> {
+    let snapshot = own_rules.ok_or_else(|| {
+        Failure::Failed("the server that ran has stopped meanwhile: nothing was done, try again".to_owned())
+    })?;
+    let dns = Arc::new(Dns::new(&snapshot.config.dns).map_err(Failure::failed)?);
+    let outside = Some(Arc::new(Outside::of(&snapshot.config).map_err(Failure::Failed)?));
+    Ok(Answering::new(store, &Bus::new(16), &Current::new(snapshot), &dns, outside))
 }
 
 /// The store as it is now, whoever has it open.

@@ -14,6 +14,7 @@ mod flow;
 mod import;
 mod kept;
 mod replay;
+mod trigger;
 
 pub use deployed::{Deploy, Rollback, Secret, Versions};
 pub use explain::{Break, Explain, Rehearse, What};
@@ -23,6 +24,7 @@ pub use kept::{
     Backup, Kv, Limit, LogList, Logged, MessageList, Messages, Queue, QueueChange, QueueFilter, Store, Tail,
 };
 pub use replay::Replay;
+pub use trigger::Trigger;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Yellow.on_default().bold())
@@ -95,6 +97,8 @@ pub enum Command {
     Session(Rehearse),
     /// Run the tests of rules: what is decided on a message is held against what is expected
     Test(Test),
+    /// Run `scheduled` now, by hand, for real or without effects
+    Trigger(Trigger),
     /// Run past messages through other rules, without effects: what would change, and how
     Replay(Replay),
     /// Put the rules in force as a release: compiled, tested, for all mail or a part of it

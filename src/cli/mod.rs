@@ -33,6 +33,7 @@ pub mod show;
 pub mod store;
 pub mod tail;
 pub mod test;
+pub mod trigger;
 pub mod versions;
 
 use std::process::ExitCode;
@@ -120,6 +121,7 @@ fn run(arguments: Arguments) -> Done {
         Command::Definitions => generate::definitions(),
         Command::Man => generate::man(),
         Command::Explain(options) => explain::run(common, &options),
+        Command::Trigger(options) => runtime()?.block_on(trigger::run(common, &options)),
         Command::Session(options) => session::run(common, &options),
         Command::Test(options) => test::run(common, &options),
         Command::Replay(options) => replay::run(common, &options),

@@ -7,7 +7,7 @@ mod happens;
 mod past;
 mod rehearsal;
 
-pub use happens::{on_end, on_time};
+pub use happens::{on_end, on_time, told_on_time};
 pub use past::{Past, again};
 pub use rehearsal::{Rehearsal, Why};
 

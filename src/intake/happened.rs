@@ -90,7 +90,7 @@ impl Intake {
 }
 
 impl Told {
-    fn take(
+    pub(super) fn take(
         &mut self,
         (snapshot, rules): (&Snapshot, &Arc<Release>),
         (recipient, about): (&Address, &str),

@@ -7,6 +7,7 @@
 
 mod anew;
 mod author;
+mod by_hand;
 pub mod canary;
 mod changes;
 mod combine;
@@ -53,6 +54,7 @@ use crate::smtp::{Answer, Question, Transaction};
 use crate::store::{Acceptance, Accepted, DecideTask, DeliveryKey, Incoming, MessageOutcome, Raw, Store, StoreError};
 
 pub use anew::Anew;
+pub use by_hand::Ran;
 pub use combine::notice;
 use combine::{Combined, combine};
 use decide::{Case, Judged};

@@ -19,7 +19,7 @@ use crate::event::{Event, Kind};
 use crate::kv::{self, SCHEDULED};
 use crate::mail::{Address, BodyKind, Envelope, MessageId, Reply, Timestamp};
 use crate::rules::{Happening, HappeningCall, Lent, Seed};
-use crate::store::{Acceptance, Accepted, StoreError};
+use crate::store::{Acceptance, StoreError};
 
 /// A clock that is set back by no more than that runs nothing twice. What was marked beyond it, a clock that was ahead has
 /// marked, and would have to be waited for.
@@ -69,18 +69,14 @@ impl Intake {
             let Some(at) = cron.latest(last, now) else { return Ok(()) };
             // What it was answered outside is kept for the run that is repeated.
             let errand = errand.get_or_insert_with(|| Errand::new(&self.ways, &self.turns, &snapshot.config, NOWHERE));
-            let ran = self.run_scheduled(snapshot, cron, (at, now), errand).await;
+            let seed = clock::seed_of(&("scheduled", cron.text(), at));
+            let due = Due { cron: cron.text(), at, now, seed, subject: format!("Scheduled: {}", cron.text()) };
+            let ran = self.run_scheduled(snapshot, due, errand).await;
             let mut acceptance = ran.map_err(StoreError::Failed)?;
             let read = kv::Read::Key { namespace: SCHEDULED.to_owned(), key: cron.text().to_owned(), version };
             acceptance.kv_reads.push(read);
             acceptance.kv_writes.push(mark(cron, at));
-            // That it was accepted stands in its trace alone: nobody has handed it in.
-            let of_worker = |event: &&Event| !matches!(event.kind, Kind::Accepted { .. });
-            let events: Vec<Event> = acceptance.events.iter().filter(of_worker).cloned().collect();
-            if self.store.accept(acceptance).await? == Accepted::Committed {
-                for event in events {
-                    self.bus.publish(event);
-                }
+            if self.commit_scheduled(acceptance).await?.is_some() {
                 return Ok(());
             }
         }
@@ -102,35 +98,43 @@ impl Intake {
         self.bus.publish(Event::new(clock::now(), Kind::Fault { what: "scheduled".into(), detail }));
     }
 
-    async fn run_scheduled(
+    pub(super) async fn run_scheduled(
         &self,
         snapshot: &Snapshot,
-        cron: &Cron,
-        (at, now): (Timestamp, Timestamp),
+        due: Due<'_>,
         errand: &Arc<Errand>,
     ) -> Result<Acceptance, String> {
         let ours = Address::parse(&format!("postmaster@{}", snapshot.config.hostname)).map_err(|e| e.to_string())?;
-        let (mut told, about) = (Told::default(), format!("the cron {}", cron.text()));
-        let seed = clock::seed_of(&("scheduled", cron.text(), at));
-        let call = HappeningCall { now, ..call(snapshot, cron.text(), at, seed, errand.lent()) };
+        let (mut told, about) = (Told::default(), format!("the cron {}", due.cron));
+        let call = call(snapshot, &due, errand.lent());
         if snapshot.release.has(&call.main, call.happening.handler()) {
             let turn = self.turns.take(NOWHERE, Instant::now() + PATIENCE).await;
             let turn = turn.ok_or_else(|| too_busy().to_string())?;
             self.handle((snapshot, &snapshot.release), call, &ours, &about, (turn, errand), &mut told).await?;
         }
-        Ok(acceptance(cron, &ours, told, now))
+        Ok(acceptance(due, &ours, told))
     }
 }
 
-/// How the worker is called for a time of `cron`.
-pub(super) fn call(snapshot: &Snapshot, cron: &str, at: Timestamp, seed: Seed, reach: Lent) -> HappeningCall {
+/// A time that has come.
+pub(super) struct Due<'a> {
+    pub cron: &'a str,
+    pub at: Timestamp,
+    pub now: Timestamp,
+    pub seed: Seed,
+    /// What its run is called.
+    pub subject: String,
+}
+
+/// How the worker is called for it.
+pub(super) fn call(snapshot: &Snapshot, due: &Due<'_>, reach: Lent) -> HappeningCall {
     HappeningCall {
         happening: Happening::Scheduled,
         main: snapshot.config.main_for(None, None),
         subaddress: String::new(),
-        event: json!({ "cron": cron, "scheduled_time": at.as_millis() }),
-        now: clock::now(),
-        seed,
+        event: json!({ "cron": due.cron, "scheduled_time": due.at.as_millis() }),
+        now: due.now,
+        seed: due.seed,
         reach,
     }
 }
@@ -150,10 +154,10 @@ fn mark(cron: &Cron, at: Timestamp) -> kv::Write {
 }
 
 /// The run as a message of ours.
-fn acceptance(cron: &Cron, ours: &Address, told: Told, now: Timestamp) -> Acceptance {
+fn acceptance(due: Due<'_>, ours: &Address, told: Told) -> Acceptance {
+    let Due { now, subject, .. } = due;
     let id: MessageId = clock::message_id(now);
     let count = u32::try_from(told.deliveries.len()).unwrap_or(u32::MAX);
-    let subject = format!("Scheduled: {}", cron.text());
     let reply = Reply::new(250, 0, 0, subject.clone());
     let octets = format!("From: <{ours}>\r\nDate: {}\r\nSubject: {subject}\r\n\r\n", now.to_rfc5322());
     let mut events = told.events;

@@ -280,6 +280,49 @@ fn posts_are_answered_as_scripts_for_the_simulator_expect() {
     assert_eq!(dev.request("GET /cdn-cgi/local/email HTTP/1.1\r\nHost: localhost", b"").0, 405);
 }
 
+/// Paths, parameters and answers of the simulator.
+#[test]
+fn scheduled_runs_when_it_is_asked_for() {
+    let dev = Dev::start("never");
+    let mark = dev.screen.mark();
+    dev.write_rules(
+        r#"
+fn scheduled(event, env, ctx) {
+    if event.cron == "bad" { throw "out of paper"; }
+    print(`cron ${event.cron} at ${event.scheduled_time}`);
+    ctx.webhook("https://hooks.example.net/ran", event);
+}
+"#,
+    );
+    dev.shows(mark, &["reloaded"]);
+    let get = |path: &str| dev.request(&format!("GET {path} HTTP/1.1\r\nHost: localhost:8787"), b"");
+    assert_eq!(get("/cdn-cgi/handler/scheduled?cron=*+*+*+*+*&time=1745856238000"), (200, "ok".to_owned()));
+    dev.shows(mark, &["cron * * * * * at 1745856238000"]);
+    dev.shows(mark, &["captured", "https://hooks.example.net/ran"]);
+    assert_eq!(get("/__scheduled?cron=0+9+*+*+MON"), (200, "Ran scheduled event".to_owned()));
+    dev.shows(mark, &["cron 0 9 * * MON at "]);
+    assert_eq!(get("/cdn-cgi/mf/scheduled").0, 200);
+    let (status, told) = get("/cdn-cgi/handler/scheduled?format=json");
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((status, told), (200, serde_json::json!({ "outcome": "ok", "noRetry": false })));
+    let (status, told) = get("/cdn-cgi/handler/scheduled?cron=bad&format=json");
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((status, &told["outcome"]), (500, &"exception".into()), "{told}");
+    assert!(told["error"].as_str().unwrap().ends_with("out of paper"), "{told}");
+    let (status, told) = get("/__scheduled?cron=bad");
+    assert!(status == 500 && told.contains("out of paper"), "{told}");
+    // A line end in it would be a field of the run's message.
+    assert_eq!(get("/__scheduled?cron=a%0D%0AX:+y").0, 400);
+    assert_eq!(get("/__scheduled?time=soon").0, 400);
+    let picture = "GET /__scheduled HTTP/1.1\r\nHost: localhost:8787\r\nSec-Fetch-Site: cross-site";
+    assert_eq!(dev.request(picture, b"").0, 403);
+    let mark = dev.screen.mark();
+    dev.write_rules("fn email(message, env, ctx) { message.drop(); }");
+    dev.shows(mark, &["reloaded"]);
+    let (status, told) = get("/cdn-cgi/handler/scheduled");
+    assert!(status == 500 && told.contains("has no handler `scheduled`"), "{told}");
+}
+
 #[test]
 fn nobody_is_led_to_the_port_by_another_name_nor_fills_it() {
     let dev = Dev::start("never");

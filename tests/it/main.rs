@@ -47,5 +47,6 @@ mod session;
 mod stop;
 mod store;
 mod tls;
+mod trigger;
 mod troubled;
 mod written;

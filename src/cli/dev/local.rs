@@ -14,12 +14,13 @@ use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::planned;
 use crate::admin::http::{self, Bounds, CONTROL};
 use crate::app::Answering;
 use crate::cli::Failure;
@@ -44,8 +45,8 @@ pub struct Local {
 }
 
 #[derive(Clone)]
-struct Taking {
-    answering: Arc<Answering>,
+pub(super) struct Taking {
+    pub(super) answering: Arc<Answering>,
     session: Arc<AtomicU64>,
 }
 
@@ -66,6 +67,9 @@ impl Local {
         let bounds = Bounds { body: largest.saturating_add(SLACK), ..CONTROL };
         let state = Taking { answering, session: Arc::new(AtomicU64::new(SESSIONS)) };
         let router = PATHS.iter().fold(Router::new(), |router, path| router.route(path, post(email)));
+        let router = planned::PATHS
+            .iter()
+            .fold(router, |router, path| router.route(path, get(planned::scheduled).post(planned::scheduled)));
         let router = router.fallback(nothing_there).with_state(state).layer(middleware::from_fn(from_here));
         let mut server = JoinSet::new();
         server.spawn(http::serve(listener, router, bounds, std::future::pending()));
@@ -84,6 +88,10 @@ async fn from_here(request: Request, next: Next) -> Response {
     if origin.is_some_and(is_foreign) {
         return (StatusCode::FORBIDDEN, "Invalid Origin header").into_response();
     }
+    // A page elsewhere can have a picture fetched from here, for which there is no Origin.
+    if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
+        return (StatusCode::FORBIDDEN, "Invalid Sec-Fetch-Site header").into_response();
+    }
     next.run(request).await
 }
 
@@ -98,7 +106,10 @@ fn is_ours(host: &str) -> bool {
 
 async fn nothing_there(uri: Uri) -> Response {
     let path: String = uri.path().chars().take(100).collect();
-    let text = format!("{path:?} answers nothing here. Did you mean {}?", PATHS.join(" or "));
+    let text = format!(
+        "{path:?} answers nothing here. Did you mean {}?",
+        [PATHS[0], PATHS[1], planned::PATHS[0]].join(" or ")
+    );
     (StatusCode::NOT_FOUND, text).into_response()
 }
 

@@ -7,6 +7,7 @@
 mod capture;
 mod demo;
 mod local;
+mod planned;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
