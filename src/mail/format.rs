@@ -4,27 +4,40 @@ use serde::{Deserialize, Serialize};
 
 /// Whose names its fields have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 #[schemars(inline)]
 pub enum PayloadFormat {
     /// Our own.
     #[default]
     Standard,
     Mailgun,
+    /// The message itself, in a form.
+    MailgunMime,
     Sendgrid,
+    SendgridRaw,
     Postmark,
     Cloudmailin,
 }
 
 impl PayloadFormat {
-    pub const ALL: [Self; 5] = [Self::Standard, Self::Mailgun, Self::Sendgrid, Self::Postmark, Self::Cloudmailin];
+    pub const ALL: [Self; 7] = [
+        Self::Standard,
+        Self::Mailgun,
+        Self::MailgunMime,
+        Self::Sendgrid,
+        Self::SendgridRaw,
+        Self::Postmark,
+        Self::Cloudmailin,
+    ];
 
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Standard => "standard",
             Self::Mailgun => "mailgun",
+            Self::MailgunMime => "mailgun-mime",
             Self::Sendgrid => "sendgrid",
+            Self::SendgridRaw => "sendgrid-raw",
             Self::Postmark => "postmark",
             Self::Cloudmailin => "cloudmailin",
         }

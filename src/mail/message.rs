@@ -111,12 +111,18 @@ impl Message {
     /// `None`: there are more fields than are looked at.
     #[must_use]
     pub fn places(&self, names: &[String]) -> Option<Vec<Range<usize>>> {
+        self.places_of(|found| names.iter().any(|name| name.eq_ignore_ascii_case(found)))
+    }
+
+    /// The same of those whose name is one.
+    #[must_use]
+    pub fn places_of(&self, is_one: impl Fn(&str) -> bool) -> Option<Vec<Range<usize>>> {
         if self.has_unseen_fields() {
             return None;
         }
         let mut places: Vec<Range<usize>> = Vec::new();
         for field in self.fields() {
-            if !names.iter().any(|name| name.eq_ignore_ascii_case(self.name(field))) {
+            if !is_one(self.name(field)) {
                 continue;
             }
             add_place(&mut places, self.place(field));

@@ -29,7 +29,9 @@ fn setup(hook: &HttpSink, rules: &str) -> Setup {
 fn a_script_sends_the_message_in_every_format() {
     let hook = HttpSink::start();
     let rules = "fn email(message, env, ctx) {
-        for format in [\"standard\", \"mailgun\", \"sendgrid\", \"postmark\", \"cloudmailin\"] {
+        for format in [
+            \"standard\", \"mailgun\", \"mailgun-mime\", \"sendgrid\", \"sendgrid-raw\", \"postmark\", \"cloudmailin\",
+        ] {
             ctx.webhook(\"HOOK\", message.to_payload(format), #{ headers: #{ \"X-Format\": format } });
         }
         ctx.webhook(\"CLOUD\", message, #{ headers: #{ \"X-Format\": \"configured\" } });
@@ -37,7 +39,7 @@ fn a_script_sends_the_message_in_every_format() {
     }";
     let server = setup(&hook, rules).start();
     server.send("ann@example.org", &["support@example.com"], LETTER).expect(250);
-    let requests = hook.wait(7);
+    let requests = hook.wait(9);
     server.settled();
     for request in &requests {
         verify(request, SECRET);
@@ -63,6 +65,18 @@ fn a_script_sends_the_message_in_every_format() {
         assert!(body.contains(&part), "{body}");
         assert!(body.contains("; name=\"subject\"\r\n\r\nGrüße\r\n"), "{body}");
         assert_eq!(body.contains("; name=\"signature\"\r\n\r\n"), signed);
+    }
+    let letter = String::from_utf8_lossy(LETTER);
+    for (format, field, ours, signed) in [
+        ("mailgun-mime", "body-mime", "X-Mailgun-Incoming: Yes\r\nX-Envelope-From: ann@example.org\r\n", true),
+        ("sendgrid-raw", "email", "Received: from client.example.org ", false),
+    ] {
+        let body = String::from_utf8(by[format].body.clone()).unwrap();
+        let (_, whole) = body.split_once(&format!("; name=\"{field}\"\r\n\r\n")).unwrap();
+        let (whole, _) = whole.split_once("\r\n--mailworker-").unwrap();
+        assert!(whole.starts_with(ours) && whole.contains("\tby mx.example.com with ESMTP "), "{format}: {whole}");
+        assert!(whole.ends_with(&*letter), "{format}: {whole}");
+        assert_eq!(body.contains("; name=\"signature\"\r\n\r\n"), signed, "{format}");
     }
 }
 

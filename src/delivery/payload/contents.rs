@@ -95,6 +95,35 @@ impl<'a> Contents<'a> {
         attachments(self.message, self.size, &mut self.truncated, some).into_iter().flatten().collect()
     }
 
+    /// The message itself: after these fields and our trace, and without what only we may say. A thin one ends with its
+    /// header section. What the other formats would have cut isn't.
+    pub fn whole(&mut self, ours: &[(&str, &str)], is_ours: impl Fn(&str) -> bool) -> Bytes {
+        let (message, head) = (self.message, &self.source.body.head);
+        let is_thin = self.size == Size::Thin;
+        let without = is_thin && !message.attachments().is_empty();
+        self.truncated = Truncated { headers: false, attachments: without, ..std::mem::take(&mut self.truncated) };
+        if !is_thin {
+            self.truncated = Truncated::default();
+        }
+        // Where there are more fields than are looked at none is cut: those before them are ours.
+        let mut cut = message.places_of(is_ours).unwrap_or_default();
+        cut.extend_from_slice(message.forged());
+        cut.sort_by_key(|place| place.start);
+        let end = if is_thin { message.headers_end() } else { message.raw().len() };
+        let mut whole = Vec::with_capacity(head.len() + end + 512);
+        for (name, value) in ours {
+            whole.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        whole.extend_from_slice(head);
+        let mut from = 0;
+        for place in cut {
+            whole.extend_from_slice(message.raw().get(from..place.start).unwrap_or_default());
+            from = place.end.max(from);
+        }
+        whole.extend_from_slice(message.raw().get(from..end).unwrap_or_default());
+        whole.into()
+    }
+
     #[must_use]
     pub fn ours(&self) -> Ours<'_> {
         let source = self.source;

@@ -22,6 +22,10 @@ impl Form {
         self.parts.push((head, Bytes::from(text.into())));
     }
 
+    pub fn octets(&mut self, name: &str, octets: Bytes) {
+        self.parts.push((format!("Content-Disposition: form-data; name=\"{}\"", escaped(name)), octets));
+    }
+
     pub fn json(&mut self, name: &str, value: &impl serde::Serialize) {
         // Strings, numbers and lists of them: there is nothing that JSON can't say.
         self.text(name, serde_json::to_string(value).unwrap_or_default());

@@ -69,8 +69,26 @@ pub fn payload(source: &Source, size: Size) -> Payload {
     form.finish(&source.id)
 }
 
-/// The message's, after what we know of it.
-fn headers(contents: &Contents, form: &mut Form) {
+/// As it posts to a URL that ends with `mime`: the message itself, and who it is from and for.
+#[must_use]
+pub fn mime(source: &Source, size: Size) -> Payload {
+    let message = Message::received_by(&source.authserv_id, source.raw.clone());
+    let mut contents = Contents::new(source, &message, size);
+    let mut form = Form::default();
+    form.text("recipient", contents.recipient());
+    form.text("sender", contents.sender());
+    form.text("from", contents.header("From"));
+    form.text("subject", message.subject().unwrap_or_default());
+    let score = contents.score();
+    let ours = found(&contents, &score);
+    form.octets("body-mime", contents.whole(&ours, is_forged));
+    form.json("mailworker", &contents.ours());
+    sign(source, size, &mut form);
+    form.finish(&source.id)
+}
+
+/// What we know of the message.
+fn found<'a>(contents: &Contents<'a>, score: &'a str) -> Vec<(&'static str, &'a str)> {
     let mut all: Vec<(&str, &str)> = vec![("X-Mailgun-Incoming", "Yes"), ("X-Envelope-From", contents.sender())];
     all.extend(contents.spf().map(|result| ("X-Mailgun-Spf", result)));
     let keys = contents.auth().map(|auth| auth.dkim.as_slice()).unwrap_or_default();
@@ -78,8 +96,14 @@ fn headers(contents: &Contents, form: &mut Form) {
         let passes = keys.iter().any(|key| key.result == Check::Pass);
         all.push(("X-Mailgun-Dkim-Check-Result", if passes { "Pass" } else { "Fail" }));
     }
+    all.extend([("X-Mailgun-Sflag", if contents.is_spam() { "Yes" } else { "No" }), ("X-Mailgun-Sscore", score)]);
+    all
+}
+
+/// The message's, after what we know of it.
+fn headers(contents: &Contents, form: &mut Form) {
     let score = contents.score();
-    all.extend([("X-Mailgun-Sflag", if contents.is_spam() { "Yes" } else { "No" }), ("X-Mailgun-Sscore", &score)]);
+    let mut all: Vec<(&str, &str)> = found(contents, &score);
     let received = contents.fields.iter().filter(|field| !is_forged(field.name));
     all.extend(received.map(|field| (field.name, field.value.as_str())));
     for (name, value) in all.iter().filter(|(name, _)| is_free(name)).take(MAX_FIELDS) {

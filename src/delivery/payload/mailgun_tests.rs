@@ -139,3 +139,31 @@ fn octets_that_are_no_text_make_a_form_all_the_same() {
     let many = "X-A: b\r\n".repeat(3_000);
     assert!(fields(&many, Size::Full).len() < 600, "consumers read a thousand fields at most");
 }
+
+#[test]
+fn the_message_itself_goes_with_our_fields_and_without_what_is_forged() {
+    let mut whole = source(LETTER);
+    whole.body.head = "Received: by us\r\n".into();
+    let all = parts(&mime(&whole, Size::Full));
+    let names: Vec<&str> = all.iter().map(|(name, ..)| name.as_str()).collect();
+    let expected =
+        ["recipient", "sender", "from", "subject", "body-mime", "mailworker", "signature", "timestamp", "token"];
+    assert_eq!(names, expected);
+    let ours = "X-Mailgun-Incoming: Yes\r\nX-Envelope-From: ann@example.org\r\nX-Mailgun-Spf: SoftFail\r\n\
+                X-Mailgun-Dkim-Check-Result: Pass\r\nX-Mailgun-Sflag: No\r\nX-Mailgun-Sscore: 0.0\r\nReceived: by us\r\n";
+    assert_eq!(all[4].3, format!("{ours}{}", LETTER.replace("X-Mailgun-Spf: Forged\r\n", "")));
+    assert!(all[5].3.ends_with(r#""truncated":{"headers":false,"text":false,"html":false,"attachments":false}}"#));
+    // An endpoint that takes no more gets the header section.
+    let thin = parts(&mime(&whole, Size::Thin));
+    assert!(thin[4].3.starts_with(ours) && thin[4].3.ends_with("boundary=b\r\n\r\n"), "{}", thin[4].3);
+    assert!(thin[5].3.ends_with(r#""truncated":{"headers":false,"text":true,"html":true,"attachments":true}}"#));
+}
+
+#[test]
+fn octets_that_are_no_text_go_as_they_are() {
+    let mut odd = source("");
+    odd.raw = b"Subject: \xff\r\n\r\n\x00\xfe--\r\n".to_vec().into();
+    let payload = mime(&odd, Size::Full);
+    let all = payload.body.windows(odd.raw.len()).filter(|octets| **octets == odd.raw);
+    assert_eq!(all.count(), 1);
+}

@@ -77,7 +77,9 @@ pub fn made(format: PayloadFormat, source: &Source, size: Size) -> Payload {
     match format {
         PayloadFormat::Standard => standard::payload(source, size),
         PayloadFormat::Mailgun => mailgun::payload(source, size),
+        PayloadFormat::MailgunMime => mailgun::mime(source, size),
         PayloadFormat::Sendgrid => sendgrid::payload(source, size),
+        PayloadFormat::SendgridRaw => sendgrid::raw(source, size),
         PayloadFormat::Postmark => postmark::payload(source, size),
         PayloadFormat::Cloudmailin => cloudmailin::payload(source, size),
     }

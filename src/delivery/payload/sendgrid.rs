@@ -10,25 +10,45 @@ use crate::mail::Message;
 
 #[must_use]
 pub fn payload(source: &Source, size: Size) -> Payload {
+    form(source, size, false)
+}
+
+/// As it posts one with «raw» chosen: the message itself in place of header, texts and files.
+#[must_use]
+pub fn raw(source: &Source, size: Size) -> Payload {
+    form(source, size, true)
+}
+
+fn form(source: &Source, size: Size, is_raw: bool) -> Payload {
     let message = Message::received_by(&source.authserv_id, source.raw.clone());
     let mut contents = Contents::new(source, &message, size);
     let mut form = Form::default();
-    form.text("headers", head(&contents));
+    if is_raw {
+        form.octets("email", contents.whole(&[], |_| false));
+    } else {
+        form.text("headers", head(&contents));
+    }
     form.text("dkim", dkim(&contents));
     for (name, field) in [("to", "To"), ("cc", "Cc"), ("from", "From"), ("subject", "Subject")] {
         if name != "cc" || message.has_header(field) {
             form.text(name, contents.header(field));
         }
     }
-    form.text("text", contents.text.as_deref().unwrap_or_default());
-    if let Some(html) = &contents.html {
+    if !is_raw {
+        form.text("text", contents.text.as_deref().unwrap_or_default());
+    }
+    if let Some(html) = contents.html.as_ref().filter(|_| !is_raw) {
         form.text("html", &**html);
     }
     form.text("sender_ip", contents.client().map_or_else(String::new, |client| client.ip.to_string()));
     form.json("envelope", &json!({ "to": [contents.recipient()], "from": contents.sender() }));
-    files(&mut contents, &mut form);
-    let names = ["to", "cc", "from", "subject", "text", "html"].map(|name| (name.to_owned(), json!("UTF-8")));
-    form.json("charsets", &Map::from_iter(names));
+    let mut names = vec!["to", "cc", "from", "subject"];
+    if !is_raw {
+        files(&mut contents, &mut form);
+        names.extend(["text", "html"]);
+    }
+    let charsets: Map<_, _> = names.into_iter().map(|name| (name.to_owned(), json!("UTF-8"))).collect();
+    form.json("charsets", &charsets);
     form.text("SPF", contents.auth().map_or("none", |auth| auth.spf.result.word()));
     form.text("spam_score", contents.score());
     form.text("spam_report", report(&contents));

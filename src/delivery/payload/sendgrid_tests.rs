@@ -61,3 +61,32 @@ fn a_message_without_anything_has_what_consumers_need() {
     assert_eq!((value("text"), value("html"), value("attachments")), (Some("Hello"), None, Some("0")));
     assert_eq!((value("attachment-info"), value("cc"), value("headers")), (None, None, Some("")));
 }
+
+#[test]
+fn a_raw_one_has_the_message_itself_in_place_of_its_parts() {
+    let mut whole = source(LETTER);
+    whole.body.head = "Received: by us\r\n".into();
+    let all = parts(&raw(&whole, Size::Full));
+    let names: Vec<&str> = all.iter().map(|(name, ..)| name.as_str()).collect();
+    let expected = [
+        "email",
+        "dkim",
+        "to",
+        "cc",
+        "from",
+        "subject",
+        "sender_ip",
+        "envelope",
+        "charsets",
+        "SPF",
+        "spam_score",
+        "spam_report",
+        "mailworker",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(all[0].3, format!("Received: by us\r\n{LETTER}"));
+    assert_eq!(all[8].3, r#"{"to":"UTF-8","cc":"UTF-8","from":"UTF-8","subject":"UTF-8"}"#);
+    let thin = parts(&raw(&whole, Size::Thin));
+    assert!(thin[0].3.ends_with("boundary=b\r\n\r\n"), "{}", thin[0].3);
+    assert!(thin[12].3.contains(r#""text":true"#), "{}", thin[12].3);
+}

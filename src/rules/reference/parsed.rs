@@ -18,8 +18,8 @@ pub(super) const PARSED: Section = (
         Member(
             &["message.to_payload()", "message.to_payload(format)"],
             "payload",
-            "the whole message for `ctx.webhook`: `standard` (without a format), `mailgun`, `sendgrid`, `postmark` or \
-             `cloudmailin`; nothing is read from it. See [effects.md](effects.md)",
+            "the whole message for `ctx.webhook`: `standard` (without a format), `mailgun`, `mailgun-mime`, `sendgrid`, \
+             `sendgrid-raw`, `postmark` or `cloudmailin`; nothing is read from it. See [effects.md](effects.md)",
         ),
         Member(
             &["message.dsn"],
