@@ -33,7 +33,7 @@ use watch::{Places, Told, notifier};
 const MAX_FILES: usize = 5_000;
 const MAX_DEPTH: usize = 16;
 const MAX_FILE: u64 = 4 * 1024 * 1024;
-/// The folder of tests beside a main: what lies there is no part of the rules.
+/// What lies in a folder of this name is no part of the rules.
 const TESTS: &str = "tests";
 /// Editors write a file in several steps: how long it must have been quiet.
 const QUIET: Duration = Duration::from_millis(150);
@@ -385,7 +385,7 @@ fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Re
         if is_read && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
             found.links.push(entry.path());
         }
-        if metadata.is_dir() && depth == 0 && file_name == TESTS {
+        if metadata.is_dir() && file_name == TESTS {
             continue;
         }
         if metadata.is_dir() {

@@ -11,12 +11,13 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Map, NativeCallContext};
 use serde_json::Value as Json;
 
+use super::api::message::MessageView;
 use super::api::run::{Handler, Run, ScriptResult, Start, current, refuse};
 use super::api::value::{from_json, to_json};
 use super::outcome::LogLine;
 use super::stack::with_room;
 use super::step::Watcher;
-use super::{Bindings, KvView, Lent, Release, Seed, check};
+use super::{Bindings, EmailCall, KvView, Lent, Release, Seed, check};
 use crate::diagnostic::Diagnostic;
 use crate::mail::Timestamp;
 
@@ -30,6 +31,12 @@ pub trait Decides: Send + Sync {
     /// # Errors
     /// What is wrong with the description, or with the decision, in words: the test fails by them.
     fn decide(&self, asked: &Json) -> Result<Json, String>;
+
+    /// The message that a test describes, for its first recipient, as `email` would be called with it.
+    ///
+    /// # Errors
+    /// What is wrong with the description.
+    fn message(&self, asked: &Json) -> Result<EmailCall, String>;
 }
 
 /// The tests of one file, compiled with the rules that it imports.
@@ -106,6 +113,7 @@ thread_local! {
 pub(super) fn register(engine: &mut Engine) {
     engine
         .register_fn("decide", |context: NativeCallContext, asked: Map| decide(&context, asked))
+        .register_fn("mail", |context: NativeCallContext, asked: Map| mail(&context, asked))
         .register_fn("assert", |context: NativeCallContext, holds: bool| {
             judged(&context, holds, || "assert: this isn't so".to_owned())
         })
@@ -131,6 +139,15 @@ fn decide(context: &NativeCallContext, asked: Map) -> ScriptResult<Dynamic> {
         Ok(decided) => Ok(from_json(&decided)),
         Err(why) => Err(fails(context, format!("decide: {why}"))),
     }
+}
+
+/// What functions of modules are handed as `message`; what they tell it comes to nothing.
+fn mail(context: &NativeCallContext, asked: Map) -> ScriptResult<Dynamic> {
+    let asked = to_json(&Dynamic::from_map(asked)).map_err(|why| refuse(context, format!("mail: {why}")))?;
+    let (lent, run) = (DECIDES.with_borrow(Clone::clone), current());
+    let (Some(judge), Some(run)) = (lent, run) else { return Err(refuse(context, "mail: there is no test here")) };
+    let call = judge.message(&asked).map_err(|why| fails(context, format!("mail: {why}")))?;
+    Ok(Dynamic::from(MessageView::new(Arc::new(call), run)))
 }
 
 /// The test ends here, and no `try` goes on with it.

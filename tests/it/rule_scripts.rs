@@ -92,6 +92,15 @@ fn test_mails_of_one_test_come_one_after_the_other() {
     assert_eq(decide(asked).kv.SEEN["sales@example.net"], 41);
 }
 
+fn test_a_function_is_handed_a_message() {
+    let asked = parts::mail("sales", "win a prize");
+    asked.session = #{ helo: "out.example.org" };
+    let message = mail(asked);
+    assert(spam::is_spam(message.subject));
+    assert_eq([message.from, message.to.local, message.session.helo], ["a@example.org", "sales", "out.example.org"]);
+    assert_eq(message.text.len, 2);
+}
+
 fn test_what_happens_by_the_clock() {
     let decided = decide(#{
         scheduled: "0 9 * * MON", now: "2026-11-30T09:00:00Z",
@@ -124,15 +133,15 @@ fn exits(output: &Output, code: i32) -> String {
 fn tests_in_rhai_ask_what_is_decided_and_look_at_it() {
     let setup = setup(SCRIPT);
     let told = exits(&run(setup.dir.path(), &["test"]), 0);
-    assert!(told.ends_with("5 passed\n"), "{told}");
+    assert!(told.ends_with("6 passed\n"), "{told}");
     // Beside those of tables, by name, by file, and from anywhere.
     write_file(&setup.dir.path().join("rules/tests/a.toml"), DESCRIBED.as_bytes());
-    assert!(exits(&run(setup.dir.path(), &["test"]), 0).ends_with("6 passed\n"));
-    assert!(exits(&run(setup.dir.path(), &["test", "--filter", "words"]), 0).ends_with("1 passed, 5 left out\n"));
+    assert!(exits(&run(setup.dir.path(), &["test"]), 0).ends_with("7 passed\n"));
+    assert!(exits(&run(setup.dir.path(), &["test", "--filter", "words"]), 0).ends_with("1 passed, 6 left out\n"));
     let (config, file) = (setup.dir.path().join("mailworker.toml"), setup.dir.path().join("rules/tests/b.rhai"));
     let elsewhere = tempfile::tempdir().unwrap();
     let named = ["test", "--config", config.to_str().unwrap(), file.to_str().unwrap()];
-    assert!(exits(&run(elsewhere.path(), &named), 0).ends_with("5 passed\n"));
+    assert!(exits(&run(elsewhere.path(), &named), 0).ends_with("6 passed\n"));
     // They are no part of the rules: what only a test may call disturbs nobody.
     let checked = exits(&run(setup.dir.path(), &["check"]), 0);
     assert!(!checked.contains("tests/b.rhai") && !checked.contains("warning"), "{checked}");
@@ -164,6 +173,9 @@ fn test_g_by_itself() {
 fn test_h_likeness() {
     assert_like(#{ a: [1, 2] }, #{ a: [1] });
 }
+fn test_i_no_message() {
+    mail(#{ scheduled: "0 9 * * MON" });
+}
 "#;
 
 #[test]
@@ -187,7 +199,8 @@ failed    test_c_slips  rules/tests/b.rhai:7
         "rules/tests/b.rhai:18:5: decide: decided otherwise\n  the script failed: rules/main.rhai:7:21: out of paper",
         "rules/tests/b.rhai:22:5: no more\n  rules/tests/b.rhai:21:5: on the way",
         "assert_like: it isn't like {\"a\":[1]}\n  it is {\"a\":[1,2]}",
-        "0 passed, 8 failed",
+        "rules/tests/b.rhai:28:5: mail: that is no message: give `message` or `raw`",
+        "0 passed, 9 failed",
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }

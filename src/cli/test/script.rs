@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value as Json;
 
-use super::case::{self, NOW};
+use super::case::{self, About, NOW};
 use super::keys::Keys;
 use super::{Rules, compare, decision, tell};
 use crate::cli::print::{DIM, Painted, plain};
 use crate::diagnostic::Diagnostic;
+use crate::mail::{Message, MessageId};
 use crate::reload;
 use crate::rules::scripted::{Decides, Scripted};
-use crate::rules::{KvView, THREAD_STACK};
+use crate::rules::{EmailCall, KvView, Lent, Seed, SessionFacts, THREAD_STACK};
 
 /// Compiles the tests of a file, with all that lies beside it and the rules to be imported.
 ///
@@ -67,6 +68,31 @@ struct Decider {
 }
 
 impl Decides for Decider {
+    fn message(&self, asked: &Json) -> Result<EmailCall, String> {
+        let config = &self.rules.own.config;
+        let case = case::described(asked, &self.test, &self.folder, config).map_err(|found| said(&found))?;
+        let About::Mail(mail) = case.about else {
+            return Err("that is no message: give `message` or `raw`".to_owned());
+        };
+        let recipient = mail.to.into_iter().next().ok_or("`to` is missing")?;
+        let domain = config.domain_for(&recipient);
+        let subaddress = domain.map(|domain| domain.subaddress.clone()).unwrap_or_default();
+        let session = SessionFacts { client: mail.client, sender: mail.from, notes: BTreeMap::new() };
+        let message = Message::received_by(&config.hostname, mail.raw);
+        Ok(EmailCall {
+            main: self.test.clone(),
+            id: MessageId::new(case.now, 0),
+            received_at: case.now,
+            recipient,
+            subaddress,
+            session: Arc::new(session),
+            message: Arc::new(message),
+            now: case.now,
+            seed: Seed::default(),
+            reach: Lent::default(),
+        })
+    }
+
     fn decide(&self, asked: &Json) -> Result<Json, String> {
         let case =
             case::described(asked, &self.test, &self.folder, &self.rules.own.config).map_err(|found| said(&found))?;
