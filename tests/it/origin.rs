@@ -1,7 +1,7 @@
 //! `[geoip]`: where a client's address is, as databases say it.
 
 use crate::harness::geo::{Geo, database};
-use crate::harness::{Client, Server, Setup, mail};
+use crate::harness::{Client, HttpSink, Server, Setup, mail};
 
 const PROXIED: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.0/8\"]";
 const WORKER: &str = r#"
@@ -118,4 +118,24 @@ expect.connect = "Not from there"
     let tested = server.cli(&["test"]);
     let said = format!("{}{}", String::from_utf8_lossy(&tested.stdout), String::from_utf8_lossy(&tested.stderr));
     assert!(!tested.status.success() && said.contains("two capital letters"), "{said}");
+}
+
+#[test]
+fn a_webhook_is_told_where_the_client_is() {
+    let hook = HttpSink::start();
+    let url = hook.url("/hook");
+    let route = format!("[[route]]\nmatch = \"*@example.com\"\naction = \"webhook\"\nto = [\"{url}\"]\n");
+    let server = setup().toml(&route).start();
+    for (address, number) in [("192.0.2.7", 1), ("100.0.0.1", 2)] {
+        let mut client = from(&server, address);
+        client.reply().expect(220);
+        client.command("EHLO mail.example.org").expect(250);
+        client.send("a@example.org", &["support@example.com"], &mail(address, "x")).expect(250);
+        client.command("QUIT").expect(221);
+        let told = hook.wait(number).remove(number - 1).json()["data"]["session"].clone();
+        let known = (&told["asn"], &told["country"]);
+        let expected = if number == 1 { (&64_500.into(), &"DE".into()) } else { (&().into(), &().into()) };
+        assert_eq!(known, expected, "{told}");
+    }
+    server.settled();
 }

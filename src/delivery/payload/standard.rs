@@ -16,7 +16,7 @@ use crate::mail::message::quoted::Stripped;
 use crate::mail::message::report::Report;
 use crate::mail::message::spam::Spam;
 use crate::mail::message::{calendar, quoted, report, spam};
-use crate::mail::{Address, Authentication, BodyKind, Client, Envelope, Mailbox, Message, Notify, Ret};
+use crate::mail::{Address, Authentication, BodyKind, Client, Envelope, Mailbox, Message, Notify, Origin, Ret};
 
 #[derive(Serialize)]
 struct Event<'a> {
@@ -99,6 +99,9 @@ struct Session<'a> {
     ptr: Option<&'a str>,
     tls: Option<Secured<'a>>,
     listener: &'a str,
+    /// `asn` and `country`, where databases know them.
+    #[serde(flatten)]
+    origin: &'a Origin,
 }
 
 /// What was found out about the sender; absent where nothing was looked into.
@@ -227,6 +230,7 @@ fn session(client: &Client) -> Session<'_> {
         ptr: client.ptr.as_deref(),
         tls: client.tls.as_ref().map(|tls| Secured { version: &tls.version, cipher: &tls.cipher }),
         listener: &client.listener,
+        origin: &client.origin,
     }
 }
 
