@@ -171,6 +171,7 @@ const IMPURE: &[&str] = &[
 
 const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "dbg!"];
 const LONGEST_FILE: usize = 700;
+const LONGEST_PLAN: usize = 250;
 
 /// A file of `src`, without its tests and comments.
 struct File {
@@ -407,6 +408,12 @@ fn no_file_hides_a_second_idea() {
     };
     let findings: Vec<_> = sources().into_iter().filter_map(long).collect();
     assert_none(&findings, &format!("no file past {LONGEST_FILE} lines: find the second idea, split there"));
+}
+
+#[test]
+fn the_plan_is_read_in_one_sitting() {
+    let lines = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap().lines().count();
+    assert!(lines <= LONGEST_PLAN, "ARCHITECTURE.md has {lines} lines of {LONGEST_PLAN}: fold what is known by now");
 }
 
 #[test]
