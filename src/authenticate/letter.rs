@@ -25,7 +25,7 @@ use super::{Caches, Patience, clipped};
 use crate::clock::Instant;
 use crate::dns::Dns;
 use crate::mail::address::domain_key;
-use crate::mail::authentication::{self, Check, Seal, Spf};
+use crate::mail::authentication::{self, Check, Seal, Spf, is_same_organisation};
 
 /// Signatures that are verified; each costs a look-up and a public key operation.
 const MAX_SIGNATURES: usize = 10;
@@ -240,6 +240,10 @@ impl<'a> Letter<'a> {
             for (_, signature) in dkim.iter_mut() {
                 signature.aligned = false;
             }
+            if matches!(worst.result, Check::None | Check::PermError) {
+                worst.reason = format!("{} is one of several authors", worst.domain);
+                worst.domain.clear();
+            }
         }
         worst
     }
@@ -391,21 +395,15 @@ fn author(
     }
 }
 
-/// By the public suffix list, which says it where no policy is published, and of a signature by itself; what DMARC comes to is
-/// by the tree walk (RFC 9989 §4.10).
-fn is_same_organisation(one: &str, other: &str) -> bool {
-    let (one, other) = (one.to_lowercase(), other.to_lowercase());
-    one == other || psl::domain_str(&one).is_some_and(|own| psl::domain_str(&other) == Some(own))
-}
-
+/// What is certain is worse than what DNS may say another time: an author whose DNS is away on purpose hides no other.
 fn badness(found: &authentication::Dmarc) -> usize {
     match (found.result, found.policy.as_str()) {
         (Check::Fail, "reject") => 6,
         (Check::Fail, "quarantine") => 5,
         (Check::Fail, _) => 4,
-        (Check::TempError, _) => 3,
-        (Check::PermError, _) => 2,
-        (Check::None, _) => 1,
+        (Check::PermError, _) => 3,
+        (Check::None, _) => 2,
+        (Check::TempError, _) => 1,
         _ => 0,
     }
 }

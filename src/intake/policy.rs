@@ -29,7 +29,7 @@ pub(super) fn sentence(auth: &Authentication, domain: &Domain) -> Option<Sentenc
         (Check::Fail, "quarantine") => domain.policy.dmarc_quarantine,
         _ => Consequence::Accept,
     };
-    let is_spf_alone = auth.spf.result == Check::Fail && !auth.passed() && !may_pass_later(auth);
+    let is_spf_alone = auth.spf.result == Check::Fail && !auth.passed() && !auth.may_pass_later();
     let by_spf = if is_spf_alone { domain.policy.spf_fail } else { Consequence::Accept };
     if by_dmarc.max(by_spf) == Consequence::Accept {
         return None;
@@ -45,12 +45,6 @@ pub(super) fn sentence(auth: &Authentication, domain: &Domain) -> Option<Sentenc
             reply: Reply::new(550, 7, 23, format!("{sender} does not let this server send its mail (spf=fail)")),
         }
     })
-}
-
-/// A signature of the author's domain, whose key DNS didn't give, may hold.
-fn may_pass_later(auth: &Authentication) -> bool {
-    let may_hold = |one: &crate::mail::authentication::Dkim| one.result == Check::TempError && one.aligned;
-    auth.dmarc.result == Check::TempError || auth.dkim.iter().any(may_hold)
 }
 
 fn by_author(auth: &Authentication, consequence: Consequence) -> Sentence {

@@ -125,7 +125,7 @@ pub struct Dkim {
 #[serde(default)]
 pub struct Dmarc {
     pub result: Check,
-    /// Of the one From; empty where it can't be read for sure.
+    /// Of the one From; empty where it can't be read for sure, or nobody may speak for all there are.
     pub domain: String,
     /// What is asked for mail that fails: none, quarantine or reject; empty where the domain publishes nothing.
     pub policy: String,
@@ -164,6 +164,29 @@ impl Authentication {
     pub fn passed(&self) -> bool {
         self.dmarc.result == Check::Pass || self.dmarc.aligned_spf || self.dmarc.aligned_dkim
     }
+
+    /// Whether it may come to that another time: what DNS didn't answer for could speak for the author. Whoever sends chooses
+    /// a domain of MAIL FROM and of a signature whose DNS is away; that of somebody else proves nothing, now or later.
+    #[must_use]
+    pub fn may_pass_later(&self) -> bool {
+        let may_hold = |one: &Dkim| one.result == Check::TempError && one.aligned;
+        let may_send = |one: &Spf, author: &str| {
+            one.result == Check::TempError && !author.is_empty() && is_same_organisation(&one.domain, author)
+        };
+        match self.dmarc.result {
+            Check::TempError => true,
+            Check::Fail => false,
+            _ => self.dkim.iter().any(may_hold) || may_send(&self.spf, &self.dmarc.domain),
+        }
+    }
+}
+
+/// By the public suffix list, which says it where no policy is published, and of a signature by itself; what DMARC comes to is
+/// by the tree walk (RFC 9989 §4.10).
+#[must_use]
+pub fn is_same_organisation(one: &str, other: &str) -> bool {
+    let (one, other) = (one.to_lowercase(), other.to_lowercase());
+    one == other || psl::domain_str(&one).is_some_and(|own| psl::domain_str(&other) == Some(own))
 }
 
 /// As JSON, one that several hold is written and read as if it were theirs alone.

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use crate::harness::{Client, Server, Setup, SmtpSink};
+use crate::sender::signed_by;
 
 /// Strangers come through a proxy that says where from.
 const PROXIED: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.0/8\"]";
@@ -115,6 +116,39 @@ fn what_is_refused_for_want_of_a_proof_is_put_off_while_dns_does_not_answer() {
     client.envelope("ann@broken.example", &["vault@example.com"]);
     client.data(&letter("ann@broken.example")).expect_status(550, "5.7.1");
     server.settled();
+}
+
+/// Whoever has DNS of his own can have it fail, for the envelope, for a signature, for another author beside the one he forges.
+#[test]
+fn a_senders_dns_that_fails_on_purpose_leaves_nobody_unproved_open() {
+    let proved =
+        "[[route]]\nmatch = \"ceo@example.com\"\nauth = { passed = false }\naction = \"reject\"\ntext = \"Prove it\"";
+    let setup = Setup::new().toml(PROXIED).rules("fn email(message, env, ctx) { message.drop(); }").toml(proved);
+    setup
+        .dns
+        .fail("evil.example")
+        .fail("_dmarc.evil.example")
+        .fail("sel._domainkey.evil.example")
+        .fail("broken.example");
+    setup.dns.txt("disowned.example", "v=spf1 -all").txt("_dmarc.watching.example", "v=DMARC1; p=none");
+    let (signed, _) = signed_by("evil.example", &letter("ceo@watching.example"));
+    let server = setup.start();
+    let mut client = greeted(&server, STRANGER);
+    for (sender, message) in [
+        ("crook@evil.example", letter("ceo@bank.example")),
+        ("crook@disowned.example", signed.clone()),
+        ("crook@evil.example", signed),
+        ("crook@evil.example", letter("x@evil.example, ceo@bank.example")),
+        ("crook@broken.example", letter("x@broken.example, ceo@bank.example")),
+    ] {
+        client.envelope(sender, &["ceo@example.com"]);
+        let refused = client.data(&message).expect_status(550, "5.7.1");
+        assert!(refused.text().contains("Prove it"), "{}", refused.text());
+    }
+    assert_eq!(decided(&server), "route 1 (ceo@example.com, sender not proved): reject");
+    client.envelope("ann@broken.example", &["ceo@example.com"]);
+    client.data(&letter("ann@broken.example")).expect(250);
+    assert!(decided(&server).starts_with("worker"), "what its own DNS may still say is known to nobody");
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Proof {
         let auth = auth.unwrap_or(&unknown);
         let spoken_for = self.passed.map_or(Held::Yes, |wanted| match (auth.passed(), wanted) {
             (true, wanted) => Held::when(wanted),
-            (false, _) if has_no_answer(auth) => Held::Unknown,
+            (false, _) if auth.may_pass_later() => Held::Unknown,
             (false, wanted) => Held::when(!wanted),
         });
         self.results.iter().fold(spoken_for, |held, (method, wanted)| held.and(|| found(*method, wanted, auth)))
@@ -157,17 +157,11 @@ fn told(method: Method, wanted: &[Check], auth: &Authentication) -> String {
 }
 
 fn passed(auth: &Authentication) -> &'static str {
-    match (auth.passed(), has_no_answer(auth)) {
+    match (auth.passed(), auth.may_pass_later()) {
         (true, _) => "sender proved",
         (false, true) => "sender not proved, for want of an answer from DNS",
         (false, false) => "sender not proved",
     }
-}
-
-/// Whether DNS could still have proved the sender.
-fn has_no_answer(auth: &Authentication) -> bool {
-    let alone = [auth.spf.result, auth.dmarc.result];
-    alone.into_iter().chain(auth.dkim.iter().map(|signature| signature.result)).any(|one| one == Check::TempError)
 }
 
 impl Written {
@@ -252,5 +246,31 @@ mod tests {
         let auth = Authentication { spf, ..auth };
         let both = proof(&[(Method::Dmarc, &[Check::Pass]), (Method::Spf, &[Check::Pass])]);
         assert_eq!(both.held(Some(&auth)), Held::No, "whatever DMARC comes to");
+    }
+
+    /// Whose DNS it is that doesn't answer is for the sender to choose, where it isn't that of the author.
+    #[test]
+    fn a_dns_of_somebody_elses_leaves_nothing_open() {
+        let refused = Proof { passed: Some(false), results: Vec::new() };
+        let spf = |result, domain: &str| Spf { result, domain: domain.into(), ..Spf::default() };
+        let dmarc = |result| Dmarc { result, domain: "bank.example".into(), ..Dmarc::default() };
+        let foreign = Dkim { result: Check::TempError, domain: "evil.example".into(), ..Dkim::default() };
+        let own = Dkim { aligned: true, domain: "bank.example".into(), ..foreign.clone() };
+        let away = Check::TempError;
+        for (spf, dkim, dmarc, held) in [
+            (spf(away, "evil.example"), None, dmarc(Check::None), Held::Yes),
+            (spf(Check::Fail, "evil.example"), Some(&foreign), dmarc(Check::Fail), Held::Yes),
+            (spf(away, "evil.example"), Some(&foreign), dmarc(Check::PermError), Held::Yes),
+            (spf(away, "bank.example"), Some(&own), dmarc(Check::Fail), Held::Yes),
+            (spf(away, ""), None, Dmarc::default(), Held::Yes),
+            (spf(Check::None, ""), Some(&own), dmarc(Check::None), Held::Unknown),
+            (spf(away, "Mail.Bank.example"), None, dmarc(Check::None), Held::Unknown),
+            (spf(Check::Fail, "evil.example"), None, dmarc(away), Held::Unknown),
+        ] {
+            let auth = Authentication { spf, dkim: dkim.into_iter().cloned().collect(), dmarc, ..Default::default() };
+            assert_eq!(refused.held(Some(&auth)), held, "{auth:?}");
+            let wants_of_dns = passed(&auth).contains("for want of an answer");
+            assert_eq!(wants_of_dns, held == Held::Unknown, "{auth:?}");
+        }
     }
 }
