@@ -215,7 +215,8 @@ pub enum LogFormat {
 Takes ./mailworker.toml where there is one, and otherwise (and for --demo) what is built in. Relays and webhooks go
 to a capture sink in this process instead of the world; what it catches is kept as .eml and .json files. Configuration
 and rules are read again when they change; one that doesn't compile is shown, and the last good one stays. A server's
-own configuration will do; mail comes in by SMTP, and by HTTP as Cloudflare's simulator takes it. A secret that isn't to be had here is replaced, and [tls] is left out.
+own configuration will do; mail comes in by SMTP, and by HTTP as Cloudflare's simulator takes it: there its author
+counts as proved, or as `&dmarc=fail` says. A secret that isn't to be had here is replaced, and [tls] is left out.
 
 Examples:
   mailworker dev --demo

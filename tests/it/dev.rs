@@ -226,8 +226,7 @@ fn email(message, env, ctx) {
     message.store();
 }
 "#;
-    let setup = Setup::new().rules(rules).toml("[authentication]\nskip = []");
-    setup.dns.txt("example.org", "v=spf1 ip4:127.0.0.1 -all").txt("_dmarc.example.org", "v=DMARC1; p=none");
+    let setup = Setup::new().rules(rules);
     setup.write();
     let dev = Dev::run(setup.dir, "never");
     let (status, told) = dev.json("support");
@@ -246,6 +245,17 @@ fn email(message, env, ctx) {
     dev.shows(0, &["captured", "→ ann@example.org"]);
     // Another one within the week is none.
     assert_eq!(dev.json("support").1["replies"], serde_json::json!([]));
+}
+
+/// Who isn't who From says gets none.
+#[test]
+fn mail_that_is_posted_has_proved_what_the_request_says() {
+    let setup = Setup::new().rules("fn email(message, env, ctx) { message.set_reject(message.auth.dmarc.result); }\n");
+    setup.write();
+    let dev = Dev::run(setup.dir, "never");
+    assert_eq!(dev.json("support").1["rejectReason"], "pass");
+    assert_eq!(dev.json("support@example.com&dmarc=fail&x=").1["rejectReason"], "fail");
+    assert_eq!(dev.post("dmarc=yes&from=a@example.org&to=b@example.com", b"Message-ID: <1@x>\n\n").0, 400);
 }
 
 /// Status and text of the simulator.

@@ -1,7 +1,7 @@
 //! `dev`'s HTTP port: mail by POST, as Cloudflare's local simulator takes it, so that scripts written for that one serve.
 //!
 //! `/cdn-cgi/local/email` and its older name `/cdn-cgi/handler/email` take the raw message as the body and the envelope
-//! as `from` and `to`; the message is decided on, kept and sent on (into the capture) as one that came by SMTP. Only on
+//! as `from` and `to`, and as `dmarc` what its author is to have proved (`pass` otherwise); the message is decided on, kept and sent on (into the capture) as one that came by SMTP. Only on
 //! loopback, and only for who names it so: a page in a browser that was led here by a name of its own is turned away.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -27,6 +27,7 @@ use crate::cli::Failure;
 use crate::event::Kind;
 use crate::intake::{Handed, Heard, Written};
 use crate::listener::Answerer as _;
+use crate::mail::authentication::{Authentication, Check, Dmarc, Spf};
 use crate::mail::{Address, Client, Message, Reply, Timestamp};
 use crate::store::Task;
 
@@ -56,6 +57,7 @@ struct Asked {
     from: String,
     to: String,
     format: String,
+    dmarc: String,
 }
 
 impl Local {
@@ -119,10 +121,15 @@ async fn email(State(taking): State<Taking>, Query(asked): Query<Asked>, body: B
         Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
     };
     let raw = with_line_ends(&body);
-    if Message::new(raw.clone()).message_id().is_none() {
+    let message = Message::new(raw.clone());
+    if message.message_id().is_none() {
         let text = "Email could not be parsed: invalid or no message id provided";
         return (StatusCode::BAD_REQUEST, text).into_response();
     }
+    let auth = match taken_as(&asked.dmarc, sender.as_ref(), &message) {
+        Ok(auth) => auth,
+        Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
+    };
     let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let client = Client {
         ip,
@@ -132,7 +139,7 @@ async fn email(State(taking): State<Taking>, Query(asked): Query<Asked>, body: B
         esmtp: true,
         tls: None,
         ptr: None,
-        auth: None,
+        auth: Some(Arc::new(auth)),
         origin: crate::mail::Origin::default(),
     };
     let session = taking.session.fetch_add(1, Ordering::Relaxed);
@@ -157,6 +164,19 @@ fn envelope(asked: &Asked, body: &[u8]) -> Result<(Option<Address>, Address), St
         |name: &str, text: &str| Address::parse(text).map_err(|error| format!("Invalid email. `{name}`: {error}"));
     let sender = if asked.from == "<>" { None } else { Some(parsed("from", &asked.from)?) };
     Ok((sender, parsed("to", &asked.to)?))
+}
+
+/// What the sender proved, where this machine isn't looked into: all, as with the simulator, so that a worker which answers
+/// does so here; or what the request says.
+fn taken_as(dmarc: &str, sender: Option<&Address>, message: &Message) -> Result<Authentication, String> {
+    let result = if dmarc.is_empty() { Some(Check::Pass) } else { Check::of_word(dmarc) };
+    let words = || Check::ALL.map(Check::word).join(", ");
+    let result = result.ok_or_else(|| format!("`dmarc` is one of {}", words()))?;
+    let author = message.header_from().and_then(|author| Address::parse(&author).ok());
+    let domain = author.as_ref().map_or_else(String::new, Address::domain_key);
+    let spf = Spf { result, domain: sender.map_or_else(String::new, Address::domain_key), ..Spf::default() };
+    let dmarc = Dmarc { result, domain, aligned_spf: result == Check::Pass, ..Dmarc::default() };
+    Ok(Authentication { spf, dmarc, ..Authentication::default() })
 }
 
 /// Files and shells end lines with LF alone; mail doesn't (RFC 5322 §2.3).
