@@ -3,8 +3,12 @@
 //! A window that slides, from two that stand: what of the one before lies within the period still counts, in proportion. So
 //! a limit holds over any period, and takes a few octets for each key. Bound: [`MAX_WINDOWS`]; beyond it those go first
 //! that counted least, so that a flood of new keys pushes itself out and not the one who is being held back.
+//!
+//! A run that is repeated asks what it asked before, and gets the same answer: those that were allowed are remembered, the
+//! newest [`REMEMBERED`] of the process, whatever key they are of.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use crate::kv::{Counted, Limit};
@@ -12,12 +16,33 @@ use crate::mail::Timestamp;
 
 /// Keys that are counted at a time.
 const MAX_WINDOWS: usize = 100_000;
-/// Questions of a key that are remembered: a run that is repeated counts once.
-const REMEMBERED: usize = 4;
+/// Answers that are remembered, by one process: all that the runs under way can have asked, several times over.
+const REMEMBERED: usize = 65_536;
+
+/// A limit's name, key and period.
+type Key = (String, String, u64);
 
 /// Counters of one process.
 #[derive(Default)]
-pub struct Limits(Mutex<HashMap<(String, String, u64), Window>>);
+pub struct Limits(Mutex<Counters>);
+
+#[derive(Default)]
+struct Counters {
+    windows: HashMap<Key, Window>,
+    answers: Answers,
+}
+
+/// What was allowed of late.
+#[derive(Default)]
+struct Answers {
+    by_question: HashMap<Question, Counted>,
+    /// The oldest first.
+    order: VecDeque<Question>,
+    hasher: RandomState,
+}
+
+/// The run's mark, and the limit that it asked for there: a run that takes another way asks another question.
+type Question = (u64, u64);
 
 impl std::fmt::Debug for Limits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -31,8 +56,6 @@ struct Window {
     number: i64,
     current: u32,
     previous: u32,
-    /// The newest last.
-    answers: Vec<(u64, Counted)>,
 }
 
 impl Limits {
@@ -41,16 +64,18 @@ impl Limits {
     pub fn count(&self, limit: &Limit<'_>) -> Counted {
         let per = i64::try_from(limit.per).unwrap_or(i64::MAX).max(1);
         let (number, elapsed) = (limit.now.as_millis().div_euclid(per), limit.now.as_millis().rem_euclid(per));
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counters { windows, answers } = &mut *counters;
         let key = (limit.name.to_owned(), limit.key.to_owned(), limit.per);
+        let question = (limit.once, answers.hasher.hash_one(&key));
+        if let Some(answer) = answers.by_question.get(&question) {
+            return *answer;
+        }
         if windows.len() >= MAX_WINDOWS && !windows.contains_key(&key) {
-            make_room(&mut windows, limit.now);
+            make_room(windows, limit.now);
         }
         let window = windows.entry(key).or_default();
         window.turn(number);
-        if let Some((_, answer)) = window.answers.iter().find(|(once, _)| *once == limit.once) {
-            return *answer;
-        }
         // Rounded up: a part of one counts whole.
         let left_of_previous =
             (i128::from(window.previous) * i128::from(per - elapsed) + i128::from(per) - 1) / i128::from(per);
@@ -66,12 +91,21 @@ impl Limits {
         };
         // What was denied has counted nothing, and may be had by now when it is asked for again.
         if allowed {
-            if window.answers.len() >= REMEMBERED {
-                window.answers.remove(0);
-            }
-            window.answers.push((limit.once, counted));
+            answers.keep(question, counted);
         }
         counted
+    }
+}
+
+impl Answers {
+    fn keep(&mut self, question: Question, answer: Counted) {
+        if self.order.len() >= REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_question.remove(&oldest);
+        }
+        self.order.push_back(question);
+        self.by_question.insert(question, answer);
     }
 }
 
@@ -88,7 +122,7 @@ impl Window {
 }
 
 /// Takes out what no longer counts; where that isn't enough, a quarter of all, those that counted least.
-fn make_room(windows: &mut HashMap<(String, String, u64), Window>, now: Timestamp) {
+fn make_room(windows: &mut HashMap<Key, Window>, now: Timestamp) {
     windows.retain(|(_, _, per), window| {
         let per = i64::try_from(*per).unwrap_or(i64::MAX).max(1);
         (window.number - now.as_millis().div_euclid(per)).abs() <= 1
@@ -137,6 +171,31 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_is_repeated_counts_once_however_many_ask_in_between() {
+        let limits = Limits::default();
+        let of = |key, once| {
+            let now = Timestamp::from_millis(START);
+            limits.count(&Limit { name: "n", key, most: 1_000, per: 1000, now, once })
+        };
+        let first: Vec<Counted> = (0..100).map(|once| of("a", once)).collect();
+        (100..200).for_each(|once| assert!(of("a", once).allowed));
+        assert_eq!((0..100).map(|once| of("a", once)).collect::<Vec<_>>(), first);
+        assert_eq!(of("a", 200).remaining, 799);
+        // Where a run that is repeated goes another way, it asks something else.
+        assert_eq!(of("b", 0).remaining, 999);
+    }
+
+    #[test]
+    fn as_many_answers_are_remembered_as_there_is_room_for() {
+        let limits = Limits::default();
+        for once in 0..(REMEMBERED as u64 + 10) {
+            assert!(ask(&limits, &once.to_string(), 0, once).allowed);
+        }
+        let counters = limits.0.lock().unwrap();
+        assert_eq!((counters.answers.by_question.len(), counters.answers.order.len()), (REMEMBERED, REMEMBERED));
+    }
+
+    #[test]
     fn a_run_that_was_denied_and_comes_again_later_is_denied_no_more() {
         let limits = Limits::default();
         for once in 0..4 {
@@ -176,7 +235,7 @@ mod tests {
         for n in 0..(MAX_WINDOWS as u64 + 10) {
             let _ = ask(&limits, &format!("flood {n}"), 0, 100 + n);
         }
-        assert!(limits.0.lock().unwrap().len() <= MAX_WINDOWS);
+        assert!(limits.0.lock().unwrap().windows.len() <= MAX_WINDOWS);
         assert!(!ask(&limits, "held back", 0, 9).allowed);
     }
 }

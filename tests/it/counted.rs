@@ -1,6 +1,6 @@
 //! `env.limit`: counted at once, in each handler, whatever becomes of the message; and nothing is counted in dry runs.
 
-use crate::harness::{Client, Setup};
+use crate::harness::{Client, Says, Setup, Web};
 
 const MESSAGE: &[u8] = b"From: ann@example.org\r\nSubject: x\r\n\r\nx\r\n";
 
@@ -64,4 +64,28 @@ fn email(message, env, ctx) { if !env.limit("mail", "all", "2/day").allowed { me
         .filter_map(|event| event["verdict"].as_str())
         .collect();
     assert_eq!(verdicts, ["drop", "drop", "reject"]);
+}
+
+/// A run that asks outside is first tried in place and then made anew: what it asked before that counts once.
+#[test]
+fn a_run_that_asks_outside_counts_once() {
+    let web = Web::start(|_| Says::ok("{}"));
+    let rules = format!(
+        r#"
+fn email(message, env, ctx) {{
+    let left = [];
+    for n in 0..6 {{ left.push(env.limit("n", "k", "100/hour").remaining); }}
+    ctx.log(`left ${{left}} ${{ctx.fetch("{}").status}}`);
+    message.drop();
+}}
+"#,
+        web.url("/")
+    );
+    let server = Setup::new().rules(&rules).start();
+    for left in ["left [99, 98, 97, 96, 95, 94] 200", "left [93, 92, 91, 90, 89, 88] 200"] {
+        server.send("ann@example.org", &["support@example.com"], MESSAGE).expect(250);
+        server.settled();
+        let trace = server.newest()["trace"].to_string();
+        assert!(trace.contains(left), "{trace}");
+    }
 }
