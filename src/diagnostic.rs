@@ -55,7 +55,10 @@ impl Diagnostic {
 /// In one line, for a log: `mailworker.toml:14:9: unknown key … (did you mean …?)`.
 impl std::fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.place(), self.message)?;
+        if !self.file.is_empty() {
+            write!(f, "{}: ", self.place())?;
+        }
+        f.write_str(&self.message)?;
         self.help.as_ref().map_or(Ok(()), |help| write!(f, " ({help})"))
     }
 }
@@ -83,6 +86,7 @@ pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
             let origin = Origin::path(diagnostic.file.as_str()).line(diagnostic.line).char_column(diagnostic.column);
             group = group.element(origin);
         }
+        None if diagnostic.file.is_empty() => {}
         None => group = group.element(Origin::path(diagnostic.file.as_str())),
     }
     if let Some(help) = &diagnostic.help {
@@ -138,6 +142,15 @@ mod tests {
             help: Some("did you mean SUPPORT?".to_owned()),
             source_line: Some(line.to_owned()),
         }
+    }
+
+    #[test]
+    fn what_is_of_no_file_names_none() {
+        let finding = Diagnostic { help: Some("go back".to_owned()), ..Diagnostic::unplaced("", "it doesn't fit") };
+        assert_eq!(finding.to_string(), "it doesn't fit (go back)");
+        let shown = render(&finding, false);
+        assert!(shown.starts_with("error: it doesn't fit\n") && shown.contains("help: go back"), "{shown}");
+        assert!(!shown.contains("-->"), "{shown}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 mod deployed;
 mod watch;
 
-pub use deployed::{Stored, is_by_store_alone};
+pub use deployed::{Stored, is_by_store_alone, telling_of_release};
 pub use watch::Watch;
 
 use std::collections::BTreeMap;
@@ -201,7 +201,7 @@ pub fn snapshot(options: &load::Options) -> Result<Snapshot, Vec<Diagnostic>> {
 /// # Errors
 /// As [`build`].
 pub fn snapshot_with(options: &load::Options, change: impl FnOnce(&mut Config)) -> Result<Snapshot, Vec<Diagnostic>> {
-    let mut config = Config::load(options)?.config;
+    let mut config = Config::load(options).map_err(|findings| telling_of_release(options, findings))?.config;
     change(&mut config);
     let mains = config.rules_mains();
     let Found { sources, .. } = read_rules(&config.base_dir, &mains)?;

@@ -61,7 +61,8 @@ pub async fn run(common: &Common, options: Deploy) -> Done {
 /// The configuration, and the files of its rules, which compile.
 fn compiled(common: &Common) -> Result<(Arc<Config>, Files), Failure> {
     let options = load::Options { secrets: Reading::Unread, ..configured::with_secrets(common) };
-    let config = Config::load(&options).map_err(Failure::Configuration)?.config;
+    let loaded = Config::load(&options).map_err(|findings| reload::telling_of_release(&options, findings));
+    let config = loaded.map_err(Failure::Configuration)?.config;
     let files = reload::files(&config).map_err(Failure::Configuration)?;
     let octets: usize = files.iter().map(|(path, text)| path.len() + text.len()).sum();
     if octets > MOST {

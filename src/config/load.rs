@@ -94,6 +94,18 @@ impl Config {
     /// # Errors
     /// Every finding.
     pub fn load(options: &Options) -> Result<Loaded, Vec<Diagnostic>> {
+        let (loaded, found) = Self::examined(options)?;
+        if found.is_empty() { Ok(loaded) } else { Err(found) }
+    }
+
+    /// As much of it as can be told in spite of its errors, for who looks for its store to say more of them; nobody runs by
+    /// it.
+    #[must_use]
+    pub fn surmised(options: &Options) -> Option<Self> {
+        Self::examined(options).ok().map(|(loaded, _)| loaded.config)
+    }
+
+    fn examined(options: &Options) -> Result<(Loaded, Vec<Diagnostic>), Vec<Diagnostic>> {
         let file = find(options).map_err(|finding| vec![*finding])?;
         let name = file.display().to_string();
         let text = read_text(&file).map_err(|error| {
@@ -104,11 +116,11 @@ impl Config {
         let places = options.dev_vars.then(|| dev_vars_places(&base, options.env.as_deref()));
         let values = places.as_deref().map(read_dev_vars).transpose()?;
         let machine = Machine { options, looks: true, dev_vars: values };
-        let mut loaded = build(&text, &name, &base, &machine)?;
+        let (mut loaded, found) = examine(&text, &name, &base, &machine);
         loaded.watched.insert(0, full.clone());
         loaded.watched.extend(places.into_iter().flatten());
         loaded.file = full;
-        Ok(loaded)
+        Ok((loaded, found))
     }
 
     /// The same from a text in memory. Secrets are read; whether workers and certificates are there isn't looked at.
@@ -121,7 +133,9 @@ impl Config {
         base_dir: &Path,
         options: &Options,
     ) -> Result<Loaded, Vec<Diagnostic>> {
-        build(text, file_name, base_dir, &Machine { options, looks: false, dev_vars: None })
+        let machine = Machine { options, looks: false, dev_vars: None };
+        let (loaded, found) = examine(text, file_name, base_dir, &machine);
+        if found.is_empty() { Ok(loaded) } else { Err(found) }
     }
 }
 
@@ -229,7 +243,8 @@ impl Surroundings for Machine<'_> {
     }
 }
 
-fn build(text: &str, name: &str, base: &Path, machine: &Machine<'_>) -> Result<Loaded, Vec<Diagnostic>> {
+/// What it says, and every error in it.
+fn examine(text: &str, name: &str, base: &Path, machine: &Machine<'_>) -> (Loaded, Vec<Diagnostic>) {
     let env = machine.options.env.as_deref();
     let mut tree = Tree::parse(name, text);
     overlays(&mut tree, name, text, env);
@@ -267,16 +282,13 @@ fn build(text: &str, name: &str, base: &Path, machine: &Machine<'_>) -> Result<L
     if !tree.torn {
         found.extend(errors);
     }
-    if !found.is_empty() {
-        return Err(in_order(found));
-    }
     for main in config.rules_mains() {
         let directory = base.join(main).parent().map(Path::to_path_buf).unwrap_or_default();
         if !watched.contains(&directory) {
             watched.push(directory);
         }
     }
-    Ok(Loaded { config, file: base.join(name), origins, warnings, watched, tls })
+    (Loaded { config, file: base.join(name), origins, warnings, watched, tls }, in_order(found))
 }
 
 /// In the order of the file; each once.

@@ -20,21 +20,40 @@ use crate::store::releases::{self, Files};
 /// As [`Config::load`].
 pub(super) fn load(options: &load::Options) -> Result<Loaded, Vec<Diagnostic>> {
     Config::load(options).or_else(|findings| match by_store(options) {
-        Some(loaded) => Ok(loaded),
+        Some(_) => Config::load(&without_rules(options)),
         None => Err(findings),
     })
 }
 
-/// The configuration by itself, where it has no errors of its own and a release is deployed.
-fn by_store(options: &load::Options) -> Option<Loaded> {
-    let loaded = Config::load(&load::Options { without_rules: true, ..options.clone() }).ok()?;
-    Stored::read(&loaded.config).ok()?.is_some().then_some(loaded)
+fn without_rules(options: &load::Options) -> load::Options {
+    load::Options { without_rules: true, ..options.clone() }
+}
+
+/// The release that is deployed, with the configuration as far as its errors let it be told: these are another matter.
+fn by_store(options: &load::Options) -> Option<(i64, Config)> {
+    let config = Config::surmised(&without_rules(options))?;
+    let release = Reader::if_there(&config.data_dir).ok()??.deployed(&config.env_name).ok()?.active?;
+    Some((release, config))
 }
 
 /// Whether what runs lies in the store alone: a release is deployed, and none of the files is there.
 #[must_use]
 pub fn is_by_store_alone(options: &load::Options) -> bool {
-    by_store(options).is_some_and(|loaded| has_no_files(&loaded.config))
+    by_store(options).is_some_and(|(_, config)| has_no_files(&config))
+}
+
+/// What was found by a command that wants the rules' files; where what runs lies in the store alone, with that beside it.
+#[must_use]
+pub fn telling_of_release(options: &load::Options, mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let Some((release, _)) = by_store(options).filter(|(_, config)| has_no_files(config)) else { return findings };
+    let of_the_rest = Config::load(&without_rules(options)).err().unwrap_or_default();
+    for missing in findings.iter_mut().filter(|finding| !of_the_rest.contains(finding)) {
+        let runs = format!(
+            "release {release} is deployed and runs without it: `mailworker versions show {release}` shows its files"
+        );
+        missing.help = Some(missing.help.take().map_or(runs.clone(), |help| format!("{help}; {runs}")));
+    }
+    findings
 }
 
 fn has_no_files(config: &Config) -> bool {

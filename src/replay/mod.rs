@@ -277,6 +277,7 @@ struct Page {
 impl Work<'_> {
     /// Page after page, until there is none or nobody wants to know.
     fn go_on(&self, pages: &SyncSender<(u64, Result<Page, StoreError>)>) {
+        let _working = self.ahead.working();
         loop {
             let (number, listed) = match self.next_page() {
                 Ok(Some(page)) => page,

@@ -25,13 +25,37 @@ impl Ahead {
         waited.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    fn come_to(&self, next: Option<u64>) {
-        *self.lock() = next;
+    /// For a thread that judges pages: where it panics its page never comes, and nobody waits for it.
+    pub fn working(&self) -> Working<'_> {
+        Working(self)
+    }
+
+    fn come_to(&self, come_to: u64) {
+        // Whoever has ended it has ended it for good.
+        if let Some(next) = &mut *self.lock() {
+            *next = come_to;
+        }
+        self.moved.notify_all();
+    }
+
+    fn end(&self) {
+        *self.lock() = None;
         self.moved.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<u64>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held by a thread for as long as it judges.
+pub(super) struct Working<'a>(&'a Ahead);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end();
+        }
     }
 }
 
@@ -55,7 +79,7 @@ impl<'a, T> Ordered<'a, T> {
     pub fn take(&mut self) -> Option<T> {
         let page = self.early.remove(&self.next)?;
         self.next += 1;
-        self.ahead.come_to(Some(self.next));
+        self.ahead.come_to(self.next);
         Some(page)
     }
 }
@@ -63,7 +87,7 @@ impl<'a, T> Ordered<'a, T> {
 /// Whoever waits to go ahead needn't, however the caller ends.
 impl<T> Drop for Ordered<'_, T> {
     fn drop(&mut self) {
-        self.ahead.come_to(None);
+        self.ahead.end();
     }
 }
 
@@ -115,6 +139,26 @@ mod tests {
             }
             assert_eq!(all, (0..PAGES).collect::<Vec<_>>());
         });
+    }
+
+    #[test]
+    fn a_page_that_never_comes_holds_nobody_up() {
+        let ahead = Ahead::new(1);
+        let mut ordered = Ordered::new(&ahead);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| ahead.may_begin(1));
+            let dies = scope.spawn(|| {
+                let _working = ahead.working();
+                assert!(ahead.may_begin(0));
+                panic!("judging page 0");
+            });
+            assert!(dies.join().is_err());
+            assert!(!waits.join().unwrap());
+        });
+        // What others had done by then still comes, and begins nothing anew.
+        ordered.put(0, 0);
+        assert_eq!(ordered.take(), Some(0));
+        assert!(!ahead.may_begin(1));
     }
 
     #[test]

@@ -32,6 +32,28 @@ fn email(message, env, ctx) {
     assert!(refused.text().contains("Far too many"), "{refused:?}");
 }
 
+/// An explanation counts by itself, from nothing.
+#[test]
+fn what_is_explained_is_counted_from_nothing() {
+    let rules = r#"
+fn email(message, env, ctx) {
+    let allowed = [];
+    for n in 0..3 { allowed.push(env.limit("n", "k", "2/day").allowed); }
+    ctx.log(`allowed ${allowed}`);
+    message.drop();
+}
+"#;
+    let server = Setup::new().rules(rules).start();
+    server.send("ann@example.org", &["support@example.com"], MESSAGE).expect(250);
+    server.settled();
+    let id = server.newest()["id"].as_str().unwrap().to_owned();
+    for arguments in [&["explain", "support@example.com"][..], &["explain", &id]] {
+        let told = server.stdout(arguments);
+        assert!(told.contains("allowed [true, true, false]"), "{told}");
+        assert!(told.contains(r#"limit "n" "k" → allowed, 1 remaining (limits start empty here)"#), "{told}");
+    }
+}
+
 #[test]
 fn a_connection_is_counted_before_it_is_greeted() {
     let rules = r#"

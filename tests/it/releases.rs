@@ -253,6 +253,36 @@ fn a_server_runs_what_is_deployed_without_a_file_of_the_rules() {
     sink.wait(4);
 }
 
+/// What else is wrong is told alone; where files are wanted, that a release runs without them.
+#[test]
+fn files_that_need_not_be_there_are_not_missed() {
+    let mut server = Setup::new().start();
+    deploy(&server, &forwards_to("one"), &[]);
+    assert!(server.stop().success());
+    std::fs::rename(server.path().join("rules"), server.path().join("away")).unwrap();
+    for arguments in [&["deploy"][..], &["test"]] {
+        refused(&server, arguments, "release 1 is deployed and runs without it: `mailworker versions show 1`");
+    }
+    let toml = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
+    server.write("mailworker.toml", &format!("hostnme = \"mx.example.com\"\n{toml}"));
+    for arguments in [&["serve"][..], &["check"], &["explain", "support@example.com"]] {
+        refused(&server, arguments, "hostnme");
+        let told = said(&server.cli(arguments));
+        assert!(!told.contains("isn't there"), "{arguments:?}: {told}");
+    }
+    // Whoever wants the files hears of both.
+    refused(&server, &["deploy"], "hostnme");
+    refused(&server, &["deploy"], "the worker rules/main.rhai isn't there");
+
+    let other = "\n[[domain]]\nname = \"other.example\"\npostmaster = \"a@example.net\"\nmain = \"rules/other.rhai\"\n";
+    server.write("mailworker.toml", &format!("{toml}{other}"));
+    for arguments in [&["serve"][..], &["check"]] {
+        refused(&server, arguments, "the deployed release 1 doesn't fit the configuration");
+        let told = said(&server.cli(arguments));
+        assert!(told.lines().all(|line| !line.trim_end().ends_with("-->")), "{arguments:?}: {told}");
+    }
+}
+
 /// Where nothing is deployed, the rules are files, and their absence is told where the configuration names them.
 #[test]
 fn without_files_and_without_a_release_nothing_runs() {

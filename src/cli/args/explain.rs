@@ -19,7 +19,8 @@ DKIM, DMARC, ARC), for the client of --ip and --helo; whom [authentication] skip
 recipient and sender are those of its fields, where --to and --from name no others. For the id of a message that came in:
 tells what became of it, and what the rules as they are now would make of it, by its own time and client. Either way every line of a rule that is reached is
 shown, what it asks of the keys and what it is answered, each effect with its line, and the next hop of what is queued;
-that MX hosts exist isn't looked up. Keys are read as they are now. Nothing is sent, kept or written.
+that MX hosts exist isn't looked up. Keys are read as they are now, and
+what `env.limit` counts starts empty. Nothing is sent, kept or written.
 With --step the run stops at lines, and standard input says how it goes on: `step`, `next`, `out`, `continue`,
 `break LINE`, `print EXPRESSION`, `vars`, `where`, `list`, `quit`; time doesn't count then.
 

@@ -56,7 +56,7 @@ pub fn run(options: &Explain, snapshot: &Arc<Snapshot>, id: MessageId, recorder:
             .collect();
         return print::json(&json!({ "message": detail, "now": now, "lines": lines }));
     }
-    let note = "by its own time; keys as they are now";
+    let note = "by its own time; keys as they are now, limits from none";
     print::line(format_args!("\n{}  {}", Painted(BOLD, "now, by the rules as they are"), Painted(DIM, note)))?;
     for ((recipient, since), seen) in compared.iter().zip(&seen) {
         let change = match since {

@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use crate::clock::Instant;
 use crate::intake::Snapshot;
-use crate::kv::{Entry, Page, Value, View, ViewError};
+use crate::kv::{Counted, Entry, Limit, Page, Value, View, ViewError};
 use crate::mail::Timestamp;
 use crate::rules::KvView;
 use crate::rules::step::Step;
+use crate::store::Limits;
 use crate::store::releases::Files;
 
 /// Lines that are told of one explanation, and calls of one line.
@@ -102,10 +103,11 @@ impl Recorder {
         std::mem::take(&mut *self.noted()).lines
     }
 
-    /// The same keys, and what is asked of them is noted, without the values of secrets that these rules know.
+    /// The same keys, and what is asked of them is noted, without the values of secrets that these rules know. Limits are
+    /// counted for this explanation alone, from nothing.
     #[must_use]
     pub fn watching(&self, keys: KvView, rules: &Arc<Snapshot>) -> KvView {
-        Arc::new(Watching { keys, recorder: self.clone(), rules: Arc::clone(rules) })
+        Arc::new(Watching { keys, limits: Limits::default(), recorder: self.clone(), rules: Arc::clone(rules) })
     }
 }
 
@@ -153,6 +155,7 @@ fn lines_of(text: &str) -> Vec<String> {
 
 struct Watching {
     keys: KvView,
+    limits: Limits,
     recorder: Recorder,
     rules: Arc<Snapshot>,
 }
@@ -177,6 +180,15 @@ impl Watching {
 }
 
 impl View for Watching {
+    fn count(&self, limit: &Limit<'_>) -> Counted {
+        let begun = Instant::now();
+        let counted = self.limits.count(limit);
+        let is = if counted.allowed { "allowed" } else { "not allowed" };
+        let answer = format!("{is}, {} remaining (limits start empty here)", counted.remaining);
+        self.called(format!("limit {:?} {:?}", limit.name, limit.key), answer, begun);
+        counted
+    }
+
     fn get(&self, namespace: &str, key: &str, now: Timestamp) -> Result<Option<Entry>, ViewError> {
         let begun = Instant::now();
         let found = self.keys.get(namespace, key, now);
