@@ -1,12 +1,16 @@
 //! Who wrote a message, by the fields From as everybody else here reads them: scripts, routes, notices.
 //!
 //! The domain that is asked for its policy has to be the one that a reader sees, so each field is read a second time,
-//! strictly. Where the two readings differ, or a domain is none that DNS could be asked for, nobody is asked, and the message
-//! is judged as if its author's domain had it refused: otherwise a From that is written badly enough would be anybody's.
+//! strictly. Where the two readings differ, or a domain is none that DNS could be asked for, nobody speaks for the author. The
+//! policy is that of the one domain which the field can be read as; where that, too, isn't known, the message is judged as if
+//! its author's domain had it refused: otherwise a From that is written badly enough would be anybody's.
 //! Standards: RFC 5322 §3.4 and §4.4 (addresses), §3.6.2 (From), RFC 1035 §2.3.4 (names), RFC 9989 §4.10.
 
-use crate::mail::Message;
+use super::clipped;
 use crate::mail::address::{self, Address};
+use crate::mail::{Mailbox, Message};
+
+mod only;
 
 /// Domains of From that are judged; nobody writes from more.
 const MAX_DOMAINS: usize = 5;
@@ -15,12 +19,14 @@ const MAX_NAME: usize = 253;
 const ASKED: &str = "_dmarc.";
 /// Octets of an encoded word that is looked for: no line has more.
 const MAX_WORD: usize = 998;
+/// Characters of a From in doubt that are shown.
+const MAX_SHOWN: usize = 120;
 
 #[derive(Debug, Default)]
 pub(super) struct Authors {
-    /// Each once, as DNS has it; a literal has no policy, and isn't among them.
+    /// Each once, as DNS has it; a literal has no policy, and isn't among them. In doubt: the one that it has to be, if any.
     pub domains: Vec<String>,
-    /// Why they aren't known for sure.
+    /// Why the authors aren't known for sure.
     pub doubt: Option<String>,
     /// There is one field From.
     pub is_one_field: bool,
@@ -29,18 +35,30 @@ pub(super) struct Authors {
 impl Authors {
     pub(super) fn of(message: &Message) -> Self {
         let is_one_field = message.count_header("From") == 1;
-        match domains(message) {
+        let doubtful = |domains, doubt| Self { domains, doubt: Some(doubt), is_one_field };
+        if message.has_unseen_fields() {
+            return doubtful(Vec::new(), "its header has more fields than are read".to_owned());
+        }
+        let Some(mailboxes) = message.authors() else {
+            return doubtful(Vec::new(), "its From is too long to be read to its end".to_owned());
+        };
+        match domains(message, &mailboxes) {
             Ok(domains) => Self { domains, doubt: None, is_one_field },
-            Err(doubt) => Self { domains: Vec::new(), doubt: Some(doubt), is_one_field },
+            Err(doubt) => {
+                let only = only::domain(message.header_values("From"));
+                doubtful(only.into_iter().collect(), format!("{doubt}: {}", shown(message)))
+            }
         }
     }
 }
 
-fn domains(message: &Message) -> Result<Vec<String>, String> {
-    if message.has_unseen_fields() {
-        return Err("its header has more fields than are read".to_owned());
-    }
-    let mailboxes = message.authors().ok_or("its From is too long to be read to its end")?;
+/// The fields From as far as there is room for them, in one line.
+fn shown(message: &Message) -> String {
+    let fields = message.header_values("From").map(|field| String::from_utf8_lossy(field).trim().to_owned());
+    clipped(&fields.take(MAX_DOMAINS).collect::<Vec<_>>().join(" and ")).chars().take(MAX_SHOWN).collect()
+}
+
+fn domains(message: &Message, mailboxes: &[Mailbox]) -> Result<Vec<String>, String> {
     let fields = || message.header_values("From");
     if !fields().any(|field| field.contains(&b'@') || Message::decode(field).contains('@')) {
         return Ok(Vec::new());
@@ -230,16 +248,29 @@ mod tests {
             "From: ceo@bank (x) .example",
             "From: ceo@bank .example",
             "From: ceo@bank. example",
-            "From: x@evil.example <>",
-            "From: \"x <ceo@bank.example>",
-            "From: x (y <ceo@bank.example>",
-            "From: x <ceo@bank.example",
-            "From: x ceo@bank.example>",
-            "From: \"ceo@bank.example\"",
             "From: =?utf-8?q?ceo=40bank.example?= (x)",
             "From: =?utf-8?q?<ceo@bank.example>?= <x@evil.example>",
+            "From: a@evil.example:c <ceo@bank.example>",
+            "From: x :( <ceo@bank.example> <x@evil.example>",
+            "From: \"x@evil.example \\\" <ceo@bank.example>",
+            "From: x :( <ceo@bank.example>, (x@evil.example",
+            "From: x :( <ceo@bank.example>.evil.example",
+            "From: x :( ceo@bank.example (y) .evil.example",
+            "From: x :( ceo@bank.example evil.example",
+            "From: x :( ceo@bank.example\r\n .evil.example",
+            "From: x :( ceo@\"bank.example\"",
+            "From: x :( ceo@ba\\nk.example",
+            "From: x :( ceo@bank.example\u{202e}",
+            "From: x :( ceo\u{ff20}evil.example <ceo@bank.example>",
+            "From: x :( =?utf-8?q?x=40evil.example?= <ceo@bank.example>",
+            "From: x :( =?utf-8?b?eEBldmlsLmV4YW1wbGU=?= <ceo@bank.example>",
+            "From: x :( =?utf-8?q?ceo=40bank.example?= =?utf-8?q?.evil.example?=",
+            "From: x :( =?utf-7?q?x+AEA-evil.example?= <ceo@bank.example>",
+            "From: x :( =?utf-8?q?x=40evil.example <ceo@bank.example>",
+            "From: x :( =?utf-8?b?eEBldmlsLmV4YW1wbGU?= <ceo@bank.example>",
+            "From: x :( \u{1b}$B <ceo@bank.example>",
+            "From: x :( <ceo@bank.example>\r\nFrom: x@evil.example",
             "From: =?utf-8?q?(?= <ceo@bank.example> (?= <x@evil.example>",
-            "From: =?utf-8?q?ceo=40bank.example?=",
             "From: ceo@[192.0.2]",
             "From: a@1.example, a@2.example, a@3.example, a@4.example, a@5.example, a@6.example",
             &long,
@@ -250,5 +281,33 @@ mod tests {
             let authors = read(from);
             assert!(authors.doubt.is_some() && authors.domains.is_empty(), "{:?}: {:?}", from.get(..60), authors);
         }
+    }
+
+    #[test]
+    fn who_can_be_of_one_domain_alone_is_in_doubt_and_of_that_one() {
+        for from in [
+            "From: Foo :( <ceo@bank.example>",
+            "From: O\"Brien <ceo@Bank.example>",
+            "From: \"Foo \\\" <ceo@bank.example>",
+            "From: Foo <ceo@bank.example> <ceo@bank.example>",
+            "From: <ceo@bank.example",
+            "From: \"x <ceo@bank.example>",
+            "From: x (y <ceo@bank.example>",
+            "From: x ceo@bank.example>",
+            "From: \"ceo@bank.example\"",
+            "From: ceo@bank.example <>",
+            "From: =?utf-8?q?ceo=40bank.example?=",
+            "From: =?utf-8?q?C=C3=A9o?= =?ISO-8859-1?B?Q+lv?= :( <ceo@bank.example>",
+            "From: C\u{e9}o :( <ceo@bank.example>,\r\n <cfo@bank.example>",
+            "From: :( <ceo@bank.example>\r\nFrom: cfo@bank.example",
+        ] {
+            let authors = read(from);
+            assert_eq!(authors.domains, ["bank.example"], "{from}: {:?}", authors.doubt);
+            assert!(authors.doubt.is_some(), "{from}");
+        }
+        let doubt = read(&format!("From: \u{7}{}\r\n\t:( <ceo@bank.example>", "x".repeat(150))).doubt.unwrap();
+        assert_eq!(doubt, format!("its From can be read in more than one way: {}", "x".repeat(120)));
+        let doubt = read("From: a@b\u{7}:c <foo@bar.com>\r\nFrom: d").doubt.unwrap();
+        assert_eq!(doubt, "its From can be read in more than one way: a@b:c <foo@bar.com> and d");
     }
 }

@@ -204,7 +204,7 @@ impl<'a> Letter<'a> {
         patience: Patience,
     ) -> authentication::Dmarc {
         let Authors { domains, doubt, .. } = &self.header.authors;
-        if let Some(doubt) = doubt {
+        if let (Some(doubt), []) = (doubt, domains.as_slice()) {
             return authentication::Dmarc {
                 result: Check::Fail,
                 policy: "reject".into(),
@@ -214,6 +214,8 @@ impl<'a> Letter<'a> {
         }
         // Of two fields From a signature may hold one, and another one be shown.
         let may_speak = self.header.has_one_author();
+        let nobody = Spf::default();
+        let spf = if doubt.is_some() { &nobody } else { spf };
         let speaking = dkim.iter().filter(|_| may_speak);
         let outputs: Vec<DkimOutput<'_>> = speaking.filter_map(|(output, _)| output.clone()).collect();
         let asked = domains.iter().map(|domain| policy(dns, caches, spf, &outputs, (domain, patience)));
@@ -234,18 +236,31 @@ impl<'a> Letter<'a> {
             };
         }
         let mut worst = worst.unwrap_or_default();
-        if domains.len() > 1 {
-            // Nobody speaks for all of them at once.
-            (worst.aligned_spf, worst.aligned_dkim) = (false, false);
-            for (_, signature) in dkim.iter_mut() {
-                signature.aligned = false;
-            }
-            if matches!(worst.result, Check::None | Check::PermError) {
-                worst.reason = format!("{} is one of several authors", worst.domain);
-                worst.domain.clear();
-            }
+        if domains.len() > 1 || doubt.is_some() {
+            unspoken_for(&mut worst, dkim, doubt.as_deref());
         }
         worst
+    }
+}
+
+/// Of several authors nobody speaks for all at once, and for one whom not all readers see nobody does.
+fn unspoken_for(
+    found: &mut authentication::Dmarc,
+    dkim: &mut [(Option<DkimOutput<'_>>, authentication::Dkim)],
+    doubt: Option<&str>,
+) {
+    (found.aligned_spf, found.aligned_dkim) = (false, false);
+    for (_, signature) in dkim.iter_mut() {
+        signature.aligned = false;
+    }
+    let is_settled = matches!(found.result, Check::None | Check::PermError);
+    match doubt {
+        Some(doubt) if is_settled || found.result == Check::Fail => doubt.clone_into(&mut found.reason),
+        None if is_settled => found.reason = format!("{} is one of several authors", found.domain),
+        _ => {}
+    }
+    if is_settled {
+        found.domain.clear();
     }
 }
 

@@ -6,7 +6,7 @@ use mail_auth::common::crypto::{Ed25519Key, Sha256, SigningKey};
 use mail_auth::common::headers::HeaderWriter as _;
 use mail_auth::{ArcOutput, AuthenticatedMessage, AuthenticationResults, DmarcOutput, DmarcResult};
 
-use crate::harness::{Client, Setup};
+use crate::harness::{Client, Server, Setup};
 use crate::sender::{PROXIED, STRANGER, checked, greeted, key, letter, signed_by, signed_with};
 
 const DROPS: &str = "fn email(message, env, ctx) { message.drop(); }";
@@ -45,6 +45,59 @@ fn an_author_that_is_written_to_be_overlooked_is_judged_all_the_same() {
         assert!(answer.code == 550 && answer.text().contains("dmarc=fail"), "{:?}: {}", from.get(..60), answer.text());
     }
     client.send("crook@evil.example", &["support@example.com"], &letter("me@evil.example.", "x")).expect(250);
+}
+
+/// A mailer that leaves a quote open is no forger: what its author's domain asks for is done, as with all that nobody speaks for.
+#[test]
+fn an_author_who_is_written_badly_is_judged_by_the_one_domain_it_can_be_of() {
+    let setup = setup();
+    setup.dns.txt("odd.example", "v=spf1 ip4:192.0.2.0/24 -all");
+    let server = setup.start();
+    let mut client = greeted(&server, STRANGER);
+    for from in [
+        "Foo :( <foo@DOMAIN>",
+        "O\"Brien <foo@DOMAIN>",
+        "\"Foo \\\" <foo@DOMAIN>",
+        "Foo <foo@DOMAIN> <foo@DOMAIN>",
+        "<foo@DOMAIN",
+    ] {
+        let of = |domain: &str| letter(&from.replace("DOMAIN", domain), "x");
+        client.send("foo@odd.example", &["support@example.com"], &of("odd.example")).expect(250);
+        let told = format!("its From can be read in more than one way: {}", from.replace("DOMAIN", "odd.example"));
+        assert_eq!(dmarc(&server), ("none".to_owned(), told));
+        let refused = client.send("foo@odd.example", &["support@example.com"], &of("bank.example"));
+        let refused = refused.expect_status(550, "5.7.1");
+        assert!(refused.text().contains("bank.example"), "{}", refused.text());
+        assert_eq!(dmarc(&server).0, "fail");
+    }
+    // One reader sees an author at `b`.
+    let doubtful = letter("a@b:c <foo@odd.example>", "x");
+    client.send("foo@odd.example", &["support@example.com"], &doubtful).expect_status(550, "5.7.1");
+    assert_eq!(dmarc(&server).1, "p=reject its From can be read in more than one way: a@b:c <foo@odd.example>");
+}
+
+/// What DMARC came to for the newest message, and why.
+fn dmarc(server: &Server) -> (String, String) {
+    let newest = server.newest();
+    let trace = newest["trace"].as_array().unwrap();
+    let told = trace.iter().find(|event| event["event"] == "authenticated").unwrap();
+    let one = told["checks"].as_array().unwrap().iter().find(|one| one["check"] == "dmarc").unwrap();
+    let text = |name: &str| one[name].as_str().unwrap().to_owned();
+    (text("result"), text("reason"))
+}
+
+/// Nobody speaks for a From that may be read otherwise, not its own SPF nor its own signature.
+#[test]
+fn who_speaks_for_an_author_speaks_for_none_that_is_written_badly() {
+    let setup = setup();
+    let (signed, record) = signed_by("bank.example", &letter("Foo :( <foo@bank.example>", "x"));
+    setup.dns.txt("sel._domainkey.bank.example", &record).txt("bank.example", "v=spf1 ip4:192.0.2.0/24 -all");
+    let server = setup.start();
+    let mut client = greeted(&server, STRANGER);
+    client.send("foo@bank.example", &["support@example.com"], &signed).expect_status(550, "5.7.1");
+    assert_eq!((checked(&server, "spf").0, checked(&server, "dmarc").0), ("pass".to_owned(), "fail".to_owned()));
+    assert!(dmarc(&server).1.ends_with("more than one way: Foo :( <foo@bank.example>"), "{:?}", dmarc(&server));
+    client.send("foo@bank.example", &["support@example.com"], &letter("foo@bank.example", "y")).expect(250);
 }
 
 /// mail-auth ends a header at a line without a colon, and what follows is the text that was signed; all others read on.
