@@ -17,7 +17,7 @@ Examples:
   mailworker trigger '0 9 * * MON' --dry-run
   mailworker trigger '0 9 * * MON' --time 2026-11-30T09:00:00Z")]
 pub struct Trigger {
-    /// Which of [triggers] crons `event.cron` says; may be left out where there is but one
+    /// Which of the configured crons `event.cron` says; may be left out where there is but one
     #[arg(value_name = "CRON")]
     pub cron: Option<String>,
     /// What `event.scheduled_time` says; otherwise now
