@@ -1,10 +1,10 @@
 //! `mailworker test` of handlers without a message: `scheduled`, `delivered`, `failed`.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use crate::harness::Setup;
-use crate::harness::server::PROGRAM;
+use crate::harness::command::{self, exits};
 use crate::harness::setup::write_file;
 
 const WORKER: &str = r#"
@@ -87,14 +87,7 @@ fn setup(tests: &str) -> Setup {
 }
 
 fn run(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(PROGRAM).arg("test").args(arguments).current_dir(dir).stdin(Stdio::null()).output().unwrap()
-}
-
-#[track_caller]
-fn exits(output: &Output, code: i32) -> String {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
-    format!("{out}{err}")
+    command::run(dir, &[&["test"], arguments].concat())
 }
 
 #[test]

@@ -1,10 +1,7 @@
 //! `mailworker test`: tests that are written in Rhai, and which lines of the rules tests reach.
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
 use crate::harness::Setup;
-use crate::harness::server::PROGRAM;
+use crate::harness::command::{exits, run};
 use crate::harness::setup::write_file;
 
 const WORKER: &str = r#"import "lib/spam" as spam;
@@ -116,17 +113,6 @@ fn setup(script: &str) -> Setup {
     let setup = setup.file("rules/tests/hi.eml", "From: ann@example.org\nSubject: hi\n\nx\n");
     setup.write();
     setup
-}
-
-fn run(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(PROGRAM).args(arguments).current_dir(dir).stdin(Stdio::null()).output().unwrap()
-}
-
-#[track_caller]
-fn exits(output: &Output, code: i32) -> String {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
-    format!("{out}{err}")
 }
 
 #[test]

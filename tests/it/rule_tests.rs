@@ -1,9 +1,10 @@
 //! `mailworker test`: the tests of rules that ship, and how those that fail or can't be read are told.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use crate::harness::Setup;
+use crate::harness::command::{self, exits};
 use crate::harness::server::PROGRAM;
 use crate::harness::setup::write_file;
 
@@ -84,21 +85,7 @@ fn setup(tests: &str) -> Setup {
 }
 
 fn run(dir: &Path, arguments: &[&str]) -> Output {
-    let mut command = Command::new(PROGRAM);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("MAILWORKER") || name == "NO_COLOR" {
-            command.env_remove(name);
-        }
-    }
-    command.arg("test").args(arguments).current_dir(dir).stdin(Stdio::null()).output().unwrap()
-}
-
-/// What it printed; it must have exited with `code`.
-#[track_caller]
-fn exits(output: &Output, code: i32) -> String {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
-    format!("{out}{err}")
+    command::run(dir, &[&["test"], arguments].concat())
 }
 
 fn head(name: &str, to: &str) -> String {

@@ -4,6 +4,7 @@
 //! Nothing here sleeps: whatever is awaited is awaited on a condition, with [`DEADLINE`] as its bound.
 
 pub mod certificate;
+pub mod command;
 pub mod dns;
 pub mod geo;
 pub mod http;
