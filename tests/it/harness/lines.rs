@@ -10,6 +10,7 @@ use super::watched::Watched;
 #[derive(Debug, Clone, Default)]
 pub struct Lines {
     printed: Arc<Watched<Printed>>,
+    before: usize,
 }
 
 #[derive(Debug, Default)]
@@ -19,6 +20,11 @@ struct Printed {
 }
 
 impl Lines {
+    /// For the next run of the process: lines are counted on, so a mark of this run is before all of the next.
+    pub fn following(&self) -> Self {
+        Self { before: self.mark(), ..Self::default() }
+    }
+
     /// Collects what `stream` prints on a thread of its own, until its end.
     pub fn collect(&self, stream: impl Read + Send + 'static) {
         let printed = Arc::clone(&self.printed);
@@ -36,13 +42,13 @@ impl Lines {
 
     /// How many lines there are; [`Lines::find`] can start from there.
     pub fn mark(&self) -> usize {
-        self.printed.lock().lines.len()
+        self.before + self.printed.lock().lines.len()
     }
 
     /// The first line after `mark` in which `find` finds something; panics at the deadline or when the process has
     /// closed both its streams without printing it.
     pub fn find<R>(&self, what: &str, mark: usize, mut find: impl FnMut(&str) -> Option<R>) -> R {
-        let mut next = mark;
+        let mut next = mark.saturating_sub(self.before);
         let found = self.printed.wait(|printed| {
             while let Some(line) = printed.lines.get(next) {
                 next += 1;
@@ -58,7 +64,7 @@ impl Lines {
     /// Waits a moment for another line than the first `mark`.
     pub fn more(&self, mark: usize) {
         let brief = std::time::Duration::from_millis(50);
-        self.printed.wait_for(brief, |printed| (printed.lines.len() > mark).then_some(()));
+        self.printed.wait_for(brief, |printed| (self.before + printed.lines.len() > mark).then_some(()));
     }
 }
 

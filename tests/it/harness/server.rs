@@ -48,7 +48,7 @@ impl Server {
     /// Starts it (again), and waits until it listens.
     #[track_caller]
     pub fn run(&mut self) {
-        self.log = Lines::default();
+        self.log = self.log.following();
         let mut command = self.command(&["serve", "--json"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         self.log.collect(child.stdout.take().unwrap());
