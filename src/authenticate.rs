@@ -13,6 +13,7 @@ mod authors;
 mod header;
 mod letter;
 mod spf;
+mod tags;
 
 use std::sync::Arc;
 use std::time::Duration;

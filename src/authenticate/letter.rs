@@ -21,6 +21,7 @@ use mail_auth::{
 
 use super::authors::{Authors, is_name};
 use super::header::Header;
+use super::tags;
 use super::{Caches, Patience, clipped};
 use crate::clock::Instant;
 use crate::dns::Dns;
@@ -87,11 +88,30 @@ impl<'a> Letter<'a> {
         let mut message = AuthenticatedMessage::parse(&header.octets).unwrap_or_default();
         message.body_hashes.clone_from(&header.hashes);
         let (fields, unverified) = (message.headers.len(), unread(&message, header));
-        let mut letter = Self { message, header, unverified, chain_fault: None };
+        let chain_fault = tags::fault_of_chain(&message.headers);
+        let mut letter = Self { message, header, unverified, chain_fault };
+        letter.leave_out_ill_formed();
         let affordable = MAX_HASHED / header.octets.len().max(1);
         letter.leave_out_signatures(fields, affordable.clamp(1, MAX_SIGNATURES));
         letter.leave_out_chain(fields, affordable.clamp(1, MAX_SEALS));
         letter
+    }
+
+    /// Signatures whose tags can't be as they are.
+    fn leave_out_ill_formed(&mut self) {
+        let unverified = &mut self.unverified;
+        self.message.dkim_headers.retain(|signature| {
+            let fault = tags::fault_of_signature(signature.value);
+            let is_good = fault.is_none();
+            // RFC 8601 §2.7.1: an error of syntax is neutral.
+            let told = fault.filter(|_| unverified.len() < MAX_SIGNATURES);
+            unverified.extend(told.map(|reason| authentication::Dkim {
+                result: Check::Neutral,
+                reason,
+                ..named(&signature.header)
+            }));
+            is_good
+        });
     }
 
     /// Those that would take too much work.
@@ -113,8 +133,17 @@ impl<'a> Letter<'a> {
 
     fn leave_out_chain(&mut self, fields: usize, affordable: usize) {
         let message = &mut self.message;
-        let fault = if message.ams_headers.len().max(message.as_headers.len()) > affordable {
+        let is_sha1 = |algorithm| algorithm == Algorithm::RsaSha1;
+        let newest = message.ams_headers.iter().max_by_key(|signature| signature.header.i);
+        let fault = if let Some(fault) = self.chain_fault.take() {
+            fault
+        } else if message.ams_headers.len().max(message.as_headers.len()) > affordable {
             format!("more than {affordable} have sealed it")
+        } else if message.as_headers.iter().any(|seal| is_sha1(seal.header.a))
+            || newest.is_some_and(|signature| is_sha1(signature.header.a))
+        {
+            // RFC 8301 §3.1
+            "rsa-sha1 proves nothing any more".to_owned()
         } else if message.ams_headers.iter().any(|seal| !is_short(&seal.header.h, fields)) {
             "a seal names more fields than are looked for".to_owned()
         } else {

@@ -80,3 +80,23 @@ async fn a_signature_of_a_part_proves_nobody() {
         assert!(matches!(proved("ann@big.test", &dns, &raw).await, Proof::NotProved { .. }), "{fields:?} {length}");
     }
 }
+
+/// RFC 6376 §3.2, §6.1.1; RFC 8617 §5.2.
+#[tokio::test]
+async fn what_two_readers_read_apart_is_verified_by_none() {
+    let (dns, raw) = signed("From: ann@big.test\r\n", &["From"], false);
+    let proofs = async |raw: String| {
+        let header = Header::of(&Arc::new(Message::new(Bytes::from(raw)))).await.unwrap();
+        super::proofs(&dns, &header, &Spf::default(), &[], Patience::new(DEADLINE)).await
+    };
+    assert_eq!(proofs(raw.clone()).await.dkim[0].result, Check::Pass);
+    let twice = proofs(raw.replacen("; s=sel;", "; s=other; s=sel;", 1)).await.dkim.remove(0);
+    assert_eq!((twice.result, twice.reason.as_str()), (Check::Neutral, "the tag s= is there twice"));
+    let arc = proofs(format!("ARC-Seal: i=1; a=rsa-sha256; cv=none; d=big.test; s=sel; b=YQ==\r\n{raw}")).await.arc;
+    assert_eq!(arc.result, Check::Fail);
+    assert!(arc.reason.starts_with("it is not whole: 1 ARC-Seal, 0 ARC-Message-Signature"), "{}", arc.reason);
+    let link = "ARC-Message-Signature: i=1; a=rsa-sha256; d=big.test; s=sel; h=from; bh=YQ==; b=YQ==\r\n\
+                ARC-Authentication-Results: i=1; big.test; none\r\n";
+    let old = proofs(format!("ARC-Seal: i=1; a=rsa-sha1; cv=none; d=big.test; s=sel; b=YQ==\r\n{link}{raw}")).await.arc;
+    assert_eq!((old.result, old.reason.as_str()), (Check::Fail, "rsa-sha1 proves nothing any more"));
+}

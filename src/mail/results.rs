@@ -160,6 +160,16 @@ pub fn says(value: &[u8], method: &str, result: &str) -> bool {
     all.next() == Some(true) && all.all(|same| same)
 }
 
+/// The link of a chain whose results these are: they begin with it (RFC 8617 §4.1.1, §4.2.1).
+#[must_use]
+pub fn instance(value: &[u8]) -> Option<u8> {
+    let text = without_comments(&String::from_utf8_lossy(value));
+    let (name, number) = text.split_once(';')?.0.split_once('=')?;
+    let number = number.trim();
+    let is_number = name.trim() == "i" && number.len() <= 2 && number.bytes().all(|octet| octet.is_ascii_digit());
+    number.parse().ok().filter(|number| is_number && (1..=50).contains(number))
+}
+
 /// The text on one line, without comments, which nest (RFC 5322 §3.2.2); what stands in quotes stays.
 fn without_comments(text: &str) -> String {
     let (mut plain, mut depth, mut in_quotes, mut escaped) = (String::with_capacity(text.len()), 0_usize, false, false);
@@ -226,6 +236,17 @@ mod tests {
             "",
         ] {
             assert!(!says(not.as_bytes(), "dmarc", "pass"), "{not:?}");
+        }
+    }
+
+    #[test]
+    fn a_links_results_begin_with_its_number() {
+        for (value, number) in [(" i=1; a", 1), ("i = 50 (last) ; a", 50), ("\r\n (x) i=09;a", 9)] {
+            assert_eq!(instance(value.as_bytes()), Some(number), "{value:?}");
+        }
+        for not in ["", "i=1", "i=1 a; b", "a; i=1;", "i=0;", "i=51;", "i=001;", "i=+1;", "I=1;", "i=;", "i=a;", "=1;"]
+        {
+            assert_eq!(instance(not.as_bytes()), None, "{not:?}");
         }
     }
 
