@@ -14,10 +14,16 @@ use fixtures::{Empty, call, compile, example, large, rcpt_call, switch};
 use mailworker::config::Config;
 use mailworker::config::load::Options;
 use mailworker::config::route::Facts;
-use mailworker::rules::{KvView, Verdict};
+use mailworker::rules::{KvView, THREAD_STACK, Verdict};
 
+/// As the server allocates.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// On a thread with room for a script, as the server's have it.
 fn main() {
-    divan::main();
+    let thread = std::thread::Builder::new().stack_size(THREAD_STACK);
+    thread.spawn(divan::main).unwrap().join().unwrap();
 }
 
 fn email(bencher: Bencher<'_, '_>, sources: &BTreeMap<String, String>) {

@@ -5,13 +5,14 @@
 //! the rest (variables, modules, nesting of expressions) by constants here.
 
 use std::cell::{Cell, RefCell};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rhai::packages::{
     BasicArrayPackage, BasicBlobPackage, BasicMapPackage, BasicMathPackage, BitFieldPackage, CorePackage, LogicPackage,
     MoreStringPackage, Package,
 };
-use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Scope};
+use rhai::{Dynamic, Engine, EvalAltResult, Module, NativeCallContext, Scope, Shared};
 
 use super::RunClock;
 use super::api;
@@ -64,17 +65,29 @@ impl Default for Budget {
     }
 }
 
+/// What of Rhai's packages a worker has: one module, since each that there is gets asked for whatever a script calls.
+static LANGUAGE: LazyLock<Shared<Module>> = LazyLock::new(|| {
+    let mut language = Module::new();
+    for package in [
+        CorePackage::new().as_shared_module(),
+        BitFieldPackage::new().as_shared_module(),
+        LogicPackage::new().as_shared_module(),
+        BasicMathPackage::new().as_shared_module(),
+        BasicArrayPackage::new().as_shared_module(),
+        BasicBlobPackage::new().as_shared_module(),
+        BasicMapPackage::new().as_shared_module(),
+        MoreStringPackage::new().as_shared_module(),
+    ] {
+        language.combine(Module::clone(&package));
+    }
+    language.build_index();
+    Shared::new(language)
+});
+
 /// The engine with everything registered and every limit set; it resolves no module yet.
 pub(super) fn build(budget: &Budget) -> Engine {
     let mut engine = Engine::new_raw();
-    engine.register_global_module(CorePackage::new().as_shared_module());
-    engine.register_global_module(BitFieldPackage::new().as_shared_module());
-    engine.register_global_module(LogicPackage::new().as_shared_module());
-    engine.register_global_module(BasicMathPackage::new().as_shared_module());
-    engine.register_global_module(BasicArrayPackage::new().as_shared_module());
-    engine.register_global_module(BasicBlobPackage::new().as_shared_module());
-    engine.register_global_module(BasicMapPackage::new().as_shared_module());
-    engine.register_global_module(MoreStringPackage::new().as_shared_module());
+    engine.register_global_module(Shared::clone(&LANGUAGE));
     engine.disable_symbol("eval");
     engine.register_fn("back_trace", |context: NativeCallContext| no_trace(&context));
     engine.register_fn("sleep", |context: NativeCallContext, _: i64| no_sleep(&context));

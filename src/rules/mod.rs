@@ -11,6 +11,7 @@ mod failure;
 mod growth;
 mod happening;
 mod hidden;
+mod lookups;
 mod modules;
 pub mod outcome;
 pub mod reach;

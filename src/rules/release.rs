@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rhai::{Dynamic, Engine, Map, Scope};
+use rhai::{Dynamic, Engine, Map};
 
 use super::api::context::ContextView;
 use super::api::env::{EnvView, Environment};
@@ -21,7 +21,7 @@ use super::failure::describe;
 use super::outcome::{Effect, Usage};
 use super::stack::with_room;
 use super::step::{Watcher, watch};
-use super::worker::{ARGUMENTS, Entry, Worker};
+use super::worker::{Entry, Worker};
 use super::{
     Bindings, EmailCall, KvView, Outcome, RcptCall, RcptOutcome, RcptVerdict, RunClock, Stage, StageCall, StageOutcome,
     StageVerdict, Verdict,
@@ -270,17 +270,10 @@ impl Release {
     }
 
     fn evaluate<const N: usize>(&self, entry: &Entry, arguments: [Dynamic; N], main: &str) -> Result<(), String> {
-        let mut scope = Scope::new();
-        for (name, argument) in ARGUMENTS.iter().zip(arguments) {
-            scope.push_dynamic(*name, argument);
-        }
-        match self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &entry.script) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let (place, text) = describe(&error, (main, entry.position), &self.budget, &self.environment.hidden);
-                Err(format!("{place}: {text}"))
-            }
-        }
+        entry.run(&self.engine, arguments).map_err(|error| {
+            let (place, text) = describe(&error, (main, entry.position), &self.budget, &self.environment.hidden);
+            format!("{place}: {text}")
+        })
     }
 }
 

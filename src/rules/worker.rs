@@ -5,12 +5,18 @@
 //! out of a function.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use rhai::{
+    AST, ASTFlags, ASTNode, Dynamic, Engine, EvalAltResult, Expr, Ident, ImmutableString, Module, Namespace, Position,
+    Scope, Stmt,
+};
+
+use super::lookups::Lookups;
 use super::scripted::PREFIX;
-use rhai::{AST, ASTFlags, ASTNode, Expr, Ident, Module, Namespace, Position, Stmt};
 
 /// What a run's arguments are called before the script's own names for them.
-pub(super) const ARGUMENTS: [&str; 3] = ["$0", "$1", "$2"];
+const ARGUMENTS: [&str; 3] = ["$0", "$1", "$2"];
 
 /// The handlers of this version in the order of SMTP, then those that are about no message on its way in, each with its parameters as the documents name them.
 pub(super) const HANDLERS: &[(&str, &[&str])] = &[
@@ -31,26 +37,46 @@ pub(super) struct Worker {
 
 /// One handler, ready to be run.
 pub(super) struct Entry {
-    pub script: AST,
+    file: ImmutableString,
+    statements: Vec<Stmt>,
+    /// The file's functions.
+    library: Arc<Module>,
     /// Where the handler's body begins.
     pub position: Position,
+    lookups: Lookups,
+}
+
+impl Entry {
+    /// Runs it, with its arguments under the names of [`ARGUMENTS`].
+    #[allow(deprecated)] // What replaces it for a script that is parsed forgets between two runs what it looked up.
+    pub fn run(&self, engine: &Engine, arguments: impl IntoIterator<Item = Dynamic>) -> Result<(), Box<EvalAltResult>> {
+        let mut scope = Scope::new();
+        for (name, argument) in ARGUMENTS.iter().zip(arguments) {
+            scope.push_dynamic(*name, argument);
+        }
+        let mut global = engine.new_global_runtime_state();
+        global.source = Some(self.file.clone());
+        global.lib.push(Arc::clone(&self.library));
+        self.lookups
+            .lend(|known| engine.eval_statements_raw(&mut global, known, &mut scope, &self.statements))
+            .map(drop)
+    }
 }
 
 impl Worker {
-    /// The handlers that `main` has.
-    pub fn new(file: &str, main: &AST) -> Self {
-        let entries = HANDLERS
-            .iter()
-            .filter_map(|(name, parameters)| Some(((*name).to_owned(), entry(file, main, name, parameters.len())?)))
-            .collect();
-        Self { entries }
+    /// The handlers that `main` has. `lookups_last`: what a call means is the same in each run.
+    pub fn new(file: &str, main: &AST, lookups_last: bool) -> Self {
+        let made = |(name, parameters): &(&str, &[&str])| {
+            Some(((*name).to_owned(), entry(file, main, name, parameters.len(), lookups_last)?))
+        };
+        Self { entries: HANDLERS.iter().filter_map(made).collect() }
     }
 
     /// The tests that a file has, each an entry.
     pub fn of_tests(file: &str, script: &AST) -> Self {
         let names = script.iter_fn_def().map(|function| function.name.to_string());
         let tests = names.filter(|name| name.starts_with(PREFIX));
-        Self { entries: tests.filter_map(|name| Some((name.clone(), entry(file, script, &name, 0)?))).collect() }
+        Self { entries: tests.filter_map(|name| Some((name.clone(), entry(file, script, &name, 0, false)?))).collect() }
     }
 
     /// Each entry with its line, in the file's order.
@@ -70,7 +96,7 @@ impl Worker {
     }
 }
 
-fn entry(file: &str, main: &AST, handler: &str, parameters: usize) -> Option<Entry> {
+fn entry(file: &str, main: &AST, handler: &str, parameters: usize, lookups_last: bool) -> Option<Entry> {
     let function = main.iter_fn_def().find(|function| {
         function.name.as_str() == handler && function.params.len() == parameters && function.this_type.is_none()
     })?;
@@ -78,8 +104,8 @@ fn entry(file: &str, main: &AST, handler: &str, parameters: usize) -> Option<Ent
     let mut statements: Vec<Stmt> = main.statements().to_vec();
     statements.extend(function.params.iter().zip(ARGUMENTS).map(|(name, argument)| bind(name, argument, position)));
     statements.extend(body(main, handler, parameters));
-    let library: std::sync::Arc<Module> = main.shared_lib().clone();
-    Some(Entry { script: AST::new_with_source(statements, library, file), position })
+    let library = Arc::clone(main.shared_lib());
+    Some(Entry { file: file.into(), statements, library, position, lookups: Lookups::new(lookups_last) })
 }
 
 /// `let name = argument;`

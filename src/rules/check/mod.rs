@@ -4,6 +4,7 @@
 //! in what could be parsed; at last modules are evaluated, dependencies first, and each main's top level once.
 
 mod calls;
+mod clashes;
 mod finding;
 mod handlers;
 mod imports;
@@ -112,6 +113,7 @@ fn made(
     }
     findings.only_warn(false);
     let first = mains.first().map_or("", String::as_str);
+    clashes::check(&scripts, &graph, mains, &mut findings);
     mains_are(kind, mains, (sources, &scripts), &mut findings);
     let clock = bindings.clock;
     if !findings.any_error() {
@@ -123,8 +125,13 @@ fn made(
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(findings);
     }
+    // Of a type, and found by every file once they are imported.
+    let methods = |main: &String| {
+        let others = scripts.iter().filter(|(file, _)| *file != main).flat_map(|(_, script)| script.iter_fn_def());
+        others.into_iter().any(|function| function.this_type.is_some())
+    };
     let worker = |main: &String| match (kind, scripts.get(main)?) {
-        (Mains::Workers, script) => Some((main.clone(), Worker::new(main, script))),
+        (Mains::Workers, script) => Some((main.clone(), Worker::new(main, script, !methods(main)))),
         (Mains::Tests, script) => Some((main.clone(), Worker::of_tests(main, script))),
     };
     let workers: BTreeMap<_, _> = mains.iter().filter_map(worker).filter(|(_, worker)| !worker.is_empty()).collect();
