@@ -212,6 +212,19 @@ pub(super) fn charge(octets: usize) {
     });
 }
 
+/// Whether the run's time is over: asked now and then by what goes on for long without an operation. The next operation
+/// looks at the clock, too, so that no script goes on behind it.
+pub(super) fn is_overdue() -> bool {
+    METER.with(|meter| {
+        let is_over = meter.clock.borrow().as_ref().is_some_and(|clock| clock.read() > meter.until.get());
+        if is_over {
+            meter.next_look.set(0);
+            meter.cut.set(meter.brief.get());
+        }
+        is_over
+    })
+}
+
 /// What is left of a run's time.
 pub(super) enum Left {
     /// Without a clock, all that a run may take.

@@ -22,7 +22,8 @@ pub(super) fn named(name: &str) -> Option<&'static Function> {
 const PATTERNS: Section = (
     "Regular expressions",
     "In the [syntax](https://docs.rs/regex/latest/regex/#syntax) of the regex crate: `(?i)` at the start for either case, \
-     `(?<name>…)` for a named group, no look-around and no back-references, so that no pattern takes long. A pattern is \
+     `(?<name>…)` for a named group, no look-around and no back-references, so that one search is linear. Many \
+     matches that each look at all of the rest are ended by the budget's time. A pattern is \
      found anywhere in the text; `^` and `$` tie it to the ends. Write it between backticks, or with `\\\\` for each `\\`. A \
      pattern has at most 4 KiB, and 2,000 characters with its repetitions written out; what is larger is an error, as is \
      one that can't be read, at `check` where it is written out. One that repeats much, as `[a-z]{1,200}` does, may find a \

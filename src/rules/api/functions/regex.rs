@@ -11,6 +11,10 @@ use rhai::{Array, Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 
 use super::pattern::{Pattern, Patterns};
 use super::{Bounds, ScriptResult, charge, fits, say};
+use crate::rules::engine::is_overdue;
+
+/// Matches between two looks at the clock.
+const MATCHES_A_LOOK: usize = 8;
 
 pub(super) fn register(engine: &mut Engine) {
     let patterns = Arc::new(Patterns::default());
@@ -35,7 +39,7 @@ pub(super) fn register(engine: &mut Engine) {
         move |context: NativeCallContext, text: ImmutableString, pattern: ImmutableString| -> ScriptResult<Array> {
             let pattern = compiled(&context, &of, &text, &pattern)?;
             let all = pattern.regex.find_iter(text.as_str()).map(|found| part(&text, found.range()));
-            Ok(all.take(Bounds::of(&context).array).collect())
+            in_time(&context, all.take(Bounds::of(&context).array))
         },
     );
     let of = Arc::clone(&patterns);
@@ -56,7 +60,7 @@ fn register_writing(engine: &mut Engine, patterns: &Arc<Patterns>) {
         move |context: NativeCallContext, text: ImmutableString, pattern: ImmutableString| -> ScriptResult<Array> {
             let pattern = compiled(&context, &of, &text, &pattern)?;
             let all = pattern.regex.split(text.as_str()).map(|span| part(&text, span.range()));
-            Ok(all.take(Bounds::of(&context).array).collect())
+            in_time(&context, all.take(Bounds::of(&context).array))
         },
     );
     let of = Arc::clone(patterns);
@@ -82,6 +86,27 @@ fn compiled(context: &NativeCallContext, patterns: &Patterns, text: &str, patter
     let pattern = patterns.get(pattern).map_err(|why| say(context, why))?;
     pattern.admit(text.len()).map_err(|why| say(context, why))?;
     Ok(pattern)
+}
+
+/// All of them, unless the run's time ends before. One search is linear in the text, but each match begins another, which
+/// may look at all of the rest: `.*b|a` over a text without a `b`.
+fn in_time(context: &NativeCallContext, parts: impl Iterator<Item = Dynamic>) -> ScriptResult<Array> {
+    let mut all = Array::new();
+    for part in parts {
+        still_in_time(context, all.len())?;
+        all.push(part);
+    }
+    Ok(all)
+}
+
+fn still_in_time(context: &NativeCallContext, matches: usize) -> ScriptResult<()> {
+    if matches.is_multiple_of(MATCHES_A_LOOK) && is_overdue() {
+        return Err(say(
+            context,
+            "the run's time is over: take a part of the text, or a pattern that finds more at once",
+        ));
+    }
+    Ok(())
 }
 
 fn part(text: &str, range: std::ops::Range<usize>) -> Dynamic {
@@ -121,7 +146,8 @@ fn replaced(
 ) -> ScriptResult<ImmutableString> {
     let pieces = pieces(regex, replacement).map_err(|why| say(context, why))?;
     let (mut result, mut last) = (String::new(), 0);
-    for found in regex.captures_iter(text) {
+    for (number, found) in regex.captures_iter(text).enumerate() {
+        still_in_time(context, number)?;
         let Some(whole) = found.get_match() else { continue };
         result.push_str(text.get(last..whole.start()).unwrap_or_default());
         for piece in &pieces {
