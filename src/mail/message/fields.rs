@@ -41,11 +41,18 @@ impl ContentType {
 /// Unfolded, encoded words decoded, octets that are no UTF-8 replaced.
 pub(super) fn text(value: &[u8]) -> String {
     if is_plain(value) {
-        return without_nul(utf8(value.trim_ascii()).into_owned());
+        return one_line(utf8(value.trim_ascii()).into_owned());
     }
     let value = ended(value);
     let parsed = MessageStream::new(&value).parse_unstructured();
-    parsed.into_text().map(|text| without_nul(text.trim().to_owned())).unwrap_or_default()
+    parsed.into_text().map(|text| one_line(text.trim().to_owned())).unwrap_or_default()
+}
+
+/// What a field says is one line, unfolded (RFC 5322 §2.2.3). An encoded word can hide line breaks and other controls
+/// (RFC 2047 §5 has none); what is made of the text (a header field, a subject, a line of a log) would be spoilt by them.
+fn one_line(text: String) -> String {
+    let text = without_nul(text);
+    if text.chars().any(char::is_control) { text.replace("\r\n", " ").replace(char::is_control, " ") } else { text }
 }
 
 /// A text has no NUL (RFC 5322 §2.2), but what an encoding hides may, and a file that didn't come by SMTP: some databases
@@ -63,7 +70,7 @@ pub(super) fn mailboxes(value: &[u8]) -> Vec<Mailbox> {
     let value = ended(value);
     let Some(address) = MessageStream::new(&value).parse_address().into_address() else { return Vec::new() };
     let mailbox = |found: &mail_parser::Addr<'_>| Mailbox {
-        name: found.name.as_ref().map(|name| without_nul(name.trim().to_owned())).filter(|name| !name.is_empty()),
+        name: found.name.as_ref().map(|name| one_line(name.trim().to_owned())).filter(|name| !name.is_empty()),
         address: found.address.as_ref().map(|address| without_nul(address.trim().to_owned())),
     };
     match &address {
@@ -100,7 +107,7 @@ pub(super) fn content_type(value: &[u8]) -> ContentType {
             .attributes
             .unwrap_or_default()
             .into_iter()
-            .map(|attribute| (attribute.name.into_owned(), without_nul(attribute.value.into_owned())))
+            .map(|attribute| (attribute.name.into_owned(), one_line(attribute.value.into_owned())))
             .collect(),
     }
 }

@@ -135,6 +135,18 @@ fn a_boundary_counts_at_the_start_of_a_line_alone() {
 }
 
 #[test]
+fn a_field_is_one_line_whatever_an_encoding_hides() {
+    let raw = "Subject: =?utf-8?q?a=0D=0Ab=0Ac=1B[31m?=\r\nX-Tab: one\ttwo\r\nFrom: =?utf-8?q?a=0Db?= <a@example.org>\r\n\
+               Content-Type: multipart/mixed; boundary=x\r\n\r\n\
+               --x\r\nContent-Disposition: attachment; filename*=utf-8''a%0d%0ab\r\n\r\nz\r\n--x--\r\n";
+    let message = Message::new(Bytes::from_static(raw.as_bytes()));
+    assert_eq!(message.subject().unwrap(), "a b c [31m");
+    assert_eq!(message.header("X-Tab").unwrap(), "one two");
+    assert_eq!(message.addresses("From")[0].name.as_deref(), Some("a b"));
+    assert_eq!(message.attachments()[0].filename.as_deref(), Some("a b"));
+}
+
+#[test]
 fn a_nul_that_an_encoding_hides_reaches_no_text() {
     let raw = "Subject: =?utf-8?b?YQBi?=\r\nFrom: =?utf-8?q?a=00b?= <a@example.org>\r\n\
                Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Transfer-Encoding: base64\r\n\r\nYQBi\r\n\

@@ -117,7 +117,7 @@ pub(super) fn written(run: &Run, from: Dynamic, mut options: Options) -> Result<
     let mut list = |name: &str| people(options.take(name).as_ref()).map_err(|why| format!("{name}: {why}"));
     let (cc, bcc, reply_to) = (list("cc")?, list("bcc")?, list("reply_to")?);
     let subject = options.text("subject")?.unwrap_or_default();
-    one_line("subject", &subject, MAX_SUBJECT)?;
+    let subject = clipped("subject", &subject, MAX_SUBJECT)?;
     let (text, html) = (options.text("text")?, options.text("html")?);
     if text.is_none() && html.is_none() {
         return Err("a mail has `text`, `html` or both".to_owned());
@@ -129,7 +129,9 @@ pub(super) fn written(run: &Run, from: Dynamic, mut options: Options) -> Result<
     if headers.len() > MAX_FIELDS {
         return Err(format!("at most {MAX_FIELDS} header fields, these are {}", headers.len()));
     }
-    let headers = headers.into_iter().map(|(name, value)| field(&name, &value)).collect::<Result<_, _>>()?;
+    let is_given = |(_, value): &(_, Dynamic)| !value.is_unit();
+    let headers =
+        headers.into_iter().filter(is_given).map(|(name, value)| field(&name, &value)).collect::<Result<_, _>>()?;
     let attachments = enclosures(options.take("attachments").as_ref())?;
     Ok(Draft {
         purpose: Purpose::New,
@@ -205,9 +207,7 @@ fn person(value: &Dynamic) -> Result<Named, String> {
         return Err(format!("{address} has no domain"));
     }
     let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    if let Some(name) = &name {
-        one_line("a name", name, MAX_NAME)?;
-    }
+    let name = name.map(|name| clipped("a name", &name, MAX_NAME)).transpose()?;
     Ok(Named { name, address })
 }
 
@@ -224,7 +224,14 @@ fn apart(value: &Dynamic) -> (Option<String>, Dynamic) {
     }
 }
 
-pub(super) fn one_line(what: &str, text: &str, most: usize) -> Result<(), String> {
+/// One line, cut where it is too long: mostly a part of it is a sender's word, for which no mail is to be put off.
+pub(super) fn clipped(what: &str, text: &str, most: usize) -> Result<String, String> {
+    let is_long = text.chars().nth(most).is_some();
+    let text: String = if is_long { text.chars().take(most - 1).chain(['…']).collect() } else { text.to_owned() };
+    one_line(what, &text, most).map(|()| text)
+}
+
+fn one_line(what: &str, text: &str, most: usize) -> Result<(), String> {
     if text.chars().any(char::is_control) {
         return Err(format!("{what} has a line break or another control character"));
     }

@@ -52,16 +52,25 @@ fn reply(context: NativeCallContext, view: &mut MessageView, answer: Map) -> Scr
     }
     let from = options.take("from").unwrap_or_else(|| Dynamic::from(view.call().recipient.to_string()));
     let subject = options.text("subject").map_err(wrong)?;
+    let subject =
+        subject.map(|own| drafts::clipped("subject", &own, drafts::MAX_SUBJECT)).transpose().map_err(wrong)?;
     let mut draft = drafts::written(view.run(), from, options).map_err(wrong)?;
     draft.subject = subject.unwrap_or_else(|| answered(view.call().message.subject().unwrap_or_default().as_str()));
-    drafts::one_line("subject", &draft.subject, drafts::MAX_SUBJECT).map_err(wrong)?;
     if let Some(why) = why_not(&context, view)? {
         view.run().log(view.run().place(&context), &format!("no reply: {why}"));
         return Ok(false);
     }
     let Some(sender) = view.call().session.sender.clone() else { return Ok(false) };
     let message = &view.call().message;
-    let (in_reply_to, references) = thread(message);
+    let (mut in_reply_to, mut references) = thread(message);
+    // Each stands there once (RFC 5322 §3.6): what the script says is in place of ours.
+    let says = |name: &str| draft.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+    if says("In-Reply-To") {
+        in_reply_to = None;
+    }
+    if says("References") {
+        references.clear();
+    }
     draft.to = vec![Named { name: author_name(message, &sender), address: sender.clone() }];
     draft.null_sender = true;
     let once = Once { key: key(view.call(), &sender), every: u64::try_from(every).unwrap_or_default() };
