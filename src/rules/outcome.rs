@@ -116,7 +116,7 @@ pub enum ForwardTo {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Carried {
-    /// As it will be sent.
+    /// As it will be sent: mostly JSON, or the text that a script made itself.
     Json(String),
     /// The message, of which it is made when it is sent; without a format, in that of its `[[webhook]]`.
     Message { format: Option<PayloadFormat> },

@@ -109,7 +109,14 @@ fn staged(run: &Run, target: &Dynamic, payload: &Dynamic, options: Map) -> Resul
     if headers.len() > MAX_FIELDS {
         return Err(format!("at most {MAX_FIELDS} headers, these are {}", headers.len()));
     }
-    let headers = headers.into_iter().map(|(name, value)| field(name.as_str(), &value)).collect::<Result<_, _>>()?;
+    let mut headers: Vec<(String, String)> =
+        headers.into_iter().map(|(name, value)| field(name.as_str(), &value)).collect::<Result<_, _>>()?;
+    if let Ok(text) = payload.as_immutable_string_ref()
+        && serde_json::from_str::<serde::de::IgnoredAny>(&text).is_err()
+        && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+    {
+        headers.push(("Content-Type".to_owned(), "text/plain; charset=utf-8".to_owned()));
+    }
     Ok(Effect::Webhook { target, method, headers, body })
 }
 

@@ -1,4 +1,5 @@
-//! What a webhook carries: a script's own value as JSON, or the message itself in a format that others know.
+//! What a webhook carries: a script's own text as it is, another value as JSON, or the message itself in a format that
+//! others know.
 //!
 //! `message.to_payload` says which format and holds nothing: the body is made when it is sent, of the octets as
 //! received, so that large attachments stand neither in the script's memory nor in the queue. A script can't look into
@@ -53,13 +54,21 @@ pub fn carried(payload: &Dynamic, format: Option<String>) -> Result<Carried, Str
         let given = article(payload.type_name());
         return Err(format!("a format is for `message` as the payload; {given} goes as JSON"));
     }
+    if let Ok(text) = payload.as_immutable_string_ref() {
+        // What a script signed or encoded itself: JSON of it would be another text.
+        return small(text.len()).map(|()| Carried::Json(text.to_string()));
+    }
     let json = to_json(payload).map_err(|why| format!("payload: {why}"))?;
     // By way of `Display` it takes twice as long.
     let body = serde_json::to_string(&json).map_err(|why| format!("payload: {why}"))?;
-    if body.len() > MAX_PAYLOAD {
-        return Err(format!("a payload is at most {MAX_PAYLOAD} octets of JSON, this has {}", body.len()));
+    small(body.len()).map(|()| Carried::Json(body))
+}
+
+fn small(length: usize) -> Result<(), String> {
+    if length <= MAX_PAYLOAD {
+        return Ok(());
     }
-    Ok(Carried::Json(body))
+    Err(format!("a payload is at most {MAX_PAYLOAD} octets, this has {length}"))
 }
 
 fn format_of(word: &str) -> Result<PayloadFormat, String> {

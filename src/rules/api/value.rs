@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use super::attachment::AttachmentView;
 use super::auth::AuthView;
 use super::bounds::Bounds;
+use super::headers::HeadersView;
 use super::octets::Octets;
 use super::payload::PayloadView;
 use crate::kv;
@@ -67,6 +68,13 @@ fn convert(value: &Dynamic, depth: usize) -> Result<Json, String> {
     if let Some(auth) = value.read_lock::<AuthView>() {
         return convert(&Dynamic::from_map(auth.to_map()), depth + 1);
     }
+    if let Some(headers) = value.read_lock::<HeadersView>() {
+        let fields = HeadersView::clone(&headers).into_iter();
+        return fields
+            .map(|field| convert(&Dynamic::from_array(field), depth + 1))
+            .collect::<Result<_, _>>()
+            .map(Json::Array);
+    }
     if value.is::<PayloadView>() {
         return Err("what to_payload gives is a webhook's whole payload, and has no JSON within another".to_owned());
     }
@@ -89,6 +97,9 @@ pub fn shown(value: &Dynamic) -> String {
     }
     if let Some(auth) = value.read_lock::<AuthView>() {
         return Dynamic::from_map(auth.to_map()).to_string();
+    }
+    if value.type_name().contains("::") {
+        return article(value.type_name()).replace('`', "");
     }
     value.to_string()
 }

@@ -20,7 +20,7 @@ const MESSAGE: Section = (
         Member(&["message.from"], "string", "the envelope's sender (MAIL FROM); empty for the null sender of bounces"),
         Member(&["message.to"], "string", "the envelope's recipient that this run is for, as the sender wrote it"),
         Member(&["message.headers"], "headers", "the header fields, see below"),
-        Member(&["message.subject"], "string", "decoded"),
+        Member(&["message.subject"], "string", "decoded, one line"),
         Member(
             &["message.text"],
             "string",
@@ -63,10 +63,14 @@ const MESSAGE: Section = (
 
 const HEADERS: Section = (
     "`message.headers`",
-    "Names are compared without case. `for field in message.headers` gives `[name, value]` in order. The first 10,000 \
-     fields are seen, and 64 KiB of each value.",
+    "Names are compared without case. `for field in message.headers` gives `[name, value]` in order, as their \
+     JSON has them. The first 10,000 fields are seen, and 64 KiB of each value.",
     &[
-        Member(&["headers.get(name)"], "string or `()`", "the first of that name: unfolded, encoded words decoded"),
+        Member(
+            &["headers.get(name)"],
+            "string or `()`",
+            "the first of that name: decoded, one line, whatever controls an encoding hid",
+        ),
         Member(&["headers.get_all(name)"], "array", "every one of that name"),
         Member(&["headers.has(name)"], "bool", "whether there is one"),
         Member(&["headers.raw(name)"], "string or `()`", "the first one's value as received, folding included"),
@@ -209,8 +213,8 @@ const CONTEXT: Section = (
         Member(
             &["ctx.webhook(target, payload)", "ctx.webhook(target, payload, options)"],
             "",
-            "queued, signed, tried until it is delivered: a `[[webhook]]` or a URL, any JSON to 1 MiB, or the message \
-             ([effects.md](effects.md)); `#{ headers, method, format }`",
+            "queued, signed, tried until it is delivered: a `[[webhook]]` or a URL; what becomes JSON, a string as it \
+             is, to 1 MiB, or the message ([effects.md](effects.md)); `#{ headers, method, format }`",
         ),
         Member(
             &["ctx.send(mail)"],
