@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::Failure;
+use super::{Failure, print};
 use crate::admin::api::{
     self, ApiError, BackupTo, Changed, KvWrites, QueueChange, Released, ReplayOf, Replayed, SecretDelete, SecretPut,
     Status, TailFilter, TriggerOf, Triggered,
@@ -177,6 +177,18 @@ impl kv::View for NoStore {
     fn list(&self, _: &str, _: &str, _: Option<&str>, _: usize, _: Timestamp) -> Result<kv::Page, kv::ViewError> {
         Ok(kv::Page::default())
     }
+}
+
+/// For what a server needs before its first start, the secrets that its rules name and a release of them: the store is made
+/// where there is none.
+pub async fn made(config: &Config) -> Result<(), Failure> {
+    if exists(config).is_ok() {
+        return Ok(());
+    }
+    Store::open(crate::app::store_options(config), Bus::new(16))?.close().await;
+    let dir = config.data_dir.display();
+    print::remark(&format!("the store {dir} is new: it has to belong to the user that `mailworker serve` runs as"));
+    Ok(())
 }
 
 /// A command that reads or changes a store makes none.

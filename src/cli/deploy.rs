@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn run(common: &Common, options: Deploy) -> Done {
     let (config, files) = compiled(common)?;
-    access::exists(&config)?;
+    access::made(&config).await?;
     let seen = access::reader(&config)?.deployed(&config.env_name)?;
     let trial = trial(&options, &seen)?;
     let version = Release::version_of(&files);

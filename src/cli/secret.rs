@@ -21,8 +21,8 @@ pub async fn run(common: &Common, verb: Secret) -> Done {
     match verb {
         Secret::Put { name } => {
             free(&config, &name)?;
-            access::exists(&config)?;
             let value = value(&name)?;
+            access::made(&config).await?;
             let writer = Writer::open(&config).await?;
             let sealer = Sealer::new(configured::options(common), move || Arc::clone(&config));
             let put = writer.secret_put(SecretPut { env: env.clone(), name: name.clone(), value }, &sealer).await;

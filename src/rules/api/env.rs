@@ -15,6 +15,9 @@ use crate::diagnostic::suggest;
 use crate::rules::hidden::Hidden;
 use crate::rules::{Ai, Bindings};
 
+/// Names that want a secret.
+const SECRETIVE: [&str; 4] = ["SECRET", "TOKEN", "KEY", "PASSWORD"];
+
 /// What is bound, made once for each release.
 #[derive(Debug, Default)]
 pub struct Environment {
@@ -88,7 +91,11 @@ impl Environment {
     /// `no variable or binding SUPORT_EMAIL`, and what to do.
     #[must_use]
     pub fn unbound(&self, name: &str) -> (String, String) {
-        (format!("no variable or binding {name}"), did_you_mean(name, self.bound.keys().map(String::as_str), "bound"))
+        let mut help = did_you_mean(name, self.bound.keys().map(String::as_str), "bound");
+        if SECRETIVE.iter().any(|word| name.contains(word)) {
+            help = format!("{help}; a secret is bound by `mailworker secret put {name}`");
+        }
+        (format!("no variable or binding {name}"), help)
     }
 }
 
