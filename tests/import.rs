@@ -135,6 +135,50 @@ fn a_catch_all_takes_no_mail_that_was_never_its_own() {
 }
 
 #[test]
+fn one_page_of_several_is_told_to_be_one() {
+    let rule = "{\"matchers\": [{\"type\": \"literal\", \"field\": \"to\", \"value\": \"a@ex.com\"}], \
+                \"actions\": [{\"type\": \"forward\", \"value\": [\"b@example.net\"]}]}";
+    let page =
+        |total: u64| format!("{{\"result\": [{rule}], \"result_info\": {{\"count\": 1, \"total_count\": {total}}}}}");
+    let (routes, said) = imported("cloudflare", &page(51), &[]);
+    assert!(
+        routes.contains("a@ex.com") && said.contains("not carried over: 50 of 51 rules: this is one page"),
+        "{said}"
+    );
+    assert_eq!(imported("cloudflare", &page(1), &[]).1, "");
+    let routes = "{\"total_count\": 3, \"items\": [{\"expression\": \"match_recipient('a@ex.com')\", \
+                  \"actions\": [\"forward('b@example.net')\", \"stop()\"]}]}";
+    let (_, said) = imported("mailgun", routes, &[]);
+    assert!(said.contains("not carried over: 2 of 3 rules"), "{said}");
+}
+
+#[test]
+fn a_catch_all_of_mailgun_s_is_for_what_nothing_matched_before() {
+    let export = "{\"items\": [
+        {\"priority\": 1, \"expression\": \"match_recipient('a@ex.com')\", \"actions\": [\"forward('x@example.net')\"]},
+        {\"priority\": 2, \"expression\": \"match_recipient('b@ex.com')\", \"actions\": [\"forward('x@example.net')\", \"stop()\"]},
+        {\"priority\": 3, \"expression\": \"catch_all()\", \"actions\": [\"forward('all@example.net')\", \"stop()\"]}]}";
+    let (routes, said) = imported("mailgun", export, &[]);
+    assert!(
+        routes.contains("match = \"*@ex.com\"\nunless = { match = [\"a@ex.com\"] }\naction = \"forward\""),
+        "{routes}"
+    );
+    assert_eq!(said, "");
+    let export = export.replace("match_recipient('a@ex.com')", "match_header('subject', 'x')");
+    let (_, said) = imported("mailgun", &export, &[]);
+    assert!(said.contains("not carried over: catch_all() for what a route further up matched"), "{said}");
+}
+
+#[test]
+fn what_a_regular_expression_of_forward_email_captured_is_no_address() {
+    let records = "forward-email=/^sales-(.*)$/:$1@example.net,info:i@example.net\nforward-email-port=1337\n";
+    let (routes, said) = imported("forwardemail", records, &["--domain", "ex.com"]);
+    assert!(!routes.contains("$1@") && routes.contains("action = \"worker\""), "{routes}");
+    assert!(said.contains("\"$1@example.net\": what the regular expression captured"), "{said}");
+    assert!(said.contains("port 1337"), "{said}");
+}
+
+#[test]
 fn a_name_without_a_domain_is_of_the_machine_s_own() {
     let table = "abuse root\nroot admin@example.net\nann ann@example.org\nann@ex.com ann@example.net\n@other.example x@example.net\n";
     let (routes, said) = imported("postfix-virtual", table, &[]);

@@ -8,6 +8,7 @@ use super::{Carried, Route, target};
 pub fn read(text: &str) -> Result<Carried, Wrong> {
     let mut carried = Carried::default();
     let mut rules = json::items(text, &["result"])?;
+    carried.complete(text, rules.len());
     json::by_priority(&mut rules);
     // What takes all is asked last there, whatever its priority.
     rules.sort_by_key(|(_, rule)| matchers(rule).any(|matcher| json::text(matcher, "type") == "all"));

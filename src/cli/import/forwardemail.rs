@@ -56,7 +56,13 @@ fn of_api(carried: &mut Carried, line: usize, alias: &Value, domain: Option<&str
 
 /// A record as `dig` or a zone file shows it, or its text alone.
 fn of_record(carried: &mut Carried, line: usize, text: &str, domain: Option<&str>) {
-    let Some((before, rest)) = text.split_once("forward-email=") else { return };
+    let Some((before, rest)) = text.split_once("forward-email=") else {
+        if let Some((_, port)) = text.split_once("forward-email-port=") {
+            let port = port.trim().trim_matches('"');
+            carried.leave(line, format!("port {port}: [relay] port is for all mail, a [[destination]] for some"));
+        }
+        return;
+    };
     // A text of more than 255 octets is written as several.
     let rest = rest.replace("\" \"", "");
     let rest = rest.trim().trim_end_matches('"');
@@ -88,6 +94,13 @@ fn split(entry: &str) -> (String, Option<String>) {
         None if entry.starts_with('!') => (entry.to_owned(), None),
         None => ("*".to_owned(), Some(entry.to_owned())),
     }
+}
+
+/// `$1`, `$<name>`, `$&`: what is put in for a match.
+fn has_capture(to: &str) -> bool {
+    to.split('$')
+        .skip(1)
+        .any(|after| after.starts_with(|next: char| next.is_ascii_digit() || matches!(next, '<' | '&' | '{')))
 }
 
 fn carry(carried: &mut Carried, line: usize, about: &str, (name, domain): (&str, &str), to: &[String]) {
@@ -129,6 +142,9 @@ fn carry(carried: &mut Carried, line: usize, about: &str, (name, domain): (&str,
     let mut targets = Vec::new();
     for to in to {
         match target(to) {
+            _ if bare.starts_with('/') && has_capture(to) => {
+                carried.leave(line, format!("{to:?}: what the regular expression captured"));
+            }
             Ok(to) => targets.push(to),
             Err(_) if !to.contains('@') => {
                 carried.leave(line, format!("{to:?}: the same name at another host is for the worker: message.forward(message.to.local + \"@{to}\")"));

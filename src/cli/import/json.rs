@@ -28,6 +28,13 @@ pub fn items(text: &str, names: &[&str]) -> Result<Vec<(usize, Value)>, Wrong> {
     Ok(list.into_iter().map(|item| (lines.next().unwrap_or(1), item)).collect())
 }
 
+/// How many there are in all, where the document says that these are a page of them.
+pub fn total(text: &str) -> Option<u64> {
+    let document: Value = serde_json::from_str(text).ok()?;
+    let total = document.get("total_count").or_else(|| document.get("result_info")?.get("total_count"))?;
+    total.as_u64()
+}
+
 /// Where each object directly in the list begins.
 fn lines(text: &str, name: Option<&str>) -> Vec<usize> {
     let (mut lines, mut line) = (Vec::new(), 1);

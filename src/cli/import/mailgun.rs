@@ -1,5 +1,7 @@
 //! Mailgun's routes as its API lists them (`GET /v3/routes`): filters of regular expressions, and actions.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::json::{self, Wrong};
@@ -9,10 +11,12 @@ use crate::mail::Address;
 pub fn read(text: &str) -> Result<Carried, Wrong> {
     let mut carried = Carried::default();
     let mut routes = json::items(text, &["items", "route"])?;
+    carried.complete(text, routes.len());
     json::by_priority(&mut routes);
     for (line, route) in &routes {
         carry(&mut carried, *line, route);
     }
+    without_the_taken(&mut carried);
     if carried.routes.last().is_some_and(|last| !last.stop) {
         let line = carried.routes.last().map_or(1, |last| last.line);
         let what =
@@ -20,6 +24,33 @@ pub fn read(text: &str) -> Result<Carried, Wrong> {
         carried.leave(line, what);
     }
     Ok(carried)
+}
+
+/// `catch_all()` is for what no route before it matched. What stopped is gone by then; what went on is taken out here.
+fn without_the_taken(carried: &mut Carried) {
+    let mut taken: Vec<String> = Vec::new();
+    let mut untold = Vec::new();
+    let mut is_narrow = false;
+    // One rule may be several routes, of which the last one stops.
+    let stops: BTreeSet<usize> = carried.routes.iter().filter(|route| route.stop).map(|route| route.line).collect();
+    for route in &mut carried.routes {
+        if route.matches.is_none() && route.headers.is_empty() && route.unless_match.is_empty() {
+            if is_narrow {
+                untold.push(route.line);
+            }
+            route.unless_match.clone_from(&taken);
+        } else if !stops.contains(&route.line) && route.enabled {
+            match &route.matches {
+                Some(matches) if route.headers.is_empty() && route.unless_match.is_empty() => {
+                    taken.extend(matches.iter().filter(|one| !taken.contains(one)).cloned().collect::<Vec<_>>());
+                }
+                _ => is_narrow = true,
+            }
+        }
+    }
+    for line in untold {
+        carried.leave(line, "catch_all() for what a route further up matched by a header field, or all but some, and went on with: it gets that, too");
+    }
 }
 
 fn carry(carried: &mut Carried, line: usize, item: &Value) {
@@ -191,6 +222,10 @@ fn checked(regex: &str) -> Result<String, String> {
     let regex = regex.replace("\\\\", "\\");
     match regex::Regex::new(&regex) {
         Ok(_) => Ok(regex),
-        Err(_) => Err(format!("the regular expression {regex:?}: there is no look-around and no back-reference here")),
+        Err(error) => {
+            let why = error.to_string();
+            let why = why.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
+            Err(format!("the regular expression {regex:?}: {why}"))
+        }
     }
 }

@@ -55,6 +55,16 @@ pub struct Route {
 }
 
 impl Carried {
+    /// An export of many rules comes in pages, and one page looks like all of them.
+    fn complete(&mut self, text: &str, here: usize) {
+        let here = u64::try_from(here).unwrap_or(u64::MAX);
+        if let Some(total) = json::total(text).filter(|total| *total > here) {
+            let what =
+                format!("{} of {total} rules: this is one page, get the others and import them, too", total - here);
+            self.leave(1, what);
+        }
+    }
+
     pub fn leave(&mut self, line: usize, what: impl Into<String>) {
         self.left.push((line, what.into()));
     }
