@@ -178,6 +178,13 @@ fn keys_are_written_and_read_without_a_server() {
     let json = exits(&run(dir.path(), &["kv", "get", "EMAILS", "odd", "--json"]), 0);
     assert!(json.contains("a\\tb\\u009b\\u202e"), "{json}");
     assert_eq!(exits(&run(dir.path(), &["kv", "list", "EMAILS", "--prefix", "gr"]), 0), "greeting\n");
+    exits(&run(dir.path(), &["kv", "put", "EMAILS", "count:suport", "7"]), 0);
+    exits(&run(dir.path(), &["kv", "put", "EMAILS", "long", &"two\nlines ".repeat(50)]), 0);
+    let values = exits(&run(dir.path(), &["kv", "list", "EMAILS", "--values"]), 0);
+    assert!(values.contains("count:suport  7\n") && values.contains("long  two lines two"), "{values}");
+    assert!(values.contains("…\n") && values.lines().all(|line| line.len() < 120), "{values}");
+    let values = exits(&run(dir.path(), &["kv", "list", "EMAILS", "--values", "--prefix", "c", "--json"]), 0);
+    assert!(values.contains("\"key\":\"count:suport\"") && values.contains("\"value\":7"), "{values}");
     exits(&run(dir.path(), &["kv", "delete", "EMAILS", "greeting"]), 0);
     exits(&run(dir.path(), &["kv", "get", "EMAILS", "greeting"]), 1);
     exits(&run(dir.path(), &["backup", "copy"]), 0);
@@ -297,6 +304,35 @@ fn the_demonstration_shows_what_became_of_each_message() {
     assert!(shown.contains("rules/main.rhai:") && shown.contains(", signed,"), "{shown}");
     assert!(shown.contains("done: 6 messages"), "{shown}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing behind");
+}
+
+/// Rules that name a secret don't compile without it, and nothing starts that could take it.
+#[test]
+fn what_rules_need_is_there_before_a_server_has_ever_started() {
+    let dir = configured();
+    let rules = "fn email(message, env, ctx) { if env.API_TOKEN != \"\" { message.drop(); } }\n";
+    std::fs::write(dir.path().join("rules/main.rhai"), rules).unwrap();
+    let checked = err(&run(dir.path(), &["check"]));
+    assert!(checked.contains("no variable or binding API_TOKEN"), "{checked}");
+    assert!(checked.contains("`mailworker secret put API_TOKEN`"), "{checked}");
+
+    std::fs::write(dir.path().join("value"), "s3cr3t").unwrap();
+    let mut put = program(dir.path(), &["secret", "put", "API_TOKEN"]);
+    let put = put.stdin(std::fs::File::open(dir.path().join("value")).unwrap()).output().unwrap();
+    exits(&put, 0);
+    assert!(err(&put).contains("is new"), "{}", err(&put));
+    exits(&run(dir.path(), &["check"]), 0);
+
+    let deployed = run(dir.path(), &["deploy"]);
+    exits(&deployed, 0);
+    assert!(!err(&deployed).contains("is new"), "{}", err(&deployed));
+}
+
+#[test]
+fn a_release_is_there_before_a_server_has_ever_started() {
+    let dir = configured();
+    exits(&run(dir.path(), &["deploy"]), 0);
+    assert!(exits(&run(dir.path(), &["versions", "list"]), 0).contains("active"));
 }
 
 /// An admin's shell has none of the service's secrets, and needs none to look at the queue.

@@ -477,7 +477,9 @@ fn every_example_of_the_reference_compiles() {
     page.push_str(&mailworker::rules::reference::parsed());
     let examples: Vec<&str> = page.split("```rhai\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 4, "{} examples", examples.len());
-    let vars = ["SUPPORT_EMAIL", "DEFAULT_EMAIL", "HOOK_SECRET"].map(|name| (name.to_owned(), "team@example.net".into())).into();
+    let vars = ["SUPPORT_EMAIL", "DEFAULT_EMAIL", "HOOK_SECRET"]
+        .map(|name| (name.to_owned(), "team@example.net".into()))
+        .into();
     let bindings = mailworker::rules::Bindings {
         vars,
         kv_namespaces: ["USERS", "COUNTS", "SEEN"].map(str::to_owned).into(),

@@ -23,10 +23,10 @@ pub async fn run(common: &Common, verb: Kv) -> Done {
             let entry = found.ok_or_else(|| Failure::Failed(format!("{binding} has no key {key:?}")))?;
             if machine.json { print::json(&entry_json(&key, &entry)) } else { value(&entry.value) }
         }
-        Kv::List { binding, prefix, limit, machine } => {
+        Kv::List { binding, prefix, limit, values, machine } => {
             bound(&config, &binding)?;
             let view = access::reader(&config)?;
-            list(&view, &binding, &prefix, limit, machine.json)
+            list(&view, &binding, &prefix, limit, (values, machine.json))
         }
         Kv::Put { binding, key, value, ttl, text } => {
             bound(&config, &binding)?;
@@ -112,6 +112,19 @@ fn value(value: &Value) -> Done {
     }
 }
 
+/// Characters of a value in a list.
+const SHOWN: usize = 80;
+
+/// A value as a line of a list begins with it.
+fn in_one_line(value: &Value) -> String {
+    let text = match value {
+        Value::Text(text) => text.chars().take(2 * SHOWN).collect(),
+        Value::Blob(octets) => format!("{} octets", octets.len()),
+        Value::Json(json) => json.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn entry_json(key: &str, entry: &Entry) -> serde_json::Value {
     let (kind, value) = match &entry.value {
         Value::Text(text) => ("text", json!(text)),
@@ -129,12 +142,22 @@ fn entry_json(key: &str, entry: &Entry) -> serde_json::Value {
     })
 }
 
-fn list(view: &dyn kv::View, binding: &str, prefix: &str, limit: usize, json: bool) -> Done {
+fn list(view: &dyn kv::View, binding: &str, prefix: &str, limit: usize, (values, json): (bool, bool)) -> Done {
     let (now, mut cursor, mut left) = (clock::now(), None::<String>, limit);
     while left > 0 {
         let page = view.list(binding, prefix, cursor.as_deref(), left.min(MAX_LIST), now).map_err(Failure::failed)?;
         for key in &page.keys {
-            if json {
+            if values {
+                // One that another commit has taken in the meantime is listed no more.
+                let Some(entry) = view.get(binding, &key.name, now).map_err(Failure::failed)? else { continue };
+                if json {
+                    print::json(&entry_json(&key.name, &entry))?;
+                } else {
+                    let expires = entry.expires_at.map(|at| format!("  expires {at}")).unwrap_or_default();
+                    let value = print::short(&in_one_line(&entry.value), SHOWN);
+                    print::line(format_args!("{}  {value}{}", plain(&key.name), Painted(DIM, expires)))?;
+                }
+            } else if json {
                 print::json(&json!({ "key": key.name, "metadata": key.metadata, "expires_at": key.expires_at }))?;
             } else {
                 let expires = key.expires_at.map(|at| format!("  expires {at}")).unwrap_or_default();

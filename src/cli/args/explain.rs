@@ -28,7 +28,7 @@ Examples:
   mailworker explain support@example.com
   mailworker explain support@example.com --from boss@example.net --message mail.eml
   mailworker explain mail.eml --ip 203.0.113.7 --helo mx.example.net
-  mailworker explain 01JDEXAMPLE00000000000000A
+  mailworker explain 01JDEXAMP1E00000000000000A
   mailworker explain support@example.com --break rules/lib/spam.rhai:12")]
 pub struct Explain {
     /// The recipient, a message (RFC 5322), or the id of a message that came in

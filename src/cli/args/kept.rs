@@ -30,7 +30,7 @@ Each recipient for whom the worker put it there gets it by `[relay]`, or by `--t
 the worker isn't asked again.
 
 Examples:
-  mailworker messages release 01JDEXAMPLE00000000000000A --to team@example.net")]
+  mailworker messages release 01JDEXAMP1E00000000000000A --to team@example.net")]
     Release {
         id: MessageId,
         /// An address or a `[[destination]]`, in place of the recipients
@@ -218,6 +218,10 @@ Examples:
         text: bool,
     },
     /// List keys
+    #[command(after_help = "\
+Examples:
+  mailworker kv list EMAILS --prefix email:
+  mailworker kv list UNKNOWN --values")]
     List {
         binding: String,
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -225,6 +229,9 @@ Examples:
         /// At most so many
         #[arg(long, short = 'n', value_name = "N", default_value_t = 1000)]
         limit: usize,
+        /// Show the values, too; of a long one its beginning
+        #[arg(long)]
+        values: bool,
         #[command(flatten)]
         machine: Machine,
     },

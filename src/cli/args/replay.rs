@@ -27,8 +27,8 @@ refused now is told of it by nobody: the sender has read 250 long since.
 Examples:
   mailworker replay --since 7d
   mailworker replay --since 2d --to support@ --rules ../new/rules --diff
-  mailworker replay 01JDEXAMPLE00000000000000A --diff
-  mailworker replay 01JDEXAMPLE00000000000000A --deliver
+  mailworker replay 01JDEXAMP1E00000000000000A --diff
+  mailworker replay 01JDEXAMP1E00000000000000A --deliver
   mailworker replay --since 7d --json | jq -r 'select(.kind) | .kind' | sort | uniq -c")]
 pub struct Replay {
     /// This message alone
