@@ -210,7 +210,7 @@ impl Stage {
     fn say(&mut self) -> Done {
         let mut output = Vec::new();
         self.session.take_output(&mut output);
-        let text = String::from_utf8_lossy(&output).into_owned();
+        let text = self.snapshot.release.hide(String::from_utf8_lossy(&output).into_owned());
         text.lines().try_for_each(|line| print::line(plain(line)))?;
         let refused = text.lines().next_back().filter(|last| last.starts_with(['4', '5']));
         if let Some(last) = refused.filter(|_| !self.was_asked) {

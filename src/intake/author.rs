@@ -14,6 +14,7 @@ use crate::event::{Event, Kind};
 use crate::kv;
 use crate::mail::draft::Purpose;
 use crate::mail::{Address, BodyKind, Draft, Envelope, Notify, Recipient, Reply, Timestamp};
+use crate::rules::Release;
 use crate::store::{Acceptance, Decider, NewDelivery, RelayTask, Task};
 
 /// No notice of ours tells of it: `failed` does. Next hops may tell as they like.
@@ -27,9 +28,10 @@ pub(super) fn word(purpose: &Purpose) -> &'static str {
     }
 }
 
-/// The draft as a message of ours. `about`: what it was written about, in words; `by`: the worker.
+/// The draft as a message of ours. `about`: what it was written about, in words; `by`: the worker. It goes out as it was
+/// written; the list of messages shows its subject without the values of secrets.
 pub(super) fn authored(
-    config: &Config,
+    (config, rules): (&Config, &Release),
     draft: &Draft,
     about: &str,
     by: Option<&Decider>,
@@ -56,7 +58,7 @@ pub(super) fn authored(
     let text = format!("Written here, a {} of the worker's about {about}", word(&draft.purpose));
     let (reply, count) = (Reply::new(250, 0, 0, text), u32::try_from(deliveries.len()).unwrap_or(u32::MAX));
     Acceptance {
-        subject: Some(super::clip(&draft.subject)),
+        subject: Some(super::clip(&rules.hide(draft.subject.clone()))),
         header_from: Some(draft.from.address.to_string()),
         deliveries,
         events: vec![Event::new(now, Kind::Accepted { reply, deliveries: count }).of(id)],

@@ -62,8 +62,8 @@ pub fn combine(case: &Case, judged: Vec<Judged>, prdr: bool, now: Timestamp) -> 
     combined.events.push(Event::new(
         now,
         match combined.outcome {
-            MessageOutcome::Rejected => Kind::Rejected { reply: last.clone() },
-            MessageOutcome::Deferred => Kind::Deferred { reply: last.clone() },
+            MessageOutcome::Rejected => Kind::Rejected { reply: case.snapshot.shown(&last) },
+            MessageOutcome::Deferred => Kind::Deferred { reply: case.snapshot.shown(&last) },
             _ => Kind::Accepted { reply: last.clone(), deliveries },
         },
     ));

@@ -418,9 +418,10 @@ impl Judged {
             }
             Effect::Header { name, value } => self.changes.add(&case.message, name, value),
             Effect::Mail(draft) => {
-                let (config, about) = (&case.snapshot.config, format!("message {}", case.id));
-                let (now, mail) =
-                    (clock::now(), author::authored(config, &draft, &about, self.decider.as_ref(), clock::now()));
+                let (house, about) =
+                    ((&*case.snapshot.config, &**case.rules_for(&self.recipient)), format!("message {}", case.id));
+                let now = clock::now();
+                let mail = author::authored(house, &draft, &about, self.decider.as_ref(), now);
                 self.written.push(author::written(&draft, &mail, now));
                 self.writes.extend(author::noted(&draft, now));
                 self.authored.push(mail);

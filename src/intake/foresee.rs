@@ -178,6 +178,22 @@ impl Foresight {
     }
 }
 
+impl Foresight {
+    /// As it may be shown: the answers without the values of secrets, which whoever sends such a mail would read.
+    #[must_use]
+    pub fn shown(mut self, snapshot: &Snapshot) -> Self {
+        let fate = self.judged.as_mut().and_then(|judged| match &mut judged.fate {
+            decide::Fate::Accept => None,
+            decide::Fate::Reject(reply) | decide::Fate::Defer(reply) => Some(reply),
+        });
+        let earlier = self.earlier.as_mut().map(|(_, reply)| reply);
+        for reply in [fate, earlier, self.answer.as_mut(), self.refused.as_mut()].into_iter().flatten() {
+            *reply = snapshot.shown(reply);
+        }
+        self
+    }
+}
+
 fn place(verdict: &RcptVerdict) -> Option<Place> {
     match verdict {
         RcptVerdict::Reject { at, .. } | RcptVerdict::Defer { at, .. } | RcptVerdict::Redirect { at, .. } => {

@@ -125,7 +125,7 @@ impl Told {
         (self.reads, self.writes) = (outcome.reads, outcome.writes);
         for (effect, _) in outcome.effects {
             if let Effect::Mail(draft) = &effect {
-                let mail = author::authored(&snapshot.config, draft, about, by.as_ref(), call.now);
+                let mail = author::authored((&snapshot.config, rules), draft, about, by.as_ref(), call.now);
                 self.events.push(author::written(draft, &mail, call.now));
                 self.authored.push(mail);
             }

@@ -229,7 +229,7 @@ impl Intake {
             sender: (!matches!(phase, "connect" | "helo"))
                 .then(|| sender.map_or_else(|| "<>".to_owned(), ToString::to_string)),
             recipient: recipient.map(ToString::to_string),
-            reply: reply.clone(),
+            reply: visit.snapshot.shown(reply),
         };
         self.bus.publish(Event::new(clock::now(), kind).in_session(visit.session));
     }

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use super::canary::{Canary, Deployed, Handler};
 use crate::config::Config;
-use crate::mail::Address;
+use crate::mail::{Address, Reply};
 use crate::rules::Release;
 
 /// One state of the configuration and the workers compiled for it.
@@ -43,6 +43,11 @@ impl Snapshot {
     pub(super) fn rules_for(&self, sender: Option<&Address>, recipient: &Address) -> &Arc<Release> {
         let canary = self.canary().filter(|canary| canary.takes(&self.config, sender, recipient));
         canary.map_or(&self.release, |canary| &canary.release)
+    }
+
+    /// A reply as logs, traces and lists show it: without the values of secrets. Who it is for reads it as it was written.
+    pub(super) fn shown(&self, reply: &Reply) -> Reply {
+        Reply { text: self.release.hide(reply.text.clone().into_owned()).into(), ..reply.clone() }
     }
 
     /// Counts a run of these rules, where that is of interest.

@@ -6,8 +6,9 @@ use mail_auth::common::crypto::{Ed25519Key, Sha256, SigningKey};
 use mail_auth::common::headers::HeaderWriter as _;
 use mail_auth::{ArcOutput, AuthenticatedMessage, AuthenticationResults, DmarcOutput, DmarcResult};
 
+use crate::harness::stranger::{PROXIED, STRANGER, greeted};
 use crate::harness::{Client, Server, Setup};
-use crate::sender::{PROXIED, STRANGER, checked, greeted, key, letter, signed_by, signed_with};
+use crate::sender::{checked, key, letter, signed_by, signed_with};
 
 const DROPS: &str = "fn email(message, env, ctx) { message.drop(); }";
 /// A look-up that isn't answered takes longer than a check may.

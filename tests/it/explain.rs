@@ -1,7 +1,5 @@
 //! `explain` answers as the server would, and does nothing; line by line, and step by step where it is asked to.
 
-use std::process::Stdio;
-
 use crate::harness::{Server, Setup, SmtpSink, mail};
 
 const WORKER: &str = r#"
@@ -197,13 +195,7 @@ fn a_message_is_explained_as_it_was_and_as_it_would_be() {
 
 /// What `explain` prints when its standard input says this.
 fn stepped(server: &Server, arguments: &[&str], input: &str) -> String {
-    let mut command = server.command(&[&["explain", "support@example.com"], arguments].concat());
-    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = pipes.spawn().unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    server.fed(&[&["explain", "support@example.com"], arguments].concat(), input)
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! `[geoip]`: where a client's address is, as databases say it.
 
 use crate::harness::geo::{Geo, database};
+use crate::harness::stranger::{PROXIED, connected, greeted};
 use crate::harness::{Client, HttpSink, Server, Setup, mail};
 
-const PROXIED: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.0/8\"]";
 const WORKER: &str = r#"
 fn connect(session, env) {
     if session.country == "XX" { session.reject("Not from there"); }
@@ -37,17 +37,11 @@ fn setup() -> Setup {
 }
 
 fn from(server: &Server, address: &str) -> Client {
-    let family = if address.contains(':') { "TCP6" } else { "TCP4" };
-    let own = if address.contains(':') { "::1" } else { "127.0.0.1" };
-    let mut client = Client::connect(server.smtp()).unwrap();
-    client.raw(format!("PROXY {family} {address} {own} 4025 25\r\n").as_bytes());
-    client
+    connected(server, address.parse::<std::net::IpAddr>().unwrap())
 }
 
 fn tagged(server: &Server, address: &str) -> String {
-    let mut client = from(server, address);
-    client.reply().expect(220);
-    client.command("EHLO mail.example.org").expect(250);
+    let mut client = greeted(server, address.parse::<std::net::IpAddr>().unwrap());
     client.send("a@example.org", &["support@example.com"], &mail(address, "x")).expect(250);
     client.command("QUIT").expect(221);
     let newest = server.newest();
@@ -127,9 +121,7 @@ fn a_webhook_is_told_where_the_client_is() {
     let route = format!("[[route]]\nmatch = \"*@example.com\"\naction = \"webhook\"\nto = [\"{url}\"]\n");
     let server = setup().toml(&route).start();
     for (address, number) in [("192.0.2.7", 1), ("100.0.0.1", 2)] {
-        let mut client = from(&server, address);
-        client.reply().expect(220);
-        client.command("EHLO mail.example.org").expect(250);
+        let mut client = greeted(&server, address.parse::<std::net::IpAddr>().unwrap());
         client.send("a@example.org", &["support@example.com"], &mail(address, "x")).expect(250);
         client.command("QUIT").expect(221);
         let told = hook.wait(number).remove(number - 1).json()["data"]["session"].clone();

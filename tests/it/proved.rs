@@ -1,17 +1,12 @@
 //! Routes by what the sender proved, and what `explain` and `session` find out about one.
 
-use std::io::Write as _;
 use std::net::Ipv4Addr;
-use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::harness::stranger::{PROXIED, STRANGER, greeted_as};
 use crate::harness::{Client, Server, Setup, SmtpSink};
 use crate::sender::signed_by;
-
-/// Strangers come through a proxy that says where from.
-const PROXIED: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.0/8\"]";
-const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 
 const WORKER: &str = "fn email(message, env, ctx) { message.forward(\"worker@example.net\"); }";
 
@@ -49,11 +44,7 @@ fn setup(sink: &SmtpSink) -> Setup {
 }
 
 fn greeted(server: &Server, from: Ipv4Addr) -> Client {
-    let mut client = Client::connect(server.smtp()).unwrap();
-    client.raw(format!("PROXY TCP4 {from} 127.0.0.1 4025 25\r\n").as_bytes());
-    client.reply().expect(220);
-    client.command("EHLO mail.partner.example").expect(250);
-    client
+    greeted_as(server, from, "mail.partner.example")
 }
 
 fn letter(from: &str) -> Vec<u8> {
@@ -285,12 +276,7 @@ fn a_session_is_told_who_speaks_as_soon_as_it_is_known() {
 }
 
 fn rehearsed(server: &Server, arguments: &[&str], input: &str) -> String {
-    let mut command = server.command(&[&["session"], arguments].concat());
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    server.fed(&[&["session"], arguments].concat(), input)
 }
 
 #[track_caller]

@@ -1,10 +1,10 @@
 //! Secrets: put by standard input, found by workers and the configuration, kept as nobody can read them.
 
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Output;
 
+use crate::harness::stranger::{PROXIED, STRANGER, greeted};
 use crate::harness::{HttpSink, Server, Setup, SmtpSink, contains, mail};
 
 const VALUE: &str = "hunter2-hunter2-hunter2";
@@ -18,11 +18,7 @@ fn email(message, env, ctx) {
 "#;
 
 fn put(server: &Server, arguments: &[&str], value: &str) -> Output {
-    let mut command = server.command(&[&["secret", "put"], arguments].concat());
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A name that can't be is refused before the value is read.
-    let _refused_already = child.stdin.take().unwrap().write_all(value.as_bytes());
-    child.wait_with_output().unwrap()
+    server.read_by(&[&["secret", "put"], arguments].concat(), value)
 }
 
 #[track_caller]
@@ -215,6 +211,99 @@ fn email(message, env, ctx) {{
     assert!(server.stop().success());
     let log = server.log.all().join("\n");
     assert!(!log.contains("unter2"), "{log}");
+}
+
+/// What a worker writes goes out as it is; nowhere is it shown.
+#[test]
+fn what_a_worker_writes_has_the_value_where_it_is_sent_and_nowhere_else() {
+    let token = r#"hunter2\t"quoted'-Hunter2-hunter2"#;
+    let rules = r#"
+fn mail_from(session, sender, env) { if sender.local == "mail" { session.reject("not by " + env.TOKEN); } }
+fn rcpt_to(session, rcpt, env) {
+    if rcpt.local == "rcpt" { session.reject(550, "5.7.1", json_stringify(#{ t: env.TOKEN })); }
+}
+fn email(message, env, ctx) {
+    switch message.to.local {
+        "late" => message.set_reject("go away, " + env.TOKEN),
+        "wait" => message.defer(`wait, ${env.TOKEN}`),
+        "answers" => {
+            message.reply(#{ subject: "answer " + env.TOKEN, text: "x" });
+            ctx.send(#{ to: "team@example.net", from: message.to, subject: json_stringify(#{ token: env.TOKEN }), text: "x" });
+            message.drop();
+        },
+    }
+}
+fn scheduled(event, env, ctx) { ctx.send(#{ to: "team@example.net", from: "a@example.com", subject: "told " + env.TOKEN, text: "x" }); }
+"#;
+    let sink = SmtpSink::start();
+    let setup = Setup::relaying_to(&sink).toml(PROXIED).toml("[triggers]\ncrons = [\"0 9 1 1 *\"]");
+    // Its author is proved, so that there is an answer.
+    setup.dns.txt("example.org", "v=spf1 ip4:192.0.2.0/24 -all").txt("_dmarc.example.org", "v=DMARC1; p=none");
+    let mut server = setup.start();
+    must_put(&server, &["TOKEN"], token);
+    let mark = server.log.mark();
+    server.write("rules/main.rhai", rules);
+    server.wait_event(mark, "reloaded", |_| true);
+    let asks = |from: &str, to: &str| {
+        let mut client = greeted(&server, STRANGER);
+        let mut last = client.command(&format!("MAIL FROM:<{from}>"));
+        if last.code == 250 {
+            last = client.command(&format!("RCPT TO:<{to}>"));
+        }
+        if last.code == 250 {
+            last = client.data(&mail("hello", "x"));
+        }
+        client.command("QUIT").expect(221);
+        last
+    };
+    let ann = "ann@example.org";
+    let answers = [
+        (asks("mail@example.org", "a@example.com"), 550),
+        (asks(ann, "rcpt@example.com"), 550),
+        (asks(ann, "late@example.com"), 550),
+        (asks(ann, "wait@example.com"), 451),
+    ];
+    for (answer, code) in answers {
+        assert!(answer.code == code && answer.text().contains("unter2"), "what is sent stays as written: {answer:?}");
+    }
+    asks(ann, "answers@example.com").expect(250);
+    let triggered = server.stdout(&["trigger"]);
+    let subjects: String = sink.wait(3).iter().map(|mail| mail.text()).collect();
+    assert!(subjects.matches("unter2").count() >= 3, "{subjects}");
+    server.settled();
+
+    let listed = server.stdout(&["messages", "list"]);
+    for told in ["answer [secret TOKEN]", "{\"token\":\"[secret TOKEN]\"}", "told [secret TOKEN]"] {
+        assert!(listed.contains(told), "{told} is not in\n{listed}");
+    }
+    let mut shown =
+        [triggered, listed, server.stdout(&["messages", "list", "--json"]), server.stdout(&["log", "list"])].concat();
+    for message in server.messages() {
+        let id = message["id"].as_str().unwrap();
+        shown += &server.stdout(&["messages", "show", id]);
+        if matches!(message["outcome"].as_str(), Some("rejected" | "dropped")) {
+            shown += &server.stdout(&["explain", id, "--offline", "--json"]);
+            shown += &server.stdout(&["explain", id, "--offline"]);
+        }
+    }
+    let file = server.path().join("late.eml");
+    std::fs::write(&file, mail("hello", "x")).unwrap();
+    for to in ["late@example.com", "rcpt@example.com"] {
+        let file = file.to_str().unwrap();
+        shown += &server.stdout(&["explain", file, "--to", to, "--from", ann, "--offline"]);
+    }
+    // What was shown then and what is said now is the same; its sender has had an answer meanwhile.
+    let replayed = said(&server.cli(&["replay", "--since", "1d", "--json"]));
+    assert!(replayed.contains("other effects") && !replayed.contains("other words"), "{replayed}");
+    shown += &replayed;
+    assert!(shown.contains("go away, [secret TOKEN]") && shown.contains("wait, [secret TOKEN]"), "{shown}");
+    assert!(!shown.contains("unter2"), "{shown}");
+    let rehearsed = "EHLO a.example\nMAIL FROM:<ann@example.org>\nRCPT TO:<rcpt@example.com>\nQUIT\n";
+    let rehearsed = server.fed(&["session", "--offline"], rehearsed);
+    assert!(rehearsed.contains("[secret TOKEN]") && !rehearsed.contains("unter2"), "{rehearsed}");
+    assert!(server.stop().success());
+    let log = server.log.all().join("\n");
+    assert!(log.contains("not by [secret TOKEN]") && !log.contains("unter2"), "{log}");
 }
 
 #[test]

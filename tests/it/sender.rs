@@ -10,19 +10,8 @@ use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter as _;
 use mail_auth::dkim::DkimSigner;
 
+use crate::harness::stranger::{PROXIED, STRANGER, greeted};
 use crate::harness::{Client, Server, Setup, SmtpSink, contains, mail};
-
-/// Strangers come through a proxy that says where from.
-pub(crate) const PROXIED: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.0/8\"]";
-pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
-
-pub(crate) fn greeted(server: &Server, from: Ipv4Addr) -> Client {
-    let mut client = Client::connect(server.smtp()).unwrap();
-    client.raw(format!("PROXY TCP4 {from} 127.0.0.1 4025 25\r\n").as_bytes());
-    client.reply().expect(220);
-    client.command("EHLO mail.example.org").expect(250);
-    client
-}
 
 pub(crate) fn letter(from: &str, subject: &str) -> Vec<u8> {
     format!("From: {from}\r\nTo: support@example.com\r\nSubject: {subject}\r\n\r\nwords\r\n").into_bytes()

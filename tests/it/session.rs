@@ -1,7 +1,5 @@
 //! `session`: the dialogue that a server would lead, with reasons and without effects.
 
-use std::process::Stdio;
-
 use crate::harness::{Certificate, Server, Setup, SmtpSink};
 
 const RULES: &str = r#"
@@ -40,13 +38,7 @@ fn setup(sink: &SmtpSink) -> Setup {
 
 /// What `session` prints for this input, its replies and its reasons.
 fn rehearse(server: &Server, arguments: &[&str], input: &str) -> (Vec<String>, Vec<String>) {
-    let mut command = server.command(&[&["session"], arguments].concat());
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // It may end before it has read all of it.
-    let _unread = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let printed = String::from_utf8(output.stdout).unwrap();
+    let printed = server.fed(&[&["session"], arguments].concat(), input);
     printed.lines().map(ToOwned::to_owned).partition(|line| !line.starts_with('#'))
 }
 

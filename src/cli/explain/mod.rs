@@ -87,7 +87,7 @@ fn foretell(options: &Explain, snapshot: &Arc<Snapshot>, given: Given, recorder:
     let (client, found) = inquiry.of_message(&client, sender.as_ref(), &raw);
     let sent = (recipient.clone(), sender.clone());
     let probe = Probe { recipient, sender, client, raw, reach: reach(&snapshot.config, options.offline) };
-    let mut seen = foresee(snapshot, probe, &recorder.watching(kv, snapshot));
+    let mut seen = foresee(snapshot, probe, &recorder.watching(kv, snapshot)).shown(snapshot);
     let unknown = match found {
         Found::Checked(told) => {
             seen.events.insert(0, told);

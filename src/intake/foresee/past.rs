@@ -31,9 +31,13 @@ pub struct Past {
     pub reach: Lent,
 }
 
-/// Judges it by `snapshot` for each recipient of its envelope, in order. Blocks, for workers run.
+/// Judges it by `snapshot` for each recipient of its envelope, in order, as it may be shown. Blocks, for workers run.
 #[must_use]
 pub fn again(snapshot: &Arc<Snapshot>, past: &Past, kv: &KvView) -> Vec<Foresight> {
+    seen(snapshot, past, kv).into_iter().map(|one| one.shown(snapshot)).collect()
+}
+
+fn seen(snapshot: &Arc<Snapshot>, past: &Past, kv: &KvView) -> Vec<Foresight> {
     let recipients = &past.envelope.recipients;
     let Some(first) = recipients.first() else { return Vec::new() };
     let client = Client { helo: None, ..past.client.clone() };

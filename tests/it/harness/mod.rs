@@ -14,6 +14,7 @@ pub mod server;
 pub mod setup;
 pub mod sink;
 pub mod smtp;
+pub mod stranger;
 pub mod watched;
 pub mod web;
 

@@ -80,6 +80,23 @@ impl Server {
         self.command(arguments).output().unwrap()
     }
 
+    /// The same with something to read; it may end before it has read all of it.
+    pub fn read_by(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = self.command(arguments);
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().unwrap();
+        let _unread = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// What a command that must succeed prints of what it reads.
+    #[track_caller]
+    pub fn fed(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.read_by(arguments, input);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// What a command that must succeed prints.
     #[track_caller]
     pub fn stdout(&self, arguments: &[&str]) -> String {
