@@ -19,7 +19,7 @@ use mail_auth::{
     SpfResult,
 };
 
-use super::authors::{Authors, is_name};
+use super::authors::{Authors, Doubt, is_name};
 use super::header::Header;
 use super::tags;
 use super::{Caches, Patience, clipped};
@@ -237,7 +237,8 @@ impl<'a> Letter<'a> {
             return authentication::Dmarc {
                 result: Check::Fail,
                 policy: "reject".into(),
-                reason: doubt.clone(),
+                reason: doubt.told.clone(),
+                doubt: doubt.what.clone(),
                 ..Default::default()
             };
         }
@@ -266,7 +267,7 @@ impl<'a> Letter<'a> {
         }
         let mut worst = worst.unwrap_or_default();
         if domains.len() > 1 || doubt.is_some() {
-            unspoken_for(&mut worst, dkim, doubt.as_deref());
+            unspoken_for(&mut worst, dkim, doubt.as_ref());
         }
         worst
     }
@@ -276,15 +277,16 @@ impl<'a> Letter<'a> {
 fn unspoken_for(
     found: &mut authentication::Dmarc,
     dkim: &mut [(Option<DkimOutput<'_>>, authentication::Dkim)],
-    doubt: Option<&str>,
+    doubt: Option<&Doubt>,
 ) {
+    found.doubt = doubt.map(|doubt| doubt.what.clone()).unwrap_or_default();
     (found.aligned_spf, found.aligned_dkim) = (false, false);
     for (_, signature) in dkim.iter_mut() {
         signature.aligned = false;
     }
     let is_settled = matches!(found.result, Check::None | Check::PermError);
     match doubt {
-        Some(doubt) if is_settled || found.result == Check::Fail => doubt.clone_into(&mut found.reason),
+        Some(doubt) if is_settled || found.result == Check::Fail => found.reason.clone_from(&doubt.told),
         None if is_settled => found.reason = format!("{} is one of several authors", found.domain),
         _ => {}
     }
@@ -436,6 +438,7 @@ fn author(
         aligned_spf,
         aligned_dkim,
         reason,
+        doubt: String::new(),
     }
 }
 

@@ -6,7 +6,7 @@
 //! answer is no failure.
 
 use crate::config::{Consequence, Domain};
-use crate::mail::authentication::Check;
+use crate::mail::authentication::{Check, Dmarc};
 use crate::mail::{Authentication, Reply};
 
 /// A judgement that leaves nothing to the worker.
@@ -47,26 +47,35 @@ pub(super) fn sentence(auth: &Authentication, domain: &Domain) -> Option<Sentenc
     })
 }
 
+/// What the sender reads is in our words and names the author's domain at the most: what stands in From is the trace's.
 fn by_author(auth: &Authentication, consequence: Consequence) -> Sentence {
-    let (author, reason) = (&auth.dmarc.domain, &auth.dmarc.reason);
-    if author.is_empty() {
-        let why = if reason.is_empty() { "nobody can say who it is from" } else { reason };
-        return Sentence {
-            consequence,
-            why: format!("dmarc=fail, {why}"),
-            reply: Reply::new(550, 7, 1, format!("Nobody's policy can be asked for: {why} (dmarc=fail)")),
-        };
-    }
-    Sentence {
-        consequence,
-        why: format!("dmarc=fail, {author} asks to {} such mail", asked(&auth.dmarc.policy)),
-        reply: Reply::new(
-            550,
-            7,
-            1,
-            format!("Not sent by {author}, whose DMARC policy asks to refuse it (dmarc=fail)"),
+    let Dmarc { domain: author, doubt, reason, .. } = &auth.dmarc;
+    let asks = format!("asks to {} ", asked(&auth.dmarc.policy));
+    let (why, said) = match (author.as_str(), doubt.as_str()) {
+        ("", "") => {
+            let why = if reason.is_empty() { "nobody can say who it is from" } else { reason };
+            (why.to_owned(), "Nobody can say who it is from, so that nobody's policy can be asked for".to_owned())
+        }
+        ("", doubt) => {
+            let why = if reason.is_empty() { doubt } else { reason };
+            (why.to_owned(), format!("{}, so that nobody speaks for its author", capitalised(doubt)))
+        }
+        (author, "") => {
+            (format!("{author} {asks}such mail"), format!("Not sent by {author}, whose DMARC policy {asks}it"))
+        }
+        (author, doubt) => (
+            format!("{author} {asks}such mail, as {doubt}"),
+            format!("{}, so that nobody speaks for {author}, whose DMARC policy {asks}it", capitalised(doubt)),
         ),
-    }
+    };
+    // RFC 7372 has no code for DMARC.
+    let reply = Reply::new(550, 7, 1, format!("{said} (dmarc=fail)"));
+    Sentence { consequence, why: format!("dmarc=fail, {why}"), reply }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(characters).collect()
 }
 
 fn asked(policy: &str) -> &str {

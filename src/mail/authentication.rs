@@ -134,6 +134,8 @@ pub struct Dmarc {
     /// A pass of DKIM is.
     pub aligned_dkim: bool,
     pub reason: String,
+    /// Why the author isn't known for sure, in words that are ours alone; empty where it is.
+    pub doubt: String,
 }
 
 /// What those say through whose hands it went (RFC 8617).

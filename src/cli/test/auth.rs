@@ -259,6 +259,7 @@ impl Dmarc {
             aligned_spf: self.aligned_spf.unwrap_or(passes && (sent || !signed)),
             aligned_dkim: self.aligned_dkim.unwrap_or(passes && signed),
             reason: String::new(),
+            doubt: String::new(),
         }
     }
 }

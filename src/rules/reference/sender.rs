@@ -26,7 +26,7 @@ pub(super) const AUTH: Section = (
         Member(
             &["auth.dmarc"],
             "map",
-            "`#{ result, domain, policy, aligned_spf, aligned_dkim, reason }`; `policy` is what the domain asks for mail that \
+            "`#{ result, domain, policy, aligned_spf, aligned_dkim, reason, doubt }`; `policy` is what the domain asks for mail that \
              fails: `none`, `quarantine`, `reject`, empty where it publishes nothing; `domain` is empty where From can't \
              be read for sure, which is a `fail` with `reject`",
         ),
