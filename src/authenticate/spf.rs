@@ -3,7 +3,13 @@
 //! The evaluation is ours, since limits, errors and look-ups are what a sender's record can be made to abuse, and since
 //! every look-up goes through the one resolver. [`record`] reads the records.
 //! Bounds: ten terms that look something up, two of them in vain (RFC 7208 §4.6.4), ten hosts of an MX and ten names of a
-//! PTR, which have a time of their own; the caller bounds the whole. What a record wants said of a failure (`exp=`) is not fetched: nobody is shown it.
+//! PTR; the caller bounds the whole. What a record wants said of a failure (`exp=`) is not fetched: nobody is shown it.
+//!
+//! A macro of a record may make a name that the client chooses (`exists:%{h}`: what it calls itself), and so a DNS of its
+//! own that is asked, which may be away on purpose. Such names have a time of their own, and where they aren't answered
+//! for it's no temperror, by which a failure would stay open, but `policy` (RFC 8601 §2.7.2): nobody has said that the
+//! domain lets the client send. A name below the domain's own is its own DNS's to answer, whatever the client put before
+//! it: whether that is away for all or for this name alone, nobody can tell.
 
 mod record;
 
@@ -15,7 +21,7 @@ use futures_util::future::{BoxFuture, join_all};
 use self::record::{Macro, Mechanism, Name, Piece, Prefixes, Qualifier, Record};
 use crate::clock::Instant;
 use crate::dns::{Dns, LookupError};
-use crate::mail::authentication::Check;
+use crate::mail::authentication::{Check, is_same_organisation};
 
 /// Terms that look something up.
 const MAX_LOOKUPS: usize = 10;
@@ -32,7 +38,7 @@ pub struct Asked<'a> {
     pub sender: &'a str,
     pub domain: &'a str,
     pub helo: &'a str,
-    /// How long the client's own names may take: what DNS it has is no reason to know nothing of the sender.
+    /// How long all names of the client's choosing may take: what DNS it has is no reason to know nothing of the sender.
     pub names_within: Duration,
 }
 
@@ -42,18 +48,36 @@ pub struct Answer {
     pub reason: String,
 }
 
-/// It goes no further: temperror or permerror.
+/// It goes no further: temperror or permerror, policy where that is the client's doing.
 struct Stop(Check, String);
 
 type Step<T> = Result<T, Stop>;
 
+/// A name that a term looks up.
+#[derive(Clone)]
+struct Target {
+    name: String,
+    /// Whose DNS is asked is for the client to choose.
+    is_clients: bool,
+}
+
+impl Target {
+    fn failed(&self, reason: &str) -> Stop {
+        if self.is_clients {
+            Stop(Check::Policy, format!("{reason}; who sends chose that name, so it speaks for nobody"))
+        } else {
+            Stop(Check::TempError, reason.to_owned())
+        }
+    }
+}
+
 /// Asks.
 pub async fn check_host(dns: &Dns, asked: &Asked<'_>) -> Answer {
-    let mut evaluation = Evaluation { dns, asked, lookups: 0, voids: 0, names: None };
+    let mut evaluation = Evaluation { dns, asked, lookups: 0, voids: 0, names: None, left: asked.names_within };
     if !is_domain(asked.domain) {
         return Answer { result: Check::None, reason: "the name is no domain that could publish anything".to_owned() };
     }
-    match evaluation.host(asked.domain.to_owned()).await {
+    match evaluation.host(Target { name: asked.domain.to_owned(), is_clients: false }).await {
         Ok(Check::None) => Answer { result: Check::None, reason: "the domain publishes no SPF record".to_owned() },
         Ok(result) => {
             let reason = if result == Check::Pass { String::new() } else { format!("{} is not designated", asked.ip) };
@@ -80,11 +104,13 @@ struct Evaluation<'a> {
     voids: usize,
     /// The client's names that lead back to it, once somebody has asked.
     names: Option<Vec<String>>,
+    /// Of the time for the client's names.
+    left: Duration,
 }
 
 impl Evaluation<'_> {
     /// The result by this domain's record; `None` where there is none.
-    fn host(&mut self, domain: String) -> BoxFuture<'_, Step<Check>> {
+    fn host(&mut self, domain: Target) -> BoxFuture<'_, Step<Check>> {
         Box::pin(async move {
             let Some(record) = self.record(&domain).await? else { return Ok(Check::None) };
             for directive in &record.directives {
@@ -99,22 +125,20 @@ impl Evaluation<'_> {
             }
             // RFC 7208 §6.1
             let Some(redirect) = &record.redirect else { return Ok(Check::Neutral) };
-            self.count()?;
-            let target = self.expanded(redirect, &domain).await;
-            match self.host(target.clone()).await? {
-                Check::None => Err(Stop(Check::PermError, format!("{target}, which redirect= names, has no record"))),
+            let target = self.target(Some(redirect), &domain).await?;
+            let named = target.name.clone();
+            match self.host(target).await? {
+                Check::None => Err(Stop(Check::PermError, format!("{named}, which redirect= names, has no record"))),
                 result => Ok(result),
             }
         })
     }
 
     /// RFC 7208 §4.4 to §4.6
-    async fn record(&self, domain: &str) -> Step<Option<Record>> {
-        let texts = match self.dns.txt(domain).await {
-            Ok(texts) => texts,
-            Err(LookupError::NoSuchName(_)) => return Ok(None),
-            Err(error @ LookupError::Temporary { .. }) => return Err(temporary(&error)),
-        };
+    async fn record(&mut self, target: &Target) -> Step<Option<Record>> {
+        let domain = &target.name;
+        let dns = self.dns;
+        let Some(texts) = self.look(target, dns.txt(domain)).await? else { return Ok(None) };
         let is_record = |text: &&String| {
             let version = text.get(..6).is_some_and(|version| version.eq_ignore_ascii_case("v=spf1"));
             version && matches!(text.as_bytes().get(6), None | Some(b' '))
@@ -128,7 +152,7 @@ impl Evaluation<'_> {
         read.map(Some).ok_or_else(|| Stop(Check::PermError, format!("the SPF record of {domain} can't be read")))
     }
 
-    async fn matches(&mut self, mechanism: &Mechanism, domain: &str) -> Step<bool> {
+    async fn matches(&mut self, mechanism: &Mechanism, domain: &Target) -> Step<bool> {
         match mechanism {
             Mechanism::All => Ok(true),
             Mechanism::Ip(network, length) => {
@@ -136,50 +160,81 @@ impl Evaluation<'_> {
             }
             Mechanism::A(name, prefixes) => {
                 let target = self.target(name.as_ref(), domain).await?;
-                let found = self.found(self.dns.addresses_like(&target, self.asked.ip).await)?;
+                let found = self.addresses(&target, self.asked.ip).await?;
                 Ok(is_within(self.asked.ip, &found, *prefixes))
             }
             Mechanism::Mx(name, prefixes) => {
                 let target = self.target(name.as_ref(), domain).await?;
-                self.mx(&target, *prefixes).await
+                self.mx(target, *prefixes).await
             }
             Mechanism::Include(name) => {
                 let target = self.target(Some(name), domain).await?;
+                let named = target.name.clone();
                 // RFC 7208 §5.2
-                match self.host(target.clone()).await? {
+                match self.host(target).await? {
                     Check::Pass => Ok(true),
-                    Check::None => Err(Stop(Check::PermError, format!("{target}, which is included, has no record"))),
+                    Check::None => Err(Stop(Check::PermError, format!("{named}, which is included, has no record"))),
                     _ => Ok(false),
                 }
             }
             Mechanism::Ptr(name) => {
                 let target = self.target(name.as_ref(), domain).await?;
                 let names = self.names().await;
-                Ok(names.iter().any(|name| is_below(name, &target)))
+                Ok(names.iter().any(|name| is_below(name, &target.name)))
             }
             Mechanism::Exists(name) => {
                 let target = self.target(Some(name), domain).await?;
                 // RFC 7208 §5.7: an A record, whatever the client's address is.
                 let any = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-                Ok(!self.found(self.dns.addresses_like(&target, any).await)?.is_empty())
+                Ok(!self.addresses(&target, any).await?.is_empty())
             }
         }
     }
 
     /// RFC 7208 §5.4
-    async fn mx(&mut self, target: &str, prefixes: Prefixes) -> Step<bool> {
-        let hosts = self.found(self.dns.mx(target).await)?;
+    async fn mx(&mut self, target: Target, prefixes: Prefixes) -> Step<bool> {
+        let dns = self.dns;
+        let hosts = self.look(&target, dns.mx(&target.name)).await?;
+        let hosts = self.found(hosts)?;
         if hosts.len() > MAX_HOSTS {
-            return Err(Stop(Check::PermError, format!("{target} has more than {MAX_HOSTS} mail servers")));
+            return Err(Stop(Check::PermError, format!("{} has more than {MAX_HOSTS} mail servers", target.name)));
         }
         for host in hosts {
-            match self.dns.addresses_like(&host.host, self.asked.ip).await {
-                Ok(found) if is_within(self.asked.ip, &found, prefixes) => return Ok(true),
-                Ok(_) | Err(LookupError::NoSuchName(_)) => {}
-                Err(error @ LookupError::Temporary { .. }) => return Err(temporary(&error)),
+            let host = Target { name: host.host, ..target };
+            let found = self.look(&host, dns.addresses_like(&host.name, self.asked.ip)).await?;
+            if is_within(self.asked.ip, &found.unwrap_or_default(), prefixes) {
+                return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    async fn addresses(&mut self, target: &Target, like: IpAddr) -> Step<Vec<IpAddr>> {
+        let dns = self.dns;
+        let found = self.look(target, dns.addresses_like(&target.name, like)).await?;
+        self.found(found)
+    }
+
+    /// One look-up; `None` where there is no such name. One that the client chose has what is left of the time for such.
+    async fn look<T>(
+        &mut self,
+        target: &Target,
+        look_up: impl Future<Output = Result<T, LookupError>>,
+    ) -> Step<Option<T>> {
+        let answer = if target.is_clients {
+            let began = Instant::now();
+            let answer = tokio::time::timeout_at(began + self.left, look_up).await;
+            self.left = self.left.saturating_sub(began.elapsed());
+            let within = self.asked.names_within;
+            answer.map_err(|_| target.failed(&format!("{}: no answer within {within:?}", target.name)))?
+        } else {
+            look_up.await
+        };
+        match answer {
+            Ok(found) => Ok(Some(found)),
+            Err(LookupError::NoSuchName(_)) => Ok(None),
+            Err(error @ LookupError::Temporary { .. }) => Err(target.failed(&error.to_string())),
+        }
     }
 
     /// One more term that looks something up.
@@ -192,12 +247,8 @@ impl Evaluation<'_> {
     }
 
     /// What a look-up found; nothing is allowed twice.
-    fn found<T>(&mut self, answer: Result<Vec<T>, LookupError>) -> Step<Vec<T>> {
-        let found = match answer {
-            Ok(found) => found,
-            Err(LookupError::NoSuchName(_)) => Vec::new(),
-            Err(error @ LookupError::Temporary { .. }) => return Err(temporary(&error)),
-        };
+    fn found<T>(&mut self, found: Option<Vec<T>>) -> Step<Vec<T>> {
+        let found = found.unwrap_or_default();
         self.voids += usize::from(found.is_empty());
         if self.voids > MAX_VOIDS {
             return Err(Stop(Check::PermError, format!("more than {MAX_VOIDS} look-ups of the record find nothing")));
@@ -206,25 +257,36 @@ impl Evaluation<'_> {
     }
 
     /// The name that a term looks up; it counts.
-    async fn target(&mut self, name: Option<&Name>, domain: &str) -> Step<String> {
+    async fn target(&mut self, name: Option<&Name>, domain: &Target) -> Step<Target> {
         self.count()?;
         match name {
             Some(name) => Ok(self.expanded(name, domain).await),
-            None => Ok(domain.to_owned()),
+            None => Ok(domain.clone()),
         }
     }
 
     /// RFC 7208 §7
-    async fn expanded(&mut self, name: &Name, domain: &str) -> String {
-        let validated = if name.needs_names() { self.validated(domain).await } else { String::new() };
-        let mut expanded = String::new();
+    async fn expanded(&mut self, name: &Name, domain: &Target) -> Target {
+        let validated = if name.needs_names() { self.validated(&domain.name).await } else { String::new() };
+        let (mut expanded, mut chosen) = (String::new(), None);
         for piece in &name.0 {
             match piece {
                 Piece::Text(text) => expanded.push_str(text),
-                Piece::Macro(found) => expanded.push_str(&found.expand(&self.value(found, domain, &validated))),
+                Piece::Macro(found) => {
+                    expanded.push_str(&found.expand(&self.value(found, &domain.name, &validated)));
+                    if found.is_clients() {
+                        chosen = Some(expanded.len());
+                    }
+                }
             }
         }
-        shortened(&expanded).to_owned()
+        let name = shortened(&expanded).to_owned();
+        let is_chosen = chosen.is_some_and(|end| {
+            let rest = expanded.get(end..).unwrap_or_default();
+            !is_settled(rest) && !is_same_organisation(&name, self.asked.domain)
+        });
+        // What a record says that the client chose is its choice, too.
+        Target { name, is_clients: is_chosen || domain.is_clients }
     }
 
     /// RFC 7208 §7.2
@@ -256,12 +318,14 @@ impl Evaluation<'_> {
         if let Some(names) = &self.names {
             return names.clone();
         }
-        let (dns, ip, until) = (self.dns, self.asked.ip, Instant::now() + self.asked.names_within);
+        let (dns, ip, began) = (self.dns, self.asked.ip, Instant::now());
+        let until = began + self.left;
         let names = tokio::time::timeout_at(until, dns.names(ip)).await;
         let mut names = names.unwrap_or(Ok(Vec::new())).unwrap_or_default();
         names.truncate(MAX_HOSTS);
         let looked = names.iter().map(|name| tokio::time::timeout_at(until, dns.addresses_like(name, ip)));
         let looked = join_all(looked).await;
+        self.left = self.left.saturating_sub(began.elapsed());
         let leads_back =
             |found: &Result<Result<Vec<IpAddr>, LookupError>, _>| matches!(found, Ok(Ok(found)) if found.contains(&ip));
         let validated = names.into_iter().zip(&looked).filter(|(_, found)| leads_back(found)).map(|(name, _)| name);
@@ -269,8 +333,10 @@ impl Evaluation<'_> {
     }
 }
 
-fn temporary(error: &LookupError) -> Stop {
-    Stop(Check::TempError, error.to_string())
+/// Whether what stands behind a macro of the client's says whose DNS is asked, be the macro's last label what it may.
+fn is_settled(rest: &str) -> bool {
+    let below = rest.split_once('.').map(|(_, below)| below.trim_end_matches('.').to_ascii_lowercase());
+    below.is_some_and(|below| psl::domain_str(&below).is_some())
 }
 
 /// The name, without what makes it too long: labels from the left go (RFC 7208 §7.3).

@@ -6,7 +6,7 @@ use mail_auth::common::crypto::{Ed25519Key, Sha256, SigningKey};
 use mail_auth::common::headers::HeaderWriter as _;
 use mail_auth::{ArcOutput, AuthenticatedMessage, AuthenticationResults, DmarcOutput, DmarcResult};
 
-use crate::harness::stranger::{PROXIED, STRANGER, greeted};
+use crate::harness::stranger::{PROXIED, STRANGER, greeted, greeted_as};
 use crate::harness::{Client, Server, Setup};
 use crate::sender::{checked, key, letter, signed_by, signed_with};
 
@@ -198,6 +198,37 @@ fn a_slow_dns_of_the_senders_takes_no_time_from_its_authors() {
     assert_eq!(checked(&server, "spf"), ("fail".to_owned(), "bank.example".to_owned()));
     let among = letter("a@one.slow.example, b@two.slow.example, ceo@bank.example", "x");
     client.send("crook@evil.example", &["support@example.com"], &among).expect_status(550, "5.7.1");
+}
+
+/// A name of the client's in the author's own record, whose DNS is away: by what it calls itself, or by its sender.
+#[test]
+fn a_dns_that_the_client_chose_leaves_no_failure_open() {
+    let setup = setup().toml(IMPATIENT).toml(
+        "[[route]]\nmatch = \"vault@example.com\"\nunless = { auth = { passed = true } }\naction = \"reject\"\ntext = \"no\"",
+    );
+    setup.dns.hush("slow.example");
+    for (number, record) in ["exists:%{h}", "a:%{h}", "include:%{h}", "exists:%{l}"].into_iter().enumerate() {
+        let domain = format!("n{number}.bank.example");
+        setup.dns.txt(&domain, &format!("v=spf1 {record} ip4:198.51.100.1 -all"));
+    }
+    setup.dns.txt("redirect.bank.example", "v=spf1 redirect=%{h}").txt("lax.example", "v=spf1 exists:%{h} -all");
+    setup.dns.txt("own.bank.example", "v=spf1 exists:%{h}._spf.bank.example -all").hush("_spf.bank.example");
+    let server = setup.start();
+    let mut client = greeted_as(&server, STRANGER, "slow.example");
+    for author in ["a@n0.bank.example", "a@n1.bank.example", "a@n2.bank.example", "x.slow.example@n3.bank.example"] {
+        let refused = client.send(author, &["support@example.com"], &letter(author, "x"));
+        refused.expect_status(550, "5.7.1");
+        assert_eq!((checked(&server, "spf").0, dmarc(&server).0), ("policy".to_owned(), "fail".to_owned()), "{author}");
+    }
+    let ceo = "ceo@redirect.bank.example";
+    client.send(ceo, &["support@example.com"], &letter(ceo, "x")).expect_status(550, "5.7.1");
+    // Who publishes no policy is proved by nobody either, now or later.
+    let lax = "ann@lax.example";
+    client.send(lax, &["vault@example.com"], &letter(lax, "x")).expect_status(550, "5.7.1");
+    // The author's own DNS is away: nothing is certain.
+    let own = "ceo@own.bank.example";
+    client.send(own, &["support@example.com"], &letter(own, "x")).expect(250);
+    assert_eq!((checked(&server, "spf").0, dmarc(&server).0), ("temperror".to_owned(), "temperror".to_owned()));
 }
 
 /// The message with a first link, which saw DMARC pass and seals these fields.

@@ -231,6 +231,12 @@ impl Name {
 }
 
 impl Macro {
+    /// Whether the client says what stands for it: its names, and what it calls itself and its sender.
+    #[must_use]
+    pub fn is_clients(&self) -> bool {
+        matches!(self.letter, 'h' | 'l' | 'p' | 's')
+    }
+
     /// RFC 7208 §7.1: a letter, how many parts, `r`, delimiters.
     fn parse(text: &str) -> Option<Self> {
         let letter = text.chars().next()?;

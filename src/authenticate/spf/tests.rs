@@ -72,6 +72,36 @@ async fn a_record_takes_ten_look_ups_and_two_in_vain() {
     assert!(reason.contains("find nothing"), "{reason}");
 }
 
+/// `mail.example.org` is what the client calls itself, `ann` its sender.
+#[tokio::test]
+async fn a_name_of_the_clients_that_fails_holds_nothing_open_and_one_of_the_domains_does() {
+    let fails = |name: &str| Table::default().with_failure(name, "SERVFAIL").with_txt("other.example", "v=spf1 -all");
+    for (record, name, expected) in [
+        ("v=spf1 exists:%{h} -all", "mail.example.org", Check::Policy),
+        ("v=spf1 a:%{h} -all", "mail.example.org", Check::Policy),
+        ("v=spf1 mx:%{h} -all", "mail.example.org", Check::Policy),
+        ("v=spf1 include:%{h} -all", "mail.example.org", Check::Policy),
+        ("v=spf1 redirect=%{h}", "mail.example.org", Check::Policy),
+        ("v=spf1 exists:%{h1r}.%{l} -all", "mail.ann", Check::Policy),
+        ("v=spf1 exists:%{l}.co.uk -all", "ann.co.uk", Check::Policy),
+        ("v=spf1 exists:%{h}._spf.asked.example -all", "mail.example.org._spf.asked.example", Check::TempError),
+        ("v=spf1 exists:%{l}.lists.example -all", "ann.lists.example", Check::TempError),
+        ("v=spf1 exists:%{l}.%{d} -all", "ann.asked.example", Check::TempError),
+        ("v=spf1 exists:%{ir}.%{v}.arpa -all", "7.2.0.192.in-addr.arpa", Check::TempError),
+        ("v=spf1 include:other.example a:%{d} -all", "asked.example", Check::TempError),
+    ] {
+        let (found, reason) = result(&fails(name).with_txt("asked.example", record), "asked.example").await;
+        assert_eq!(found, expected, "{record}: {reason}");
+        assert!(reason.contains("SERVFAIL"), "{record}: {reason}");
+    }
+    // What the client's own record names is its choice, too, and its own name is its domain's.
+    let further = fails("away.example").with_txt("mail.example.org", "v=spf1 a:away.example -all");
+    let further = further.with_txt("asked.example", "v=spf1 include:%{h} -all");
+    assert_eq!(result(&further, "asked.example").await.0, Check::Policy);
+    let own = fails("mail.example.org").with_txt("example.org", "v=spf1 exists:%{h} -all");
+    assert_eq!(result(&own, "example.org").await.0, Check::TempError);
+}
+
 #[tokio::test]
 async fn a_dns_that_fails_is_no_failure_of_the_senders() {
     let table = Table::default().with_failure("asked.example", "SERVFAIL");
