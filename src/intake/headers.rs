@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::decide::Case;
 use crate::mail::message::MAX_FIELDS;
-use crate::mail::{Client, Envelope, MessageId, Reply, results};
+use crate::mail::{Address, Client, Envelope, MessageId, Reply, results};
 
 /// What stands before all that was received: who sent it, where that was looked into, and our trace field.
 #[must_use]
@@ -77,13 +77,19 @@ pub fn refusal(case: &Case) -> Option<Reply> {
 }
 
 /// 128 bits that tell a resend from a new message: over sender, recipients and octets (RFC 1047).
+///
+/// A client that lowers the case of a domain before it tries again sends the same mail (RFC 5321 §2.4). Local parts count as
+/// they are written, in case and quotes, and recipients in their order: what is taken for new comes twice at the worst, what
+/// is taken for a resend wouldn't come at all.
 #[must_use]
 pub fn fingerprint(envelope: &Envelope, raw: &[u8]) -> [u8; 16] {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    context.update(envelope.sender.as_ref().map_or("", |sender| sender.as_str()).as_bytes());
+    if let Some(sender) = &envelope.sender {
+        add(&mut context, sender);
+    }
     for recipient in &envelope.recipients {
         context.update(b"\0");
-        context.update(recipient.address.as_str().as_bytes());
+        add(&mut context, &recipient.address);
     }
     context.update(b"\0\0");
     context.update(raw);
@@ -92,6 +98,17 @@ pub fn fingerprint(envelope: &Envelope, raw: &[u8]) -> [u8; 16] {
         *bit = *byte;
     }
     bits
+}
+
+fn add(context: &mut ring::digest::Context, address: &Address) {
+    let domain = address.domain();
+    if domain.bytes().all(|octet| octet.is_ascii() && !octet.is_ascii_uppercase()) {
+        context.update(address.as_str().as_bytes());
+        return;
+    }
+    context.update(address.local().as_bytes());
+    context.update(b"@");
+    context.update(address.domain_key().as_bytes());
 }
 
 /// The fingerprint of a message that no resend is to be taken for.

@@ -318,6 +318,26 @@ fn a_message_whose_answer_was_lost_is_not_taken_twice() {
     assert_eq!(sink.mails().len(), 2);
 }
 
+/// Who comes again writes a domain as it likes; a local part in another case may be somebody else's.
+#[test]
+fn a_resend_is_known_by_its_domains_however_they_are_written() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    let message = mail("resent", "x");
+    let again = |from: &str, to: &str| {
+        let told = server.client().send(from, &[to], &message).expect(250).text();
+        nobody_is_connected(&server);
+        told.contains("Received already")
+    };
+    assert!(!again("Ann@Example.ORG", "Support@EXAMPLE.com"));
+    assert!(again("Ann@example.org", "Support@example.com"));
+    assert!(again("Ann@EXAMPLE.org", "Support@example.COM"));
+    assert!(!again("Ann@example.org", "support@example.com"), "another mailbox, as far as anybody knows");
+    assert!(!again("ann@example.org", "Support@example.com"));
+    server.settled();
+    assert_eq!(sink.mails().len(), 3);
+}
+
 /// Equal messages are as many as there are: in one packet, and on connections that live beside each other.
 #[test]
 fn equal_messages_of_clients_that_live_are_all_taken() {
