@@ -4,8 +4,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 
+use crate::harness::sink::Mail;
 use crate::harness::stranger::{PROXIED, STRANGER, greeted};
-use crate::harness::{HttpSink, Server, Setup, SmtpSink, contains, mail};
+use crate::harness::{HttpSink, Reply, Server, Setup, SmtpSink, contains, mail};
 
 const VALUE: &str = "hunter2-hunter2-hunter2";
 
@@ -213,11 +214,8 @@ fn email(message, env, ctx) {{
     assert!(!log.contains("unter2"), "{log}");
 }
 
-/// What a worker writes goes out as it is; nowhere is it shown.
-#[test]
-fn what_a_worker_writes_has_the_value_where_it_is_sent_and_nowhere_else() {
-    let token = r#"hunter2\t"quoted'-Hunter2-hunter2"#;
-    let rules = r#"
+/// Hands the value to everybody it writes to, in one way and another.
+const SAYS: &str = r#"
 fn mail_from(session, sender, env) { if sender.local == "mail" { session.reject("not by " + env.TOKEN); } }
 fn rcpt_to(session, rcpt, env) {
     if rcpt.local == "rcpt" { session.reject(550, "5.7.1", json_stringify(#{ t: env.TOKEN })); }
@@ -235,49 +233,28 @@ fn email(message, env, ctx) {
 }
 fn scheduled(event, env, ctx) { ctx.send(#{ to: "team@example.net", from: "a@example.com", subject: "told " + env.TOKEN, text: "x" }); }
 "#;
-    let sink = SmtpSink::start();
-    let setup = Setup::relaying_to(&sink).toml(PROXIED).toml("[triggers]\ncrons = [\"0 9 1 1 *\"]");
-    // Its author is proved, so that there is an answer.
-    setup.dns.txt("example.org", "v=spf1 ip4:192.0.2.0/24 -all").txt("_dmarc.example.org", "v=DMARC1; p=none");
-    let mut server = setup.start();
-    must_put(&server, &["TOKEN"], token);
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", rules);
-    server.wait_event(mark, "reloaded", |_| true);
-    let asks = |from: &str, to: &str| {
-        let mut client = greeted(&server, STRANGER);
-        let mut last = client.command(&format!("MAIL FROM:<{from}>"));
-        if last.code == 250 {
-            last = client.command(&format!("RCPT TO:<{to}>"));
-        }
-        if last.code == 250 {
-            last = client.data(&mail("hello", "x"));
-        }
-        client.command("QUIT").expect(221);
-        last
-    };
-    let ann = "ann@example.org";
-    let answers = [
-        (asks("mail@example.org", "a@example.com"), 550),
-        (asks(ann, "rcpt@example.com"), 550),
-        (asks(ann, "late@example.com"), 550),
-        (asks(ann, "wait@example.com"), 451),
-    ];
-    for (answer, code) in answers {
-        assert!(answer.code == code && answer.text().contains("unter2"), "what is sent stays as written: {answer:?}");
-    }
-    asks(ann, "answers@example.com").expect(250);
-    let triggered = server.stdout(&["trigger"]);
-    let subjects: String = sink.wait(3).iter().map(|mail| mail.text()).collect();
-    assert!(subjects.matches("unter2").count() >= 3, "{subjects}");
-    server.settled();
 
+/// The last answer to one message.
+fn ask(server: &Server, from: &str, to: &str) -> Reply {
+    let mut client = greeted(server, STRANGER);
+    let mut last = client.command(&format!("MAIL FROM:<{from}>"));
+    if last.code == 250 {
+        last = client.command(&format!("RCPT TO:<{to}>"));
+    }
+    if last.code == 250 {
+        last = client.data(&mail("hello", "x"));
+    }
+    client.command("QUIT").expect(221);
+    last
+}
+
+/// What lists, traces, `explain` and `replay` say of all that came.
+fn everything_shown(server: &Server, sender: &str) -> String {
     let listed = server.stdout(&["messages", "list"]);
     for told in ["answer [secret TOKEN]", "{\"token\":\"[secret TOKEN]\"}", "told [secret TOKEN]"] {
         assert!(listed.contains(told), "{told} is not in\n{listed}");
     }
-    let mut shown =
-        [triggered, listed, server.stdout(&["messages", "list", "--json"]), server.stdout(&["log", "list"])].concat();
+    let mut shown = [listed, server.stdout(&["messages", "list", "--json"]), server.stdout(&["log", "list"])].concat();
     for message in server.messages() {
         let id = message["id"].as_str().unwrap();
         shown += &server.stdout(&["messages", "show", id]);
@@ -290,12 +267,45 @@ fn scheduled(event, env, ctx) { ctx.send(#{ to: "team@example.net", from: "a@exa
     std::fs::write(&file, mail("hello", "x")).unwrap();
     for to in ["late@example.com", "rcpt@example.com"] {
         let file = file.to_str().unwrap();
-        shown += &server.stdout(&["explain", file, "--to", to, "--from", ann, "--offline"]);
+        shown += &server.stdout(&["explain", file, "--to", to, "--from", sender, "--offline"]);
     }
     // What was shown then and what is said now is the same; its sender has had an answer meanwhile.
     let replayed = said(&server.cli(&["replay", "--since", "1d", "--json"]));
     assert!(replayed.contains("other effects") && !replayed.contains("other words"), "{replayed}");
     shown += &replayed;
+    shown
+}
+
+/// What a worker writes goes out as it is; nowhere is it shown.
+#[test]
+fn what_a_worker_writes_has_the_value_where_it_is_sent_and_nowhere_else() {
+    let token = r#"hunter2\t"quoted'-Hunter2-hunter2"#;
+    let sink = SmtpSink::start();
+    let setup = Setup::relaying_to(&sink).toml(PROXIED).toml("[triggers]\ncrons = [\"0 9 1 1 *\"]");
+    // Its author is proved, so that there is an answer.
+    setup.dns.txt("example.org", "v=spf1 ip4:192.0.2.0/24 -all").txt("_dmarc.example.org", "v=DMARC1; p=none");
+    let mut server = setup.start();
+    must_put(&server, &["TOKEN"], token);
+    let mark = server.log.mark();
+    server.write("rules/main.rhai", SAYS);
+    server.wait_event(mark, "reloaded", |_| true);
+    let asks = |from: &str, to: &str| ask(&server, from, to);
+    let ann = "ann@example.org";
+    let answers = [
+        (asks("mail@example.org", "a@example.com"), 550),
+        (asks(ann, "rcpt@example.com"), 550),
+        (asks(ann, "late@example.com"), 550),
+        (asks(ann, "wait@example.com"), 451),
+    ];
+    for (answer, code) in answers {
+        assert!(answer.code == code && answer.text().contains("unter2"), "what is sent stays as written: {answer:?}");
+    }
+    asks(ann, "answers@example.com").expect(250);
+    let triggered = server.stdout(&["trigger"]);
+    let subjects: String = sink.wait(3).iter().map(Mail::text).collect();
+    assert!(subjects.matches("unter2").count() >= 3, "{subjects}");
+    server.settled();
+    let shown = triggered + &everything_shown(&server, ann);
     assert!(shown.contains("go away, [secret TOKEN]") && shown.contains("wait, [secret TOKEN]"), "{shown}");
     assert!(!shown.contains("unter2"), "{shown}");
     let rehearsed = "EHLO a.example\nMAIL FROM:<ann@example.org>\nRCPT TO:<rcpt@example.com>\nQUIT\n";
