@@ -21,7 +21,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "load"))
 from measure import Peak
-from servers import ROOT, SWITCH, Hook, Mailworker, Postfix, Sink, say
+from servers import ROOT, Hook, Mailworker, Postfix, Sink, decides_alone, say
 
 HONEST = "127.200.0.1"
 MESSAGE = b"From: ann@example.org\r\nTo: support@example.com\r\nSubject: honest\r\n\r\n" + (b"x" * 76 + b"\r\n") * 52
@@ -29,7 +29,7 @@ LARGE = b"Subject: large\r\n\r\n" + (b"y" * 998 + b"\r\n") * ((25 * 1024 * 1024 
 
 
 # What an admin should not have written: without end for some recipients, and sorting a million numbers for others.
-ABUSIVE = SWITCH.replace(
+ABUSIVE = decides_alone().replace(
     "(message, env, ctx) {\n",
     """(message, env, ctx) {
     if message.to.local == "loop" { loop { } }
