@@ -139,6 +139,16 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_indexer_get(get);
 }
 
+/// A getter for each name that is bound: Rhai would fail to find one, with all the words of an error, before it asked the
+/// indexer.
+pub(in crate::rules) fn register_names(engine: &mut Engine, environment: &Environment) {
+    for name in environment.bound.keys() {
+        let bound = ImmutableString::from(name.as_str());
+        engine
+            .register_get(name, move |context: NativeCallContext, env: &mut EnvView| get(context, env, bound.clone()));
+    }
+}
+
 fn get(context: NativeCallContext, env: &mut EnvView, name: ImmutableString) -> ScriptResult<Dynamic> {
     let environment = &env.run.environment;
     match environment.bound.get(name.as_str()) {

@@ -59,19 +59,21 @@ fn count(headers: &mut HeadersView) -> INT {
     INT::try_from(headers.0.headers().count()).unwrap_or(INT::MAX)
 }
 
+/// What is called takes the view by value: of what takes it by `&mut`, Rhai would try to write it back to `message.headers`,
+/// by a setter and an indexer that aren't there.
 pub(super) fn register(engine: &mut Engine) {
     engine
         .register_type_with_name::<HeadersView>("headers")
         .register_iterator::<HeadersView>()
-        .register_fn("get", |context: NativeCallContext, headers: &mut HeadersView, name: &str| {
+        .register_fn("get", |context: NativeCallContext, headers: HeadersView, name: &str| {
             let text = headers.0.header(name);
             text.map_or(Dynamic::UNIT, |text| Dynamic::from(Bounds::of(&context).cut(text)))
         })
-        .register_fn("get_all", |context: NativeCallContext, headers: &mut HeadersView, name: &str| {
+        .register_fn("get_all", |context: NativeCallContext, headers: HeadersView, name: &str| {
             headers.get_all(Bounds::of(&context), name)
         })
-        .register_fn("has", |headers: &mut HeadersView, name: &str| headers.0.has_header(name))
-        .register_fn("raw", |context: NativeCallContext, headers: &mut HeadersView, name: &str| {
+        .register_fn("has", |headers: HeadersView, name: &str| headers.0.has_header(name))
+        .register_fn("raw", |context: NativeCallContext, headers: HeadersView, name: &str| {
             let bounds = Bounds::of(&context);
             headers.0.header_values(name).next().map_or(Dynamic::UNIT, |value| {
                 // Not more is looked at than a string may hold; the share cuts it further.
@@ -79,9 +81,9 @@ pub(super) fn register(engine: &mut Engine) {
                 Dynamic::from(bounds.cut(String::from_utf8_lossy(value).into_owned()))
             })
         })
-        .register_fn("keys", |context: NativeCallContext, headers: &mut HeadersView| {
+        .register_fn("keys", |context: NativeCallContext, headers: HeadersView| {
             texts(Bounds::of(&context), headers.0.headers().map(|(name, _)| name.to_owned()))
         })
         .register_get("len", count)
-        .register_fn("len", count);
+        .register_fn("len", |mut headers: HeadersView| count(&mut headers));
 }

@@ -118,6 +118,7 @@ impl Staging {
     }
 }
 
+/// All take the namespace by value, as `message.headers`' functions do.
 pub(super) fn register(engine: &mut Engine) {
     engine.register_type_with_name::<KvNamespace>("KV namespace");
     engine.register_fn("get", get);
@@ -125,9 +126,9 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("put", put);
     engine.register_fn("put", put_with);
     engine.register_fn("delete", delete);
-    engine.register_fn("list", |context: NativeCallContext, kv: &mut KvNamespace| list(context, kv, Map::new()));
+    engine.register_fn("list", |context: NativeCallContext, kv: KvNamespace| list(context, kv, Map::new()));
     engine.register_fn("list", list);
-    engine.register_fn("increment", |context: NativeCallContext, kv: &mut KvNamespace, key: ImmutableString| {
+    engine.register_fn("increment", |context: NativeCallContext, kv: KvNamespace, key: ImmutableString| {
         increment(context, kv, key, 1)
     });
     engine.register_fn("increment", increment);
@@ -143,25 +144,25 @@ fn check_key(context: &NativeCallContext, key: &str) -> ScriptResult<()> {
     Ok(())
 }
 
-fn get(context: NativeCallContext, kv: &mut KvNamespace, key: ImmutableString) -> ScriptResult<Dynamic> {
+fn get(context: NativeCallContext, kv: KvNamespace, key: ImmutableString) -> ScriptResult<Dynamic> {
     let entry = kv.entry(&context, &key)?;
     Ok(entry.map_or(Dynamic::UNIT, |entry| value::from_kv(&entry.value, Bounds::of(&context))))
 }
 
-fn get_with_metadata(context: NativeCallContext, kv: &mut KvNamespace, key: ImmutableString) -> ScriptResult<Map> {
+fn get_with_metadata(context: NativeCallContext, kv: KvNamespace, key: ImmutableString) -> ScriptResult<Map> {
     let entry = kv.entry(&context, &key)?;
     let metadata = entry.as_ref().and_then(|entry| entry.metadata.as_ref()).map_or(Dynamic::UNIT, value::from_json);
     let value = entry.map_or(Dynamic::UNIT, |entry| value::from_kv(&entry.value, Bounds::of(&context)));
     Ok(Map::from([("value".into(), value), ("metadata".into(), metadata)]))
 }
 
-fn put(context: NativeCallContext, kv: &mut KvNamespace, key: ImmutableString, value: Dynamic) -> ScriptResult<()> {
+fn put(context: NativeCallContext, kv: KvNamespace, key: ImmutableString, value: Dynamic) -> ScriptResult<()> {
     put_with(context, kv, key, value, Map::new())
 }
 
 fn put_with(
     context: NativeCallContext,
-    kv: &mut KvNamespace,
+    kv: KvNamespace,
     key: ImmutableString,
     value: Dynamic,
     options: Map,
@@ -209,14 +210,14 @@ fn put_options(options: Map, now: Timestamp) -> Result<(Option<Json>, Option<Tim
     Ok((metadata, expires_at))
 }
 
-fn delete(context: NativeCallContext, kv: &mut KvNamespace, key: ImmutableString) -> ScriptResult<()> {
+fn delete(context: NativeCallContext, kv: KvNamespace, key: ImmutableString) -> ScriptResult<()> {
     kv.writing(&context, &key)?;
     let write = Write::Delete { namespace: kv.name.to_string(), key: key.to_string() };
     kv.write(&context, write, &key, Staged::Deleted);
     Ok(())
 }
 
-fn increment(context: NativeCallContext, kv: &mut KvNamespace, key: ImmutableString, by: i64) -> ScriptResult<()> {
+fn increment(context: NativeCallContext, kv: KvNamespace, key: ImmutableString, by: i64) -> ScriptResult<()> {
     kv.writing(&context, &key)?;
     let staged = kv.run.state().kv.keys.get(&kv.staged(&key)).cloned();
     let staged = match staged {
@@ -254,7 +255,7 @@ fn added(
     Ok(Entry { value: Value::Json(sum.into()), metadata, expires_at, version: STAGED })
 }
 
-fn list(context: NativeCallContext, kv: &mut KvNamespace, options: Map) -> ScriptResult<Map> {
+fn list(context: NativeCallContext, kv: KvNamespace, options: Map) -> ScriptResult<Map> {
     let say = |why: String| refuse(&context, format!("list: {why}"));
     let mut options = Options::new(options, &["prefix", "limit", "cursor"]).map_err(say)?;
     let prefix = options.text("prefix").map_err(say)?.unwrap_or_default();

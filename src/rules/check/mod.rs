@@ -21,7 +21,7 @@ use std::time::Duration;
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Module, Scope};
 
 use self::finding::Findings;
-use super::api::env::Environment;
+use super::api::env::{Environment, register_names};
 use super::engine::{Budget, build, constants, metered};
 use super::failure::describe;
 use super::hidden::Hidden;
@@ -81,10 +81,7 @@ fn made(
         budget.wall_clock = TEST_TIME;
     }
     let environment = Arc::new(Environment::new(&bindings, version(sources)));
-    let mut engine = build(&budget);
-    if kind == Mains::Tests {
-        scripted::register(&mut engine);
-    }
+    let mut engine = engine(kind, &budget, &environment);
     let modules = Modules::default();
     engine.set_module_resolver(modules.clone());
 
@@ -138,6 +135,16 @@ fn made(
     let tests = if kind == Mains::Tests { workers.values().flat_map(Worker::named).collect() } else { Vec::new() };
     let first = first.to_owned();
     Ok((Release { engine, budget, clock, environment, workers, first }, tests, findings))
+}
+
+/// With all that a script of this kind may call and name.
+fn engine(kind: Mains, budget: &Budget, environment: &Environment) -> Engine {
+    let mut engine = build(budget);
+    register_names(&mut engine, environment);
+    if kind == Mains::Tests {
+        scripted::register(&mut engine);
+    }
+    engine
 }
 
 /// Whether each main is there, and what it is for.
