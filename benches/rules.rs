@@ -13,7 +13,7 @@ use divan::{Bencher, black_box};
 use fixtures::{Empty, call, compile, example, large, rcpt_call, switch};
 use mailworker::config::Config;
 use mailworker::config::load::Options;
-use mailworker::config::route::Facts;
+use mailworker::config::route::{Facts, Whence};
 use mailworker::rules::{KvView, THREAD_STACK, Verdict};
 
 /// As the server allocates.
@@ -99,7 +99,7 @@ fn routes(bencher: Bencher<'_, '_>, count: usize) {
     let facts = Facts {
         recipient: &call.recipient,
         sender: call.session.sender.as_ref(),
-        ip: call.session.client.ip,
+        client: Whence::of(&call.session.client),
         message: Some(&call.message),
         auth: None,
     };

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use mailworker::config::Config;
 use mailworker::config::load::{Loaded, Options};
-use mailworker::config::route::Facts;
+use mailworker::config::route::{Facts, Whence};
 use mailworker::diagnostic::{Diagnostic, render};
 
 fn options(environment: &[(&str, &str)]) -> Options {
@@ -280,7 +280,9 @@ fn the_first_enabled_route_that_matches_counts() {
     let config = loaded(&text, &options(&[])).config;
     let which = |of: &str| {
         let (recipient, ip) = (address(of), std::net::Ipv4Addr::LOCALHOST.into());
-        let taken = config.routes_for(&Facts { recipient: &recipient, sender: None, ip, message: None, auth: None });
+        let client = Whence { ip, origin: &mailworker::mail::Origin::default() };
+        let taken =
+            config.routes_for(&Facts { recipient: &recipient, sender: None, client, message: None, auth: None });
         taken.first().map(|taken| taken.at)
     };
     assert_eq!(which("Billing@EXAMPLE.com"), Some(1));

@@ -25,6 +25,8 @@ pub trait Leaf: Sized {
     const EXAMPLE: &'static str;
     /// All of them, where they are a few words.
     const CHOICES: &'static [&'static str] = &[];
+    /// It may be written as a number, too.
+    const IS_NUMBER: bool = false;
 
     /// # Errors
     /// What is wrong, and on a second line what to do.
@@ -48,6 +50,7 @@ impl<'de, T: Leaf> Deserialize<'de> for Parsed<T> {
             }
             fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
                 match T::parse(&number.to_string()) {
+                    found if T::IS_NUMBER => found.map(Parsed).map_err(E::custom),
                     // «a size needs its unit» says more than «found a number».
                     Err(error) if error.contains("needs its unit") => Err(E::custom(error)),
                     _ => Err(E::invalid_type(de::Unexpected::Signed(number), &self)),
@@ -73,6 +76,7 @@ impl<T: Leaf> JsonSchema for Parsed<T> {
 /// What its string can be.
 pub fn text_schema<T: Leaf>() -> Schema {
     match T::CHOICES {
+        [] if T::IS_NUMBER => json_schema!({ "type": ["integer", "string"], "examples": [T::EXAMPLE] }),
         [] => json_schema!({ "type": "string", "examples": [T::EXAMPLE] }),
         choices => json_schema!({ "type": "string", "enum": choices }),
     }

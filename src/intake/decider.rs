@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::decide::Case;
 use super::happened::NOWHERE;
 use super::snapshot::Snapshot;
-use crate::config::route::{AtRcpt, Facts};
-use crate::mail::{Address, Recipient};
+use crate::config::route::{AtRcpt, Facts, Whence};
+use crate::mail::{Address, Origin, Recipient};
 use crate::rules::{Happening, Release};
 use crate::store::Decider;
 
@@ -39,7 +39,9 @@ pub(super) fn main_of(snapshot: &Snapshot, by: Option<&Decider>, recipient: &Add
     if let Some(by) = by.filter(|by| rules_of(snapshot, Some(by)).knows(&by.main)) {
         return Some(by.main.clone());
     }
-    let facts = Facts { recipient, sender: None, ip: NOWHERE, message: None, auth: None };
+    let unknown = Origin::default();
+    let client = Whence { ip: NOWHERE, origin: &unknown };
+    let facts = Facts { recipient, sender: None, client, message: None, auth: None };
     let route = match snapshot.config.route_at_rcpt(&facts) {
         AtRcpt::Ask(route) => route,
         AtRcpt::Accept | AtRcpt::Refuse(_) => None,

@@ -20,6 +20,7 @@ use super::recipient::{Standing, answer_of, passed_over, reason, rules_failed, s
 use super::stages::{stage_call, stage_reply};
 use super::{Notes, Snapshot, headers};
 use crate::clock;
+use crate::config::route::Whence;
 use crate::event::Event;
 use crate::mail::{Address, Client, Envelope, Message, Recipient, Reply};
 use crate::rules::outcome::Place;
@@ -77,7 +78,7 @@ pub fn foresee(snapshot: &Arc<Snapshot>, probe: Probe, kv: &KvView) -> Foresight
         }
     }
     let parties = (&probe.recipient, probe.sender.as_ref());
-    foresight.passed_over = passed_over(&snapshot.config, parties, probe.client.ip);
+    foresight.passed_over = passed_over(&snapshot.config, parties, Whence::of(&probe.client));
     if foresight.rcpt_to(snapshot, &probe, &mut facts, kv) {
         foresight.message(snapshot, probe, facts, kv);
     }
@@ -122,8 +123,8 @@ impl Foresight {
         let now = clock::now();
         let rules = snapshot.rules_for(probe.sender.as_ref(), &probe.recipient);
         let parties = (&probe.recipient, probe.sender.as_ref());
-        self.reason = Some(reason(snapshot, rules, parties, probe.client.ip));
-        let answer = match standing(snapshot, rules, parties, probe.client.ip) {
+        self.reason = Some(reason(snapshot, rules, parties, Whence::of(&probe.client)));
+        let answer = match standing(snapshot, rules, parties, Whence::of(&probe.client)) {
             Standing::Answered(answer) => answer,
             Standing::Asks { domain, main } => {
                 let (session, recipient) = (facts.clone(), probe.recipient.clone());

@@ -3,7 +3,6 @@
 //! Standards: RFC 5321 §3.6 (relaying), §4.5.1 (postmaster), §3.3.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::canary::Handler;
@@ -11,7 +10,7 @@ use super::decide::{log_events, reached_events, script_failed};
 use super::stages::Script;
 use super::{Intake, Snapshot, Visit};
 use crate::clock;
-use crate::config::route::{AtRcpt, Facts};
+use crate::config::route::{AtRcpt, Facts, Whence};
 use crate::config::{Config, Domain};
 use crate::mail::{Address, Client, Recipient, Reply};
 use crate::rules::{Lent, RcptCall, RcptOutcome, RcptVerdict, Release, SessionFacts};
@@ -32,7 +31,8 @@ impl Intake {
         let snapshot = Arc::clone(&visit.snapshot);
         let rules = Arc::clone(snapshot.rules_for(visit.sender.as_ref(), address));
         let parties = (address, visit.sender.as_ref());
-        let (domain, main) = match standing(&snapshot, &rules, parties, client.ip) {
+        let from = Whence { ip: client.ip, origin: &visit.origin };
+        let (domain, main) = match standing(&snapshot, &rules, parties, from) {
             Standing::Answered(answer) => return answer,
             Standing::Asks { domain, main } => (domain, main),
         };
@@ -97,7 +97,7 @@ pub(super) fn standing<'a>(
     snapshot: &'a Snapshot,
     rules: &Release,
     (address, sender): (&Address, Option<&Address>),
-    ip: IpAddr,
+    client: Whence<'_>,
 ) -> Standing<'a> {
     let config = &snapshot.config;
     if address.domain().is_empty() {
@@ -112,7 +112,7 @@ pub(super) fn standing<'a>(
         let text = format!("Relaying denied: {address} names another address within");
         return Standing::Answered(Answer::Reply(Reply::new(550, 7, 1, text)));
     }
-    let route = match config.route_at_rcpt(&Facts { recipient: address, sender, ip, message: None, auth: None }) {
+    let route = match config.route_at_rcpt(&Facts { recipient: address, sender, client, message: None, auth: None }) {
         AtRcpt::Refuse(text) => return Standing::Answered(Answer::Reply(Reply::new(550, 7, 1, text.to_owned()))),
         AtRcpt::Accept => return Standing::Answered(Answer::Accept),
         AtRcpt::Ask(route) => route,
@@ -126,7 +126,7 @@ pub(super) fn reason(
     snapshot: &Snapshot,
     rules: &Release,
     (address, sender): (&Address, Option<&Address>),
-    ip: IpAddr,
+    client: Whence<'_>,
 ) -> String {
     let config = &snapshot.config;
     if address.domain().is_empty() {
@@ -144,7 +144,7 @@ pub(super) fn reason(
     }
     let tag = address.local().split_once(domain.subaddress.as_str()).filter(|_| !domain.subaddress.is_empty());
     let tag = tag.map(|(base, tag)| format!(", {tag:?} of {base}@")).unwrap_or_default();
-    let facts = Facts { recipient: address, sender, ip, message: None, auth: None };
+    let facts = Facts { recipient: address, sender, client, message: None, auth: None };
     let mut routes = String::new();
     for taken in config.routes_for(&facts) {
         let _infallible = write!(routes, ", {taken}");
@@ -162,11 +162,15 @@ pub(super) fn reason(
 }
 
 /// The routes that don't apply at RCPT, and why; what needs the message stands there as such.
-pub(super) fn passed_over(config: &Config, (address, sender): (&Address, Option<&Address>), ip: IpAddr) -> Vec<String> {
+pub(super) fn passed_over(
+    config: &Config,
+    (address, sender): (&Address, Option<&Address>),
+    client: Whence<'_>,
+) -> Vec<String> {
     if config.domain_for(address).is_none() || is_postmaster(address) || is_disguised(address) {
         return Vec::new();
     }
-    config.routes_passed_over(&Facts { recipient: address, sender, ip, message: None, auth: None })
+    config.routes_passed_over(&Facts { recipient: address, sender, client, message: None, auth: None })
 }
 
 /// A worker's verdict as an answer; `Err` is the script's failure, in words.

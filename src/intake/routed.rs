@@ -7,7 +7,7 @@ use super::decide::{Case, Fate, Judged, loops, named, policy_on, webhook_target}
 use super::forward;
 use super::recipient::is_postmaster;
 use crate::config::RouteAction;
-use crate::config::route::{Facts, Taken};
+use crate::config::route::{Facts, Taken, Whence};
 use crate::mail::{Recipient, Reply};
 use crate::store::{MessageOutcome, WebhookBody};
 
@@ -17,7 +17,7 @@ impl Case {
         Facts {
             recipient: &recipient.address,
             sender: self.envelope.sender.as_ref(),
-            ip: self.facts.client.ip,
+            client: Whence::of(&self.facts.client),
             message: Some(&self.message),
             auth: self.facts.client.auth.as_deref(),
         }

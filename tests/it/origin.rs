@@ -1,8 +1,9 @@
 //! `[geoip]`: where a client's address is, as databases say it.
 
+use crate::harness::command::{exits, run};
 use crate::harness::geo::{Geo, database};
 use crate::harness::stranger::{PROXIED, connected, greeted};
-use crate::harness::{Client, HttpSink, Server, Setup, mail};
+use crate::harness::{Client, HttpSink, Server, Setup, SmtpSink, mail};
 
 const WORKER: &str = r#"
 fn connect(session, env) {
@@ -130,4 +131,110 @@ fn a_webhook_is_told_where_the_client_is() {
         assert_eq!(known, expected, "{told}");
     }
     server.settled();
+}
+
+const ROUTES: &str = r#"
+[[route]]
+country = ["SE", "NO"]
+action = "tag"
+tags = ["north"]
+
+[[route]]
+match = "local@example.com"
+unless = { country = ["DE", "unknown"] }
+action = "reject"
+text = "For neighbours"
+
+[[route]]
+asn = 64500
+action = "forward"
+to = ["peers@example.net"]
+
+[[route]]
+asn = ["AS4200000000", "unknown"]
+country = "unknown"
+action = "quarantine"
+text = "from nowhere"
+"#;
+
+#[test]
+fn a_route_goes_by_where_the_client_is() {
+    let sink = SmtpSink::start();
+    let server = setup().toml(ROUTES).toml(&format!("[relay]\nsmarthost = \"{}\"", sink.url())).start();
+    let deciding = |address: &str, to: &str| {
+        let mut client = greeted(&server, address.parse::<std::net::IpAddr>().unwrap());
+        client.send("a@example.org", &[to], &mail(address, "x")).expect(250);
+        client.command("QUIT").expect(221);
+        let newest = server.newest();
+        let told = |event: &serde_json::Value| format!("{}: {}", event["by"].as_str().unwrap(), event["verdict"]);
+        let trace = newest["trace"].as_array().unwrap();
+        trace.iter().filter(|event| event["event"] == "decided").map(told).collect::<Vec<_>>().join("; ")
+    };
+    let by = deciding("192.0.2.7", "any@example.com");
+    assert!(by.starts_with("route 3 (asn 64500): \"accept"), "{by}");
+    let by = deciding("198.51.100.1", "any@example.com");
+    assert!(by.starts_with("route 1 (country SE): ") && by.contains("worker rules/main.rhai"), "{by}");
+    for address in ["2001:db8::1", "100.0.0.1"] {
+        let by = deciding(address, "any@example.com");
+        assert!(by.contains("country unknown, asn ") && by.contains("quarantine (from nowhere)"), "{by}");
+    }
+    // Known before there is a message; and whom no database knows isn't refused for that.
+    let mut far = greeted(&server, "198.51.100.1".parse::<std::net::IpAddr>().unwrap());
+    far.command("MAIL FROM:<a@example.org>").expect(250);
+    assert!(far.command("RCPT TO:<local@example.com>").expect_status(550, "5.7.1").text().contains("For neighbours"));
+    assert!(deciding("192.0.2.7", "local@example.com").contains("route 3"));
+    assert!(deciding("100.0.0.1", "local@example.com").contains("route 4"));
+    server.settled();
+    assert_eq!(sink.mails().len(), 2);
+}
+
+#[test]
+fn explain_session_and_tests_say_how_a_route_was_judged_by_a_place() {
+    let tests = r#"
+[[test]]
+name = "from next door"
+raw = "Subject: x\n\nx\n"
+to = "local@example.com"
+session = { country = "DE", asn = 64500 }
+expect.forward = ["peers@example.net"]
+[[test]]
+name = "from far away"
+raw = "Subject: x\n\nx\n"
+to = "local@example.com"
+session.country = "NO"
+expect.rcpt = "For neighbours"
+"#;
+    let server = setup().toml(ROUTES).file("rules/tests/places.toml", tests).start();
+    let tested = server.cli(&["test"]);
+    assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stdout));
+    let explain = |ip: &str| server.stdout(&["explain", "local@example.com", "--ip", ip, "--offline"]);
+    let told = explain("192.0.2.7");
+    for words in [
+        "route 1 doesn't apply: the client's country is DE, not SE or NO",
+        "route 2 doesn't apply: its `unless` holds (country DE)",
+        "route 3 (asn 64500)",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let told = explain("198.51.100.1");
+    assert!(told.contains("550 5.7.1 For neighbours"), "{told}");
+    let told = server.fed(
+        &["session", "--ip", "100.0.0.1", "--offline"],
+        "EHLO a.example\nMAIL FROM:<a@example.org>\nRCPT TO:<any@example.com>\nQUIT\n",
+    );
+    assert!(told.contains("the client's asn is unknown, not 64500") && told.contains("country unknown"), "{told}");
+}
+
+#[test]
+fn a_place_without_a_database_is_an_error_that_says_what_to_add() {
+    let setup = Setup::new().toml("[[route]]\ncountry = \"DE\"\naction = \"drop\"\nunless = { asn = 64500 }");
+    setup.write();
+    let told = exits(&run(setup.dir.path(), &["check"]), 78);
+    for words in [
+        "no database says where a client is, so `country` can't be known",
+        "so `asn` can't be known",
+        "[geoip] databases = [\"country.mmdb\"]",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
 }

@@ -250,8 +250,9 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
     let fetch = checker.fetch(file.fetch.unwrap_or_default());
     let ai = file.ai.and_then(|ai| checker.ai(ai, budget.wall_clock));
     let limits = checker.limits(&file.limits.unwrap_or_default());
-    let routes = checker.routes(file.route, &domains, &webhooks, &destinations, limits.message_size);
+    let bounds = routes::Bounds::of(&limits, file.geoip.as_ref());
     Config {
+        routes: checker.routes(file.route, &domains, &webhooks, &destinations, bounds),
         hostname: file
             .hostname
             .map_or_else(|| inbound::hostname(checker.machine).unwrap_or(default.hostname), |at| at.value.0.0),
@@ -261,7 +262,6 @@ pub fn check(file: raw::File, env_name: &str, checker: &mut Checker<'_>) -> Conf
         tls,
         http: checker.http(file.http),
         domains,
-        routes,
         vars: vars.into_iter().map(|(name, at)| (name, at.value)).collect(),
         secrets: checker.take_kept(),
         secrets_key,

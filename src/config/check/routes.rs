@@ -5,9 +5,10 @@ use std::path::Path;
 
 use super::super::decode::At;
 use super::super::route::{
-    ActionName, Conditions, Many, Pattern, Proof, Route, RouteAction, Written, WrittenConditions, WrittenProof,
+    ActionName, Conditions, Country, Many, Pattern, Proof, Route, RouteAction, Somewhere, System, Written,
+    WrittenConditions, WrittenProof,
 };
-use super::super::{Destination, Domain, Webhook};
+use super::super::{Destination, Domain, Limits, Webhook, raw};
 use super::Checker;
 use crate::diagnostic::suggest;
 use crate::mail::Address;
@@ -16,6 +17,21 @@ use crate::mail::label::{MAX_LABEL, MAX_LABELS, is_label};
 
 /// Octets of a text.
 const MAX_TEXT: usize = 400;
+
+/// What other tables say that bears on conditions.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    message_size: u64,
+    /// There are databases of addresses.
+    has_geoip: bool,
+}
+
+impl Bounds {
+    pub(super) fn of(limits: &Limits, geoip: Option<&raw::GeoIp>) -> Self {
+        let has_geoip = geoip.is_some_and(|geoip| !geoip.databases.is_empty());
+        Self { message_size: limits.message_size, has_geoip }
+    }
+}
 
 /// What the routes so far leave to none after them.
 #[derive(Default)]
@@ -74,7 +90,7 @@ impl Checker<'_> {
         domains: &[Domain],
         webhooks: &[At<Webhook>],
         destinations: &[At<Destination>],
-        most: u64,
+        bounds: Bounds,
     ) -> Vec<Route> {
         let mut routes: Vec<Route> = Vec::with_capacity(raw.len());
         let mut covered = Covered::default();
@@ -92,16 +108,18 @@ impl Checker<'_> {
                 larger_than: value.larger_than,
                 smaller_than: value.smaller_than,
                 ip: value.ip,
+                country: value.country,
+                asn: value.asn,
                 auth: value.auth,
             };
             if when.says_nothing() && !self.has_hole(node) {
                 let help = "match = \"billing@example.com\", \"local@*\", \"*@example.com\" or \"/regex/\"; sender, from, \
-                            header, ip, auth, larger_than and smaller_than are conditions, too";
+                            header, ip, country, asn, auth, larger_than and smaller_than are conditions, too";
                 self.lack(node, &["match"], "this route doesn't say which mail it takes", help);
                 continue;
             }
-            let when = self.conditions(when, domains, most);
-            let unless = value.unless.map(|At { value, .. }| self.conditions(value, domains, most));
+            let when = self.conditions(when, domains, bounds);
+            let unless = value.unless.map(|At { value, .. }| self.conditions(value, domains, bounds));
             let route = Route { when, unless, action, tags, stop, enabled };
             self.is_reached(&route, place, &covered);
             covered.add(at, &route);
@@ -115,8 +133,9 @@ impl Checker<'_> {
         self.holes.iter().any(|hole| hole.within == node)
     }
 
-    fn conditions(&mut self, written: WrittenConditions, domains: &[Domain], most: u64) -> Conditions {
-        let WrittenConditions { matches, sender, from, header, larger_than, smaller_than, ip, auth } = written;
+    fn conditions(&mut self, written: WrittenConditions, domains: &[Domain], bounds: Bounds) -> Conditions {
+        let WrittenConditions { matches, sender, from, header, larger_than, smaller_than, ip, country, asn, auth } =
+            written;
         if let Some(At { value, node }) = &matches {
             self.matches_a_domain(value, *node, domains);
         }
@@ -127,8 +146,8 @@ impl Checker<'_> {
         if let Some(At { value, node }) = &larger_than {
             if smaller_than.as_ref().is_some_and(|smaller| smaller.value.0.0 <= value.0.0.saturating_add(1)) {
                 self.warn(*node, "nothing is larger than this and smaller than `smaller_than`", None);
-            } else if value.0.0 >= most {
-                let help = format!("[limits] message_size is {most} octets");
+            } else if value.0.0 >= bounds.message_size {
+                let help = format!("[limits] message_size is {} octets", bounds.message_size);
                 self.warn(*node, "no message is larger than this, so this never holds", Some(&help));
             }
         }
@@ -140,8 +159,27 @@ impl Checker<'_> {
             larger_than: larger_than.map(|at| at.value.0.0),
             smaller_than: smaller_than.map(|at| at.value.0.0),
             networks: self.several(ip),
+            origin: self.somewhere(country, asn, bounds),
             auth: auth.map(|auth| self.proof(auth)).unwrap_or_default(),
         }
+    }
+
+    /// By no database nobody is anywhere: what a condition says would never hold.
+    fn somewhere(
+        &mut self,
+        country: Option<At<Many<Country>>>,
+        asn: Option<At<Many<System>>>,
+        bounds: Bounds,
+    ) -> Somewhere {
+        let nodes = [("country", country.as_ref().map(|at| at.node)), ("asn", asn.as_ref().map(|at| at.node))];
+        for (key, node) in nodes.into_iter().filter(|_| !bounds.has_geoip) {
+            if let Some(node) = node {
+                let help = format!("add a file of a publisher's: [geoip] databases = [\"{key}.mmdb\"]");
+                let message = format!("no database says where a client is, so `{key}` can't be known");
+                self.error_at_key(node, &message, Some(&help));
+            }
+        }
+        Somewhere { countries: self.several(country), systems: self.several(asn) }
     }
 
     fn proof(&mut self, At { value, node }: At<WrittenProof>) -> Proof {

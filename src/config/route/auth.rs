@@ -65,7 +65,7 @@ impl Method {
             Self::Iprev | Self::Dmarc | Self::Arc => {
                 matches!(result, Check::SoftFail | Check::Neutral | Check::Policy)
             }
-            Self::Spf | Self::SpfHelo => result == Check::Policy,
+            Self::Spf | Self::SpfHelo => false,
             Self::Dkim => result == Check::SoftFail,
         }
     }

@@ -5,6 +5,7 @@
 //! look-up that DNS didn't answer holds for nobody; an exception that does (`unless`) keeps nobody's mail out for good.
 
 mod auth;
+mod origin;
 mod pattern;
 mod table;
 mod told;
@@ -16,12 +17,13 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 pub use auth::{Method, Proof, Written as WrittenProof};
+pub use origin::{Country, Somewhere, System};
 pub use pattern::{Match, Pattern, Sender, Text};
 pub use table::Table;
 pub use written::{ActionName, Conditions as WrittenConditions, Many, Route as Written};
 
 use super::{Config, Domain};
-use crate::mail::{Address, Authentication, Message};
+use crate::mail::{Address, Authentication, Client, Message, Origin};
 use pattern::Candidate;
 
 /// Fields of one name that a condition looks at, and octets of each.
@@ -82,6 +84,8 @@ pub struct Conditions {
     pub larger_than: Option<u64>,
     pub smaller_than: Option<u64>,
     pub networks: Vec<IpNet>,
+    /// Of the client.
+    pub origin: Somewhere,
     /// Of who sent it.
     pub auth: Proof,
 }
@@ -92,11 +96,25 @@ pub struct Facts<'a> {
     pub recipient: &'a Address,
     /// `None`: the null sender.
     pub sender: Option<&'a Address>,
-    pub ip: IpAddr,
+    pub client: Whence<'a>,
     /// `None`: it hasn't come yet.
     pub message: Option<&'a Message>,
     /// What was found out about its sender; `None` where nobody looks into the client.
     pub auth: Option<&'a Authentication>,
+}
+
+/// Where a client connects from.
+#[derive(Clone, Copy)]
+pub struct Whence<'a> {
+    pub ip: IpAddr,
+    pub origin: &'a Origin,
+}
+
+impl<'a> Whence<'a> {
+    #[must_use]
+    pub fn of(client: &'a Client) -> Self {
+        Self { ip: client.ip, origin: &client.origin }
+    }
 }
 
 /// Whether conditions hold.
@@ -233,14 +251,16 @@ impl Conditions {
     /// Whether it says nothing but for whom.
     #[must_use]
     pub fn is_by_recipient_alone(&self) -> bool {
-        let Self { recipients: _, senders, authors, headers, larger_than, smaller_than, networks, auth } = self;
+        let Self { recipients: _, senders, authors, headers, larger_than, smaller_than, networks, origin, auth } = self;
         let texts = senders.is_empty() && authors.is_empty() && headers.is_empty() && auth.is_empty();
-        texts && larger_than.is_none() && smaller_than.is_none() && networks.is_empty()
+        texts && larger_than.is_none() && smaller_than.is_none() && networks.is_empty() && origin.is_empty()
     }
 
     fn hold(&self, facts: &Facts<'_>, recipient: &Candidate<'_>) -> Held {
         let for_whom = self.recipients.is_empty() || self.recipients.iter().any(|one| recipient.matches(&one.pattern));
-        let from_where = self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&facts.ip));
+        let Whence { ip, origin } = facts.client;
+        let in_network = self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&ip));
+        let from_where = in_network && self.origin.holds(origin);
         let by_whom = || self.senders.is_empty() || self.senders.iter().any(|one| one.matches(facts.sender));
         if !(for_whom && from_where && by_whom()) {
             return Held::No;

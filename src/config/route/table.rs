@@ -97,9 +97,10 @@ impl Table {
 mod tests {
     use std::path::Path;
 
-    use super::super::{AtRcpt, Facts};
+    use super::super::{AtRcpt, Facts, Whence};
     use super::*;
     use crate::config::{Config, load};
+    use crate::mail::Origin;
 
     const ROUTES: &str = r#"
 hostname = "mx.example.com"
@@ -115,7 +116,9 @@ action = "reject"
 "#;
 
     fn facts<'a>(recipient: &'a Address, sender: Option<&'a Address>) -> Facts<'a> {
-        Facts { recipient, sender, ip: [127, 0, 0, 1].into(), message: None, auth: None }
+        static NOWHERE: Origin = Origin { asn: None, country: None };
+        let client = Whence { ip: [127, 0, 0, 1].into(), origin: &NOWHERE };
+        Facts { recipient, sender, client, message: None, auth: None }
     }
 
     #[test]

@@ -48,7 +48,8 @@ impl Conditions {
         words.extend(self.recipients.iter().find(|one| recipient.matches(&one.pattern)).map(|one| one.text.clone()));
         let sender = self.senders.iter().find(|one| one.matches(facts.sender));
         words.extend(sender.map(|one| format!("sender {}", one.text)));
-        words.extend(self.networks.iter().find(|one| one.contains(&facts.ip)).map(|one| format!("ip {one}")));
+        words.extend(self.networks.iter().find(|one| one.contains(&facts.client.ip)).map(|one| format!("ip {one}")));
+        words.extend(self.origin.why(facts.client.origin));
         if let Some(message) = facts.message {
             words.extend(self.author(message).map(|one| format!("from {}", one.text)));
             for (name, texts) in &self.headers {
@@ -68,9 +69,12 @@ impl Conditions {
         if !(self.recipients.is_empty() || self.recipients.iter().any(|one| recipient.matches(&one.pattern))) {
             return Some("it is for others".to_owned());
         }
-        if !(self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&facts.ip))) {
+        if !(self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&facts.client.ip))) {
             let networks: Vec<String> = self.networks.iter().map(ToString::to_string).collect();
-            return Some(format!("the client {} is not in {}", facts.ip, networks.join(", ")));
+            return Some(format!("the client {} is not in {}", facts.client.ip, networks.join(", ")));
+        }
+        if let Some(why) = self.origin.against(facts.client.origin) {
+            return Some(why);
         }
         if !(self.senders.is_empty() || self.senders.iter().any(|one| one.matches(facts.sender))) {
             let sender = facts.sender.map_or("<>", |sender| sender.as_str());

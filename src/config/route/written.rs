@@ -13,7 +13,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::super::decode::At;
 use super::super::leaf::{Leaf, Parsed, Size};
-use super::{Match, Sender, Text, WrittenProof};
+use super::{Country, Match, Sender, System, Text, WrittenProof};
 
 /// Sends some mail elsewhere than to the worker.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -34,6 +34,10 @@ pub struct Route {
     pub smaller_than: Option<At<Parsed<Size>>>,
     /// The client's address: networks, one or a list. Default: any.
     pub ip: Option<At<Many<IpNet>>>,
+    /// Where the client's address is, by `[geoip]`: a country's two letters, one or a list; "unknown" is one that no database knows. Default: anywhere.
+    pub country: Option<At<Many<Country>>>,
+    /// Its autonomous system: a number, one or a list, and "unknown" likewise. Default: any.
+    pub asn: Option<At<Many<System>>>,
     /// Who the sender proved to be, as in { dmarc = "pass" }. Default: whoever.
     pub auth: Option<At<WrittenProof>>,
     /// Where all of this holds, the route doesn't apply.
@@ -76,6 +80,10 @@ pub struct Conditions {
     pub smaller_than: Option<At<Parsed<Size>>>,
     /// The client's address: networks, one or a list.
     pub ip: Option<At<Many<IpNet>>>,
+    /// Where the client's address is, by `[geoip]`: a country's two letters, one or a list; "unknown" is one that no database knows.
+    pub country: Option<At<Many<Country>>>,
+    /// Its autonomous system: a number, one or a list, and "unknown" likewise.
+    pub asn: Option<At<Many<System>>>,
     /// Who the sender proved to be, as in { dmarc = "pass" }.
     pub auth: Option<At<WrittenProof>>,
 }
@@ -83,9 +91,11 @@ pub struct Conditions {
 impl Conditions {
     #[must_use]
     pub fn says_nothing(&self) -> bool {
-        let Self { matches, sender, from, header, larger_than, smaller_than, ip, auth } = self;
-        let of_envelope = matches.is_some() || sender.is_some() || ip.is_some();
+        let Self { matches, sender, from, header, larger_than, smaller_than, ip, country, asn, auth } = self;
+        let of_envelope = matches.is_some() || sender.is_some();
+        let of_client = ip.is_some() || country.is_some() || asn.is_some();
         !of_envelope
+            && !of_client
             && auth.is_none()
             && from.is_none()
             && header.is_none()
@@ -124,6 +134,12 @@ impl<'de, T: Leaf> Deserialize<'de> for Many<T> {
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Many<T>, E> {
                 T::parse(text).map(|one| Many(vec![one])).map_err(E::custom)
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Many<T>, E> {
+                if T::IS_NUMBER {
+                    return self.visit_str(&number.to_string());
+                }
+                Err(E::invalid_type(de::Unexpected::Signed(number), &self))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Many<T>, A::Error> {
                 let mut all = Vec::new();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{self, Instant};
+use crate::config::route::Whence;
 use crate::event::Event;
 use crate::intake::combine::{Combined, combine};
 use crate::intake::decide::{Case, log_events, reached_events, script_failed};
@@ -121,11 +122,11 @@ impl Rehearsal {
 
     fn rcpt_to(&mut self, client: &Client, recipient: &Recipient, why: &mut Why) -> Answer {
         let (snapshot, address) = (Arc::clone(&self.snapshot), &recipient.address);
-        let (parties, ip) = ((address, self.sender.as_ref()), client.ip);
+        let (parties, from) = ((address, self.sender.as_ref()), Whence::of(client));
         let rules = Arc::clone(snapshot.rules_for(self.sender.as_ref(), address));
-        why.reasons.push(reason(&snapshot, &rules, parties, ip));
-        why.reasons.extend(passed_over(&snapshot.config, parties, ip));
-        let (domain, main) = match standing(&snapshot, &rules, parties, ip) {
+        why.reasons.push(reason(&snapshot, &rules, parties, from));
+        why.reasons.extend(passed_over(&snapshot.config, parties, from));
+        let (domain, main) = match standing(&snapshot, &rules, parties, from) {
             Standing::Answered(answer) => return answer,
             Standing::Asks { domain, main } => (domain, main),
         };
