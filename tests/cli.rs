@@ -208,6 +208,9 @@ fn init_writes_what_check_passes_and_never_overwrites() {
     assert_eq!(exits(&run(&mail, &["definitions"]), 0), definitions, "what editors read is of this version");
     assert!(printed.contains("good") && printed.contains("mailworker.toml:"), "{printed}");
     assert_eq!(err(&good), "", "nothing to warn of");
+    let tested = exits(&run(&mail, &["test", "--json"]), 0);
+    let results: Vec<serde_json::Value> = tested.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(results.len() >= 8 && results.iter().all(|test| test["result"] == "passed"), "{tested}");
     let key = |folder: &str| std::fs::read_to_string(dir.path().join(folder).join("webhook.key")).unwrap();
     exits(&run(dir.path(), &["init", "other"]), 0);
     assert_ne!(key("mail"), key("other"));

@@ -261,7 +261,8 @@ tests/*.rhai, which have decide(#{ … }) and assertions.
 Examples:
   mailworker test
   mailworker test rules/tests/support.toml --filter ticket
-  mailworker test --coverage --lcov lcov.info --junit report.xml")]
+  mailworker test --coverage --lcov lcov.info --junit report.xml
+  mailworker test --json | jq -r 'select(.result == \"failed\") | .name'")]
 pub struct Test {
     /// Files of tests, or folders with them; otherwise tests/*.toml and tests/*.rhai beside each `main` of the configuration
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
@@ -269,11 +270,11 @@ pub struct Test {
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
-    /// Rewrite what failing tests expect to what was decided; comments and order stay
+    /// Rewrite what failing tests of *.toml expect to what was decided; comments and order stay, and so do tests in Rhai
     #[arg(long)]
     pub update: bool,
     /// Show which lines of the rules the tests reached, and which never
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     pub coverage: bool,
     /// Write the same here as editors and build servers read it (LCOV)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -281,6 +282,8 @@ pub struct Test {
     /// Write the results here as build servers read them (`JUnit` XML), too
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub junit: Option<PathBuf>,
+    #[command(flatten)]
+    pub machine: Machine,
 }
 
 #[derive(Debug, Args)]

@@ -242,3 +242,50 @@ all                   52 %  9 of 17 lines
     let told = exits(&run(setup.dir.path(), &["test", "--coverage", "--filter", "sales"]), 1);
     assert!(told.contains("1 failed") && told.contains(" % "), "{told}");
 }
+
+#[test]
+fn each_result_is_an_object_for_programs() {
+    let described = format!(
+        "{DESCRIBED}\n{}",
+        DESCRIBED.replace("\"sales\"", "\"slip\"").replace("sales@example.net", "a@example.net")
+    );
+    let failing = "fn test_a_slip() { assert_eq(1, 2); }\nfn test_good() { assert(true); }\n";
+    let setup = setup(failing).file("rules/tests/a.toml", &described);
+    setup.write();
+    let results = |arguments: &[&str], code: i32| -> Vec<serde_json::Value> {
+        let output = run(setup.dir.path(), &[&["test", "--json"], arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let told = |all: &[serde_json::Value]| -> Vec<String> {
+        all.iter()
+            .map(|one| format!("{}:{} {} {}", one["file"], one["line"], one["name"], one["result"]).replace('"', ""))
+            .collect()
+    };
+    let all = results(&[], 1);
+    assert_eq!(
+        told(&all),
+        [
+            "rules/tests/a.toml:1 sales passed",
+            "rules/tests/a.toml:7 slip failed",
+            "rules/tests/b.rhai:1 test_a_slip failed",
+            "rules/tests/b.rhai:2 test_good passed",
+        ]
+    );
+    assert!(all.iter().all(|one| one["duration_ms"].as_f64().unwrap() >= 0.0), "{all:?}");
+    assert_eq!(all[0]["why"], serde_json::Value::Null);
+    let why = all[1]["why"].as_str().unwrap();
+    assert!(
+        why.contains("- \"a@example.net\"") && why.contains("+ \"sales@example.net\"") && !why.contains('\u{1b}'),
+        "{why}"
+    );
+    // What a test in Rhai expects nobody rewrites, and that is said.
+    let all = results(&["--update"], 1);
+    assert_eq!(told(&all)[1..3], ["rules/tests/a.toml:7 slip updated", "rules/tests/b.rhai:1 test_a_slip failed"]);
+    assert!(all[2]["why"].as_str().unwrap().contains("--update rewrites *.toml alone"), "{}", all[2]["why"]);
+    let human = exits(&run(setup.dir.path(), &["test", "--update"]), 1);
+    assert!(human.contains("--update rewrites *.toml alone: what this one expects stands in its code"), "{human}");
+    assert_eq!(std::fs::read_to_string(setup.dir.path().join("rules/tests/b.rhai")).unwrap(), failing);
+    let both = run(setup.dir.path(), &["test", "--json", "--coverage"]);
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
+}

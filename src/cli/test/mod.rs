@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::args::{Common, Test};
 use super::print::{self, BAD, DIM, GOOD, NOTE, Painted, plain};
 use super::{Done, Failure, configured, show};
@@ -81,7 +83,9 @@ pub fn run(common: &Common, options: &Test) -> Done {
     let mut told = Vec::new();
     for suite in &suites {
         let reports = suite.run(options, &rules)?;
-        reports.iter().try_for_each(|report| tell(suite, report))?;
+        reports.iter().try_for_each(|report| {
+            if options.machine.json { print::json(&outcome(suite, report)) } else { tell(suite, report) }
+        })?;
         told.push((suite, reports));
     }
     if let Some(file) = &options.junit {
@@ -265,7 +269,8 @@ impl Suite {
             }
             Tests::Scripted(tests) => {
                 let chosen = tests.tests().iter().filter(|(name, _)| is_chosen(name));
-                Ok(chosen.map(|(name, line)| scripted(tests, name, *line, folder(&self.path), rules)).collect())
+                let folder = folder(&self.path);
+                Ok(chosen.map(|(name, line)| scripted(tests, (name, *line), folder, rules, options.update)).collect())
             }
         }
     }
@@ -293,9 +298,21 @@ impl Suite {
     }
 }
 
-fn scripted(tests: &Scripted, name: &str, line: u32, folder: &Path, rules: &Arc<Rules>) -> Report {
+fn scripted(
+    tests: &Scripted,
+    (name, line): (&str, u32),
+    folder: &Path,
+    rules: &Arc<Rules>,
+    may_update: bool,
+) -> Report {
     let started = Instant::now();
-    let failed = script::run(tests, name, folder, rules);
+    let mut failed = script::run(tests, name, folder, rules);
+    if let Some(lines) = failed.as_mut().filter(|_| may_update) {
+        lines.push(format!(
+            "  {}",
+            Painted(DIM, "--update rewrites *.toml alone: what this one expects stands in its code")
+        ));
+    }
     let (took, line) = (started.elapsed(), usize::try_from(line).unwrap_or_default());
     Report { name: name.to_owned(), line, took, end: failed.map_or(End::Passed, End::Failed) }
 }
@@ -339,10 +356,38 @@ fn tell(suite: &Suite, report: &Report) -> Done {
     lines.iter().try_for_each(print::line)
 }
 
+/// One test as a program reads it.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    file: &'a str,
+    line: usize,
+    name: &'a str,
+    /// passed, failed, updated
+    result: &'static str,
+    /// What is told of one that didn't pass, with line ends.
+    why: Option<String>,
+    duration_ms: f64,
+}
+
+fn outcome<'a>(suite: &'a Suite, report: &'a Report) -> Outcome<'a> {
+    let (result, why) = match &report.end {
+        End::Passed => ("passed", None),
+        End::Failed(lines) => ("failed", Some(plainly(lines))),
+        End::Updated(lines) => ("updated", Some(plainly(lines))),
+    };
+    let duration_ms = (report.took.as_secs_f64() * 1_000_000.0).round() / 1_000.0;
+    Outcome { file: &suite.name, line: report.line, name: &report.name, result, why, duration_ms }
+}
+
+/// Without colours.
+fn plainly(lines: &[String]) -> String {
+    anstream::adapter::strip_str(&lines.join("\n")).to_string()
+}
+
 fn outcomes<'a>(suite: &'a Suite, reports: &'a [Report]) -> junit::Suite<'a> {
     let results = reports.iter().map(|report| {
         let failure = match &report.end {
-            End::Failed(lines) => Some(anstream::adapter::strip_str(&lines.join("\n")).to_string()),
+            End::Failed(lines) => Some(plainly(lines)),
             End::Passed | End::Updated(_) => None,
         };
         junit::Outcome { name: &report.name, line: report.line, took: report.took, failure }
@@ -371,7 +416,9 @@ fn summary<'a>(reports: impl Iterator<Item = &'a Report>, left_out: usize, optio
     words.extend((failed > 0).then(|| Painted(BAD, format!("{failed} failed")).to_string()));
     words.extend((updated > 0).then(|| Painted(NOTE, format!("{updated} updated")).to_string()));
     words.extend((left_out > 0).then(|| format!("{left_out} left out")));
-    let key = if failed > 0 { "  (- expected, + decided)" } else { "" };
-    print::line(format_args!("{}{}", words.join(", "), Painted(DIM, key)))?;
+    if !options.machine.json {
+        let key = if failed > 0 { "  (- expected, + decided)" } else { "" };
+        print::line(format_args!("{}{}", words.join(", "), Painted(DIM, key)))?;
+    }
     if failed > 0 { Err(Failure::Said) } else { Ok(()) }
 }
