@@ -31,6 +31,7 @@ pub async fn run(common: &Common, options: Deploy) -> Done {
     if trial.is_none() && seen.canary.is_none() && runs_already(&config, &seen, &version)? {
         return print::line(format_args!("nothing to deploy: these files run already (version {version})"));
     }
+    let ended = seen.canary.as_ref().filter(|_| trial.is_none()).map(|canary| canary.release);
     let tests = tested(common, &config, options.force)?;
     if let Some(age) = options.replay {
         replayed(common, age, options.yes)?;
@@ -55,6 +56,9 @@ pub async fn run(common: &Common, options: Deploy) -> Done {
     let id = deployed?;
     let on = trial.map(|trial| format!(", tried on {}", trial.share())).unwrap_or_default();
     print::line(format_args!("{} release {id} (version {version}{on})", Painted(GOOD, "deployed")))?;
+    if let Some(ended) = ended {
+        print::remark(&format!("release {ended} was on trial, which this ends"));
+    }
     taken_up(&config, |running| running.active == Some(id) || running.canary == Some(id)).await
 }
 

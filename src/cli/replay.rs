@@ -146,8 +146,12 @@ fn style(after: &Fate) -> anstyle::Style {
 fn diff(before: &Fate, after: &Fate) -> Done {
     let gone = |text: &str| print::line(format_args!("  {}", Painted(BAD, format!("- {}", plain(text)))));
     let new = |text: &str| print::line(format_args!("  {}", Painted(GOOD, format!("+ {}", plain(text)))));
-    gone(&before.line())?;
-    new(&after.line())?;
+    if before.line() == after.line() {
+        print::line(format_args!("    {}", plain(&before.line())))?;
+    } else {
+        gone(&before.line())?;
+        new(&after.line())?;
+    }
     let mut left: Vec<&String> = after.effects.iter().collect();
     for effect in &before.effects {
         match left.iter().position(|other| *other == effect) {

@@ -231,6 +231,9 @@ fn a_run_stops_at_lines_and_goes_on_as_it_is_told() {
     assert!(stepped(&server, &["--step"], "").contains("queues    relay to team@example.net"));
     assert_eq!((server.messages().len(), sink.mails().len()), (0, 0));
     assert_eq!(server.cli(&["explain", "support@example.com", "--break", "x"]).status.code(), Some(2));
+    let missed = server.cli(&["explain", "support@example.com", "--break", "spam.rhai:9999"]);
+    let said = String::from_utf8_lossy(&missed.stderr);
+    assert!(missed.status.success() && said.contains("it never came to spam.rhai:9999"), "{said}");
 }
 
 /// The files may be others by now, or none at all.

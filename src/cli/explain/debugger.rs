@@ -47,6 +47,8 @@ pub struct Debugger {
 struct State {
     until: Until,
     breakpoints: Vec<Break>,
+    /// Those that no step has come to.
+    missed: Vec<Break>,
     /// The line that the run is in, and how deep.
     at: Option<(String, u32, usize)>,
     has_ended: bool,
@@ -57,7 +59,14 @@ impl Debugger {
     #[must_use]
     pub fn new(breakpoints: Vec<Break>) -> Self {
         let until = if breakpoints.is_empty() { Until::Line } else { Until::Breakpoint };
-        Self { state: Mutex::new(State { until, breakpoints, at: None, has_ended: false }) }
+        let missed = breakpoints.clone();
+        Self { state: Mutex::new(State { until, breakpoints, missed, at: None, has_ended: false }) }
+    }
+
+    /// What it was to stop at, and no run came to.
+    #[must_use]
+    pub fn missed(&self) -> Vec<Break> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).missed.clone()
     }
 
     /// A step of a run of these sources. An error ends it.
@@ -71,6 +80,7 @@ impl Debugger {
             return Ok(());
         }
         state.at = Some(here);
+        state.missed.retain(|at| !at.is_at(&step.place));
         if !state.stops(step) {
             return Ok(());
         }

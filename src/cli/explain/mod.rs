@@ -43,11 +43,15 @@ pub fn run(common: &Common, options: &Explain) -> Done {
     match &options.what {
         What::Address(address) => {
             let given = given::address(options, &snapshot.config, address)?;
-            foretell(options, &snapshot, given, &recorder)
+            foretell(options, &snapshot, given, &recorder)?;
         }
-        What::File(file) => foretell(options, &snapshot, given::file(options, &snapshot.config, file)?, &recorder),
-        What::Message(id) => past::run(options, &snapshot, *id, &recorder),
+        What::File(file) => foretell(options, &snapshot, given::file(options, &snapshot.config, file)?, &recorder)?,
+        What::Message(id) => past::run(options, &snapshot, *id, &recorder)?,
     }
+    for missed in debugger.iter().flat_map(|debugger| debugger.missed()) {
+        print::remark(&format!("it never came to {missed}, where it was to stop"));
+    }
+    Ok(())
 }
 
 /// All rules that may run are watched, each with its own text: that of a deployed release isn't what lies in the files.
