@@ -90,7 +90,9 @@ async fn send(client: &Client, step: &Step, until: Until) -> Result<Response, Fa
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => {
             let (why, is_ours) = innermost(error.as_ref());
-            let why = format!("{}: {why}", host(&step.url));
+            // Some say themselves whom they mean.
+            let names_it = step.url.host_str().is_some_and(|name| why.starts_with(name));
+            let why = if names_it { why } else { format!("{}: {why}", host(&step.url)) };
             Err(if is_ours { limited(why) } else { unanswered(why) })
         }
         Err(_) => Err(until.late(&host(&step.url))),

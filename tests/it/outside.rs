@@ -287,7 +287,7 @@ fn private_addresses_are_not_reached_by_name_by_number_or_by_redirect() {
         (format!("{base}/to/inner.example/"), "inner.example is at 169.254.169.254"),
         (format!("{base}/to/both.example:{port}/to/alias.example/"), "alias.example is at 169.254.169.254"),
         (format!("{base}/to/[::1]:{port}/"), "no public address"),
-        ("http://nowhere.example/".to_owned(), "no such host"),
+        ("http://nowhere.example/".to_owned(), "fetch: nowhere.example: no such host"),
     ] {
         let told = fetched(&server, &url);
         assert!(told.contains(words), "{url}: {told}");
