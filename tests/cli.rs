@@ -329,6 +329,30 @@ fn what_rules_need_is_there_before_a_server_has_ever_started() {
     let deployed = run(dir.path(), &["deploy"]);
     exits(&deployed, 0);
     assert!(!err(&deployed).contains("is new"), "{}", err(&deployed));
+
+    // Whoever takes it away again would be told by the next start.
+    std::fs::write(dir.path().join("rules/main.rhai"), "fn email(message, env, ctx) { message.drop(); }\n").unwrap();
+    let needed = run(dir.path(), &["secret", "delete", "API_TOKEN"]);
+    exits(&needed, 1);
+    assert!(err(&needed).contains("API_TOKEN is needed, so it wasn't deleted"), "{}", err(&needed));
+    exits(&run(dir.path(), &["deploy"]), 0);
+    exits(&run(dir.path(), &["secret", "delete", "API_TOKEN"]), 0);
+}
+
+#[test]
+fn a_secret_that_the_configuration_names_stays_unless_it_is_forced_away() {
+    let dir = configured();
+    let path = dir.path().join("mailworker.toml");
+    std::fs::write(dir.path().join("value"), "whsec_dW5yZWFkIHVucmVhZCB1bnJlYWQgdW5yZWFk").unwrap();
+    let mut put = program(dir.path(), &["secret", "put", "HOOK_KEY"]);
+    exits(&put.stdin(std::fs::File::open(dir.path().join("value")).unwrap()).output().unwrap(), 0);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let webhook = "\n[[webhook]]\nbinding = \"HOOK\"\nurl = \"https://hooks.example.net/in\"\nsecret = { secret = \"HOOK_KEY\" }\n";
+    std::fs::write(&path, text + webhook).unwrap();
+    exits(&run(dir.path(), &["secret", "delete", "HOOK_KEY"]), 1);
+    assert!(exits(&run(dir.path(), &["secret", "list"]), 0).contains("HOOK_KEY"));
+    exits(&run(dir.path(), &["secret", "delete", "HOOK_KEY", "--force"]), 0);
+    assert_eq!(exits(&run(dir.path(), &["secret", "list"]), 0), "");
 }
 
 #[test]

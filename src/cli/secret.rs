@@ -11,7 +11,9 @@ use super::print::{self, DIM, GOOD, Painted};
 use super::{Done, Failure, configured, show};
 use crate::admin::api::{SecretDelete, SecretPut};
 use crate::config::Config;
+use crate::config::load::{self, Reading};
 use crate::diagnostic::suggest;
+use crate::reload;
 use crate::store::within;
 use crate::vault::{MOST, Sealer, hex};
 
@@ -31,8 +33,11 @@ pub async fn run(common: &Common, verb: Secret) -> Done {
             print::line(show::told(GOOD, "put", &format!("{name}{}", within(&env))))
         }
         Secret::List { machine } => list(&config, &env, machine.json),
-        Secret::Delete { name } => {
+        Secret::Delete { name, force } => {
             known(&config, &env, &name)?;
+            if !force {
+                is_needed_by_none(common, &name)?;
+            }
             let writer = Writer::open(&config).await?;
             let deleted = writer.secret_delete(SecretDelete { env: env.clone(), name: name.clone() }).await;
             writer.close().await;
@@ -76,6 +81,25 @@ fn known(config: &Config, env: &str, name: &str) -> Result<(), Failure> {
         None => format!("there are: {}", names.join(", ")),
     };
     Err(Failure::Failed(format!("there is no secret {name:?}{}: {hint}", within(env))))
+}
+
+/// What a server that runs has, its next start would lack, mostly in the middle of some night.
+fn is_needed_by_none(common: &Common, name: &str) -> Done {
+    for secrets in [Reading::Needed, Reading::Unread] {
+        let with = load::Options { secrets, without_tls: true, ..configured::with_secrets(common) };
+        // A shell that has none of the service's own secrets can tell of the rules alone.
+        if reload::in_force(&with).is_err() {
+            continue;
+        }
+        let kept = with.kept.clone().map(|kept| kept.without(name.to_owned()));
+        if let Err(findings) = reload::in_force(&load::Options { kept, ..with }) {
+            print::diagnostics(&findings);
+            let text = format!("{name} is needed, so it wasn't deleted: change what names it first, or --force");
+            return Err(Failure::Failed(text));
+        }
+        return Ok(());
+    }
+    Ok(())
 }
 
 /// From a terminal without echo, else all of standard input but a line end at its end.

@@ -51,6 +51,16 @@ impl Kept {
     ) -> Self {
         Self(Arc::new(read))
     }
+
+    /// As it would be without one of them.
+    #[must_use]
+    pub fn without(self, name: String) -> Self {
+        Self::new(move |data_dir, env, key| {
+            let mut kept = (self.0)(data_dir, env, key)?;
+            kept.remove(&name);
+            Ok(kept)
+        })
+    }
 }
 
 impl std::fmt::Debug for Kept {

@@ -132,6 +132,11 @@ Examples:
         #[command(flatten)]
         machine: Machine,
     },
-    /// Delete a secret
-    Delete { name: String },
+    /// Delete a secret that neither the rules in force nor the configuration name
+    Delete {
+        name: String,
+        /// Delete it though they do: the server goes on as it is, and its next start fails
+        #[arg(long)]
+        force: bool,
+    },
 }
