@@ -108,8 +108,11 @@ fn span_of(line: &str, column: usize, width: usize) -> std::ops::Range<usize> {
 pub fn suggest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const NEAR: f64 = 0.75;
     let wanted = name.to_lowercase();
+    // Letters in common make a word of half its length no likelier: `now` isn't what `unknown` meant.
+    let is_as_long = |candidate: &&str| candidate.len().max(name.len()) <= 2 * candidate.len().min(name.len());
     candidates
         .into_iter()
+        .filter(is_as_long)
         .map(|candidate| (strsim::jaro_winkler(&wanted, &candidate.to_lowercase()), candidate))
         .filter(|(near, _)| *near >= NEAR)
         .max_by(|(a, _), (b, _)| a.total_cmp(b))

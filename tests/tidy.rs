@@ -483,7 +483,7 @@ fn every_example_of_the_reference_compiles() {
     let bindings = mailworker::rules::Bindings {
         vars,
         kv_namespaces: ["USERS", "COUNTS", "SEEN"].map(str::to_owned).into(),
-        webhooks: vec!["TICKETS".to_owned()],
+        webhooks: vec!["TICKETS".to_owned(), "CRM".to_owned()],
         ai: Some(mailworker::rules::Ai::default()),
         ..Default::default()
     };

@@ -62,8 +62,28 @@ fn text(error: &EvalAltResult, budget: &Budget) -> String {
         {
             format!("expected {}, found {}", article(expected), article(found))
         }
+        EvalAltResult::ErrorDotExpr(text, _) => no_member(text).unwrap_or_else(|| bare(error)),
+        EvalAltResult::ErrorIndexingType(text, _) => no_index(text).unwrap_or_else(|| bare(error)),
         other => bare(other),
     }
+}
+
+/// `Unknown property 'x' - a getter is not registered for type 'T'`, and what is said of setters.
+fn no_member(text: &str) -> Option<String> {
+    let mut quoted = text.split('\'').skip(1).step_by(2);
+    let (name, of) = (quoted.next()?, quoted.next()?);
+    if text.starts_with("Unknown property") {
+        let help = if of == "()" { format!("; where () can come, write value?.{name}") } else { String::new() };
+        return Some(format!("no member {name} of {}{help}", article(of)));
+    }
+    text.starts_with("No writable property").then(|| format!("{name} of {} can't be set", article(of)))
+}
+
+/// `headers [string]`
+fn no_index(text: &str) -> Option<String> {
+    let (of, by) = text.split_once(" [")?;
+    let help = if of == "headers" { ": headers.get(name) has a field, headers.get_all(name) every one" } else { "" };
+    Some(format!("{} has no [{}]{help}", article(of), by.strip_suffix(']')?))
 }
 
 fn too_large(what: &str, budget: &Budget) -> String {

@@ -7,12 +7,11 @@ use rhai::{Array, Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 
 use super::address;
 use super::answer;
-use super::env::did_you_mean;
+use super::env::{Environment, did_you_mean};
 use super::message::MessageView;
-use super::options::Options;
+use super::options::{self, Options};
 use super::run::{Run, ScriptResult, refuse};
 use super::value::article;
-use crate::diagnostic::suggest;
 use crate::mail::field::{self, MAX_VALUE};
 use crate::mail::{Address, Reply};
 use crate::rules::outcome::{Effect, ForwardTo};
@@ -96,15 +95,17 @@ fn forward(context: NativeCallContext, message: &mut MessageView, to: Dynamic, h
         return Err(refuse(&context, "forward: no address given: the array is empty"));
     }
     for target in &targets {
-        let to = forward_to(run, target).map_err(|why| refuse(&context, format!("forward: {why}")))?;
+        let to = forward_to(&run.environment, target).map_err(|why| refuse(&context, format!("forward: {why}")))?;
         run.stage(&context, Effect::Forward { to, headers: headers.clone() })?;
     }
     Ok(())
 }
 
 /// A destination of the configuration by its name, or an address.
-fn forward_to(run: &Run, target: &Dynamic) -> Result<ForwardTo, String> {
-    let environment = &run.environment;
+///
+/// # Errors
+/// What is wrong with it.
+pub fn forward_to(environment: &Environment, target: &Dynamic) -> Result<ForwardTo, String> {
     let Ok(text) = target.as_immutable_string_ref() else {
         return Err(format!("expected an address or a destination's name, got {}", article(target.type_name())));
     };
@@ -168,7 +169,7 @@ fn store(context: NativeCallContext, message: &mut MessageView, options: Map) ->
 }
 
 fn store_options(options: Map) -> Result<(Option<String>, Option<u64>), String> {
-    let mut options = Options::new(options, &["mailbox", "retention"])?;
+    let mut options = Options::new(options, options::STORE)?;
     let mailbox = options.text("mailbox")?;
     let bad = |name: &String| name.trim().is_empty() || name.len() > MAX_MAILBOX || name.chars().any(char::is_control);
     if mailbox.as_ref().is_some_and(bad) {
@@ -191,9 +192,4 @@ pub(super) fn redirect(context: &NativeCallContext, run: &Run, to: &Dynamic) -> 
     let at = run.place(context);
     run.state().redirect = Some((to, at));
     Ok(())
-}
-
-/// The near name of a webhook, for an error.
-pub(super) fn near_webhook<'a>(run: &'a Run, name: &str) -> Option<&'a str> {
-    suggest(name, run.environment.webhooks.iter().map(String::as_str))
 }

@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, ImmutableString, Map, NativeCallContext};
+use rhai::{Dynamic, Engine, Map, NativeCallContext};
 
-use super::actions::near_webhook;
-use super::options::Options;
+use super::env::Environment;
+use super::options::{self, Options};
 use super::payload;
 use super::run::{Run, ScriptResult, beginning, refuse};
 use super::value::{article, shown};
+use crate::diagnostic::suggest;
 use crate::rules::EmailCall;
 use crate::rules::outcome::{Effect, WebhookTarget};
 
@@ -96,10 +97,10 @@ fn webhook(
 
 fn staged(run: &Run, target: &Dynamic, payload: &Dynamic, options: Map) -> Result<Effect, String> {
     let target = match target.as_immutable_string_ref() {
-        Ok(text) => target_of(run, &text)?,
+        Ok(text) => target_of(&run.environment, &text)?,
         Err(_) => return Err(format!("the target is a webhook's name or a URL, not {}", article(target.type_name()))),
     };
-    let mut options = Options::new(options, &["headers", "method", "format"])?;
+    let mut options = Options::new(options, options::WEBHOOK)?;
     let body = payload::carried(payload, options.text("format")?)?;
     let method = options.text("method")?.unwrap_or_else(|| "POST".to_owned()).to_ascii_uppercase();
     if !METHODS.contains(&method.as_str()) {
@@ -120,18 +121,21 @@ fn staged(run: &Run, target: &Dynamic, payload: &Dynamic, options: Map) -> Resul
     Ok(Effect::Webhook { target, method, headers, body })
 }
 
-fn target_of(run: &Run, text: &ImmutableString) -> Result<WebhookTarget, String> {
-    let environment = &run.environment;
-    if environment.webhooks.iter().any(|name| *name == text.as_str()) {
+/// A webhook by its name, or a URL.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn target_of(environment: &Environment, text: &str) -> Result<WebhookTarget, String> {
+    if environment.webhooks.iter().any(|name| *name == text) {
         return Ok(WebhookTarget::Binding(text.to_string()));
     }
     let shown = || beginning(text, 100);
     if !text.contains("://") {
-        if environment.destinations.iter().any(|name| *name == text.as_str()) {
+        if environment.destinations.iter().any(|name| *name == text) {
             return Err(format!("{:?} is a destination: use message.forward", shown()));
         }
         let webhooks = environment.webhooks.join(", ");
-        let help = match near_webhook(run, text) {
+        let help = match suggest(text, environment.webhooks.iter().map(String::as_str)) {
             Some(near) => format!("did you mean {near}?"),
             None if webhooks.is_empty() => "give an http(s) URL, or name one by [[webhook]]".to_owned(),
             None => format!("webhooks: {webhooks}; or give an http(s) URL"),

@@ -11,7 +11,7 @@ use super::actions::{field_name, field_value};
 use super::address;
 use super::context::ContextView;
 use super::octets::Octets;
-use super::options::Options;
+use super::options::{self, Options};
 use super::run::{Handler, Run, ScriptResult, refuse};
 use super::value::article;
 use crate::mail::draft::{Enclosure, HOPS, Named, Purpose};
@@ -67,7 +67,6 @@ const PROTECTED: &[&str] = &[
     "resent-",
     "x-mailworker-",
 ];
-const SEND: &[&str] = &["to", "cc", "bcc", "reply_to", "from", "subject", "text", "html", "headers", "attachments"];
 
 pub(super) fn register(engine: &mut Engine) {
     engine.register_fn("send", |context: NativeCallContext, ctx: &mut ContextView, mail: Map| {
@@ -92,7 +91,7 @@ fn new(ctx: &ContextView, mail: Map) -> Result<Draft, String> {
         let handler = run.handler.name();
         return Err(format!("{handler} writes no mail, whose end it would be told again: use ctx.webhook"));
     }
-    let mut options = Options::new(mail, SEND)?;
+    let mut options = Options::new(mail, options::SEND)?;
     let from = options.take("from").ok_or("`from` is missing: an address of one of this worker's domains")?;
     let to = people(options.take("to").as_ref()).map_err(|why| format!("to: {why}"))?;
     if to.is_empty() {

@@ -11,7 +11,7 @@ use rhai::{Array, Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 use serde_json::Value as Json;
 
 use super::bounds::Bounds;
-use super::options::Options;
+use super::options::{self, Options};
 use super::run::{Handler, Run, ScriptResult, State, refuse};
 use super::value;
 use crate::kv::{Entry, Key, MAX_KEY, MAX_LIST, MAX_METADATA, MAX_VALUE, MIN_TTL, Page, Read, Value, Write};
@@ -182,7 +182,7 @@ fn put_with(
 }
 
 fn put_options(options: Map, now: Timestamp) -> Result<(Option<Json>, Option<Timestamp>), String> {
-    let mut options = Options::new(options, &["expiration_ttl", "expiration", "metadata"])?;
+    let mut options = Options::new(options, options::PUT)?;
     let metadata = options.take("metadata").map(|value| value::to_json(&value)).transpose()?;
     if let Some(size) = metadata.as_ref().map(value::json_size).filter(|size| *size > MAX_METADATA) {
         return Err(format!("metadata is at most {MAX_METADATA} octets of JSON, this has {size}"));
@@ -257,7 +257,7 @@ fn added(
 
 fn list(context: NativeCallContext, kv: KvNamespace, options: Map) -> ScriptResult<Map> {
     let say = |why: String| refuse(&context, format!("list: {why}"));
-    let mut options = Options::new(options, &["prefix", "limit", "cursor"]).map_err(say)?;
+    let mut options = Options::new(options, options::LIST).map_err(say)?;
     let prefix = options.text("prefix").map_err(say)?.unwrap_or_default();
     let cursor = options.text("cursor").map_err(say)?;
     let limit = options.integer("limit").map_err(say)?.map_or(Some(MAX_LIST), |limit| usize::try_from(limit).ok());

@@ -5,6 +5,25 @@ use rhai::{Dynamic, Map};
 use super::env::did_you_mean;
 use super::value::article;
 
+pub const WEBHOOK: &[&str] = &["headers", "method", "format"];
+pub const SEND: &[&str] = &["to", "cc", "bcc", "reply_to", "from", "subject", "text", "html", "headers", "attachments"];
+pub const REPLY: &[&str] = &["from", "reply_to", "subject", "text", "html", "headers", "attachments", "every"];
+pub const REQUEST: &[&str] = &["method", "headers", "body", "timeout"];
+pub const STORE: &[&str] = &["mailbox", "retention"];
+pub const PUT: &[&str] = &["expiration_ttl", "expiration", "metadata"];
+pub const LIST: &[&str] = &["prefix", "limit", "cursor"];
+/// Whose method has which, and as which of its arguments.
+pub const METHODS: &[(&str, &str, usize, &[&str])] = &[
+    ("ctx", "webhook", 2, WEBHOOK),
+    ("ctx", "send", 0, SEND),
+    ("ctx", "fetch", 1, REQUEST),
+    ("session", "fetch", 1, REQUEST),
+    ("message", "reply", 0, REPLY),
+    ("message", "store", 0, STORE),
+    ("kv", "put", 2, PUT),
+    ("kv", "list", 0, LIST),
+];
+
 /// What is left of the options.
 pub struct Options(Map);
 

@@ -14,7 +14,7 @@ use super::bounds::Bounds;
 use super::context::{ContextView, field};
 use super::functions::json;
 use super::octets::Octets;
-use super::options::Options;
+use super::options::{self, Options};
 use super::run::{Handler, Run, ScriptResult, beginning, hidden, refuse};
 use super::session::SessionView;
 use super::value::{from_json, to_json};
@@ -167,7 +167,7 @@ fn fetch_of(url: &str, options: Map, bounds: Bounds) -> Result<(Fetch, Option<Du
     if url.len() > MAX_URL {
         return Err(format!("a URL is at most {MAX_URL} octets, this has {}", url.len()));
     }
-    let mut options = Options::new(options, &["method", "headers", "body", "timeout"])?;
+    let mut options = Options::new(options, options::REQUEST)?;
     let given: Map = options.map("headers")?.unwrap_or_default();
     if given.len() > MAX_FIELDS {
         return Err(format!("at most {MAX_FIELDS} headers, these are {}", given.len()));

@@ -11,7 +11,7 @@ use rhai::{Dynamic, Engine, Map, NativeCallContext};
 use super::drafts::{self, is_id};
 use super::message::MessageView;
 use super::octets::hexadecimal;
-use super::options::Options;
+use super::options::{self, Options};
 use super::run::{ScriptResult, refuse};
 use crate::kv::{self, REPLIES};
 use crate::mail::authentication::Check;
@@ -19,7 +19,6 @@ use crate::mail::draft::{Named, Once, Purpose};
 use crate::mail::{Address, Message};
 use crate::rules::EmailCall;
 
-const REPLY: &[&str] = &["from", "reply_to", "subject", "text", "html", "headers", "attachments", "every"];
 /// Seconds between two answers to one sender: a week unless the script says otherwise (RFC 5230 §4.1), an hour at least.
 const EVERY: i64 = 7 * 86_400;
 const LEAST: i64 = 3_600;
@@ -45,7 +44,7 @@ fn reply(context: NativeCallContext, view: &mut MessageView, answer: Map) -> Scr
     if view.run().state().replied {
         return Err(wrong("a message has one answer, and this has one already".to_owned()));
     }
-    let mut options = Options::new(answer, REPLY).map_err(wrong)?;
+    let mut options = Options::new(answer, options::REPLY).map_err(wrong)?;
     let every = options.integer("every").map_err(wrong)?.unwrap_or(EVERY);
     if !(LEAST..=MOST).contains(&every) {
         return Err(wrong(format!("every is in seconds, {LEAST} (an hour) to {MOST} (a year)")));

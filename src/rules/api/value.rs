@@ -109,15 +109,15 @@ pub fn shown(value: &Dynamic) -> String {
 pub fn article(type_name: &str) -> String {
     let short = type_name.rsplit("::").next().unwrap_or(type_name);
     match short {
-        "MessageView" => "`message`".to_owned(),
-        "EnvView" => "`env`".to_owned(),
-        "ContextView" => "`ctx`".to_owned(),
-        "SessionView" => "`session`".to_owned(),
-        "HeadersView" => "`message.headers`".to_owned(),
-        "AuthView" => "`message.auth`".to_owned(),
-        "AttachmentView" => "an attachment".to_owned(),
+        "MessageView" | "message" => "`message`".to_owned(),
+        "EnvView" | "env" => "`env`".to_owned(),
+        "ContextView" | "ctx" => "`ctx`".to_owned(),
+        "SessionView" | "session" => "`session`".to_owned(),
+        "HeadersView" | "headers" => "`message.headers`".to_owned(),
+        "AuthView" | "auth" => "`message.auth`".to_owned(),
+        "AttachmentView" | "attachment" => "an attachment".to_owned(),
         "PayloadView" | "payload" => "a payload of the message".to_owned(),
-        "Octets" => "octets".to_owned(),
+        "Octets" | "octets" => "octets".to_owned(),
         "KvNamespace" => "a KV namespace".to_owned(),
         "FnPtr" | "Fn" => "a function".to_owned(),
         "()" => "nothing, `()`".to_owned(),

@@ -41,6 +41,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("includes", "contains"),
     ("indexOf", "index_of"),
     ("forEach", "for_each"),
+    ("parseInt", "parse_int"),
+    ("parseFloat", "parse_float"),
+    ("toString", "to_string"),
+    ("substring", "sub_string"),
+    ("replaceAll", "replace"),
+    ("length", "len"),
 ];
 /// Functions that are part of the language and registered nowhere.
 pub const LANGUAGE: &[&str] =
@@ -94,6 +100,11 @@ pub fn arguments<'a>(counts: impl Iterator<Item = &'a usize>) -> String {
         (last, true) => format!("{} arguments", last.unwrap_or_default()),
         (last, false) => format!("{} or {} arguments", words.join(", "), last.unwrap_or_default()),
     }
+}
+
+/// What a function of others is called here.
+pub fn elsewhere(name: &str) -> Option<&'static str> {
+    ELSEWHERE.iter().find(|(called, _)| *called == name).map(|(_, ours)| *ours)
 }
 
 /// How many arguments were given, in words.
@@ -161,8 +172,8 @@ impl Look<'_, '_> {
     }
 
     fn meant(&self, name: &str) -> Option<String> {
-        let elsewhere = ELSEWHERE.iter().find(|(called, _)| *called == name).map(|(_, ours)| *ours);
-        let near = suggest(name, self.own.iter().map(|(own, _)| *own).filter(|own| is_word(own))).or(elsewhere);
+        let own = self.own.iter().map(|(own, _)| *own).filter(|own| is_word(own));
+        let near = suggest(name, own).or_else(|| elsewhere(name));
         let near = near.or_else(|| suggest(name, reference::function_names()));
         let near = near.or_else(|| suggest(name, self.known.members.function_names()));
         near.map(|near| format!("did you mean {near}?"))
@@ -179,6 +190,12 @@ impl Look<'_, '_> {
         }
         // Those of the reference are told by their parameters.
         if own.is_empty() && of == 0 && reference::takes(name).is_some() {
+            return;
+        }
+        let owner = ["ctx", "message", "session"].into_iter().find(|of| !reference::member_ways(of, name).is_empty());
+        if let (true, 0, Some(owner)) = (own.is_empty(), of, owner) {
+            let help = Some(format!("write {owner}.{name}(…)"));
+            self.findings.error(self.file, at, name.len(), format!("{name} is a method"), help);
             return;
         }
         let takes: BTreeSet<usize> = match registered {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rhai::{LexError, ParseError, ParseErrorType, Position};
 
+use super::idioms;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::rules::outcome::Place;
 
@@ -82,9 +83,12 @@ impl<'a> Findings<'a> {
 
     /// The one error that parsing a file ends with.
     pub fn syntax(&mut self, file: &str, error: &ParseError) {
+        let (before, rest) = self.around(file, error.position());
         let (message, help, width) = match error.err_type() {
             ParseErrorType::VariableUndefined(name) => {
-                (format!("no variable {name}"), self.undefined(file, name), name.len())
+                let help = self.undefined(file, name);
+                let help = help.or_else(|| idioms::variable(name, before, rest).map(ToOwned::to_owned));
+                (format!("no variable {name}"), help, name.len())
             }
             ParseErrorType::ModuleUndefined(name) => {
                 let help = format!("import it at the top of the file: import \"lib/{name}\" as {name};");
@@ -96,9 +100,22 @@ impl<'a> Findings<'a> {
             ParseErrorType::BadInput(LexError::ImproperSymbol(word, _)) if word == "eval" => {
                 ("eval is not offered: a worker's source is all there is".to_owned(), None, word.len())
             }
-            other => (other.to_string(), None, 1),
+            other => {
+                let text = other.to_string();
+                let help = idioms::syntax(&text, before, rest).map(ToOwned::to_owned);
+                (text, help, 1)
+            }
         };
         self.error(file, error.position(), width, message, help);
+    }
+
+    /// The line of a place before it, and from it on.
+    fn around(&self, file: &str, at: Position) -> (&'a str, &'a str) {
+        let sources = self.sources;
+        let line = at.line().and_then(|line| sources.get(file)?.lines().nth(line - 1)).unwrap_or_default();
+        let column = at.position().map_or(0, |column| column.saturating_sub(1));
+        let at = line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+        line.split_at_checked(at).unwrap_or((line, ""))
     }
 
     /// A constant of the file is known inside functions by another name.

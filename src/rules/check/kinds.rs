@@ -8,12 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rhai::{ASTNode, Expr, Stmt};
 
+use super::fields;
 use crate::rules::api::env::Environment;
 use crate::rules::reference;
 use crate::rules::worker::HANDLERS;
 
 /// What `for` takes out of a list of ours.
-const ELEMENTS: &[(&str, &str, &str)] = &[("message", "attachments", "attachment")];
+const ELEMENTS: &[(&str, &str, &str)] = &[
+    ("message", "attachments", "attachment"),
+    ("message", "header_from", "mailbox"),
+    ("message", "header_to", "mailbox"),
+    ("message", "header_cc", "mailbox"),
+    ("message", "reply_to", "mailbox"),
+    ("auth", "dkim", "dkim"),
+];
 
 /// `message`, `headers`, `kv`, …: as the reference calls them.
 #[derive(Clone, Copy)]
@@ -29,6 +37,8 @@ pub struct Roles {
     /// The script's name, and the documents'.
     named: Vec<(String, &'static str)>,
     certain: bool,
+    /// The handler that the function is.
+    pub handler: Option<&'static str>,
     pub params: BTreeSet<String>,
 }
 
@@ -37,13 +47,16 @@ impl Roles {
         let params_owned = params.iter().map(|param| (*param).to_owned()).collect();
         let handler =
             HANDLERS.iter().find(|(handler, named)| is_main && *handler == name && named.len() == params.len());
-        if let Some((_, named)) = handler {
-            let roles = params.iter().zip(*named).map(|(param, role)| ((*param).to_owned(), *role)).collect();
-            return Self { named: roles, certain: true, params: params_owned };
+        if let Some((handler, named)) = handler {
+            let roles = params.iter().zip(*named).map(|(param, role)| {
+                let role = if (*handler, *role) == ("scheduled", "event") { "scheduled" } else { *role };
+                ((*param).to_owned(), role)
+            });
+            return Self { named: roles.collect(), certain: true, handler: Some(*handler), params: params_owned };
         }
         let named = ["message", "session", "ctx", "env"];
         let roles = named.iter().filter(|role| params.contains(role)).map(|role| ((*role).to_owned(), *role)).collect();
-        Self { named: roles, certain: false, params: params_owned }
+        Self { named: roles, certain: false, handler: None, params: params_owned }
     }
 
     fn kind(&self, name: &str) -> Option<Kind> {
@@ -145,14 +158,18 @@ impl<'a> Kinds<'a> {
     fn member(&self, kind: Kind, name: &str) -> Option<Kind> {
         let given = match kind.name {
             "env" if self.environment.binds(name) => self.environment.kind(name)?,
-            of => reference::gives(of, name)?,
+            of => fields::within(of, name).or_else(|| reference::gives(of, name))?,
         };
         Some(Kind { name: given, ..kind })
     }
 
     fn element(&self, list: &Expr) -> Option<Kind> {
         let Expr::Dot(pair, ..) = list else { return None };
-        let (of, Expr::Property(property, _)) = (self.of(&pair.lhs)?, &pair.rhs) else { return None };
+        let (mut of, mut right) = (self.of(&pair.lhs)?, &pair.rhs);
+        while let Expr::Dot(pair, ..) = right {
+            (of, right) = (self.link(of, &pair.lhs)?, &pair.rhs);
+        }
+        let Expr::Property(property, _) = right else { return None };
         let found = ELEMENTS.iter().find(|(kind, name, _)| *kind == of.name && *name == property.2.as_str());
         found.map(|(_, _, element)| Kind { name: element, ..of })
     }

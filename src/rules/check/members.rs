@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
 
-use rhai::{Dynamic, Engine, ImmutableString};
+use rhai::{Array, Dynamic, Engine, ImmutableString};
 
 use crate::rules::api::attachment::AttachmentView;
 use crate::rules::api::auth::AuthView;
@@ -16,7 +16,7 @@ use crate::rules::api::octets::Octets;
 use crate::rules::api::session::SessionView;
 
 /// The kinds of values whose members are known, as the reference calls them.
-fn kinds() -> [(&'static str, TypeId); 10] {
+fn kinds() -> [(&'static str, TypeId); 11] {
     [
         ("message", TypeId::of::<MessageView>()),
         ("session", TypeId::of::<SessionView>()),
@@ -28,6 +28,7 @@ fn kinds() -> [(&'static str, TypeId); 10] {
         ("auth", TypeId::of::<AuthView>()),
         ("attachment", TypeId::of::<AttachmentView>()),
         ("string", TypeId::of::<ImmutableString>()),
+        ("array", TypeId::of::<Array>()),
     ]
 }
 

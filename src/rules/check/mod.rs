@@ -5,13 +5,16 @@
 
 mod calls;
 mod clashes;
+mod fields;
 mod finding;
 mod handlers;
+mod idioms;
 mod imports;
 mod kinds;
 mod lines;
 mod members;
 mod names;
+mod written;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -9,11 +9,12 @@ use std::collections::BTreeSet;
 use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Stmt};
 
 use super::Scripts;
-use super::calls::{LANGUAGE, arguments, given};
+use super::calls::{LANGUAGE, arguments, elsewhere, given};
 use super::finding::Findings;
 use super::imports::Graph;
 use super::kinds::{Kind, Kinds, Roles};
 use super::members::Members;
+use super::{fields, idioms};
 use crate::diagnostic::Severity;
 use crate::rules::api::env::{Environment, did_you_mean};
 use crate::rules::reference;
@@ -90,7 +91,10 @@ impl Look<'_, '_> {
                     self.method(call, *at);
                 }
             }
-            Some(ASTNode::Expr(Expr::FnCall(call, at)) | ASTNode::Stmt(Stmt::FnCall(call, at))) => self.call(call, *at),
+            Some(ASTNode::Expr(Expr::FnCall(call, at)) | ASTNode::Stmt(Stmt::FnCall(call, at))) => {
+                self.call(call, *at);
+                self.compared(call, *at);
+            }
             _ => {}
         }
     }
@@ -140,6 +144,13 @@ impl Look<'_, '_> {
             self.push(kind, at, name, "ctx.ai has nobody to ask".to_owned(), Some(help));
             return;
         }
+        if let Some(fields) = fields::of(kind.name) {
+            if matches!(member, Member::Property(..)) && !fields.contains(&name) {
+                let help = did_you_mean(name, fields.iter().copied(), "there");
+                self.push(kind, at, name, format!("no member {}.{name}", kind.name), Some(help));
+            }
+            return;
+        }
         let is_own = self.own.iter().any(|(own, _)| *own == name);
         if !members.knows(kind.name) && kind.name != "env" || is_own {
             return;
@@ -157,7 +168,7 @@ impl Look<'_, '_> {
         }
         let Member::Method(call, _) = member else { return };
         match members.method(kind.name, name) {
-            Some(counts) if counts.contains(&(call.args.len() + 1)) => {}
+            Some(counts) if counts.contains(&(call.args.len() + 1)) => self.written(kind, call, at),
             Some(counts) => self.miscounted(kind, call, at, &counts),
             // What every value has, such as `type_of`.
             None if LANGUAGE.contains(&name) => {}
@@ -175,7 +186,8 @@ impl Look<'_, '_> {
             ways.join(" or ")
         };
         let message = format!("{}.{name} takes {takes}, and {}", kind.name, given(call.args.len()));
-        self.push(kind, at, name, message, None);
+        let help = idioms::arguments(kind.name, name).filter(|_| !call.args.is_empty()).map(ToOwned::to_owned);
+        self.push(kind, at, name, message, help);
     }
 
     fn missing(&mut self, kind: Kind, what: &str, name: &str, at: Position) {
@@ -186,12 +198,31 @@ impl Look<'_, '_> {
             (format!("{}.{name} is no method", kind.name), Some(format!("write {name} without brackets")))
         } else {
             let names = members.names_of(kind.name);
-            (format!("no {what} {}.{name}", kind.name), Some(did_you_mean(name, names.iter().copied(), "offered")))
+            let meant = elsewhere(name).filter(|ours| names.contains(ours)).map(|ours| format!("did you mean {ours}?"));
+            let help = idioms::member(kind.name, name).map(ToOwned::to_owned).or(meant);
+            let help = help.unwrap_or_else(|| did_you_mean(name, names.iter().copied(), "offered"));
+            (format!("no {what} {}.{name}", kind.name), Some(help))
         };
         self.push(kind, at, name, message, help);
     }
 
-    fn push(&mut self, kind: Kind, at: Position, name: &str, message: String, help: Option<String>) {
+    /// `message.auth.spf == "pass"` is never true.
+    fn compared(&mut self, call: &FnCallExpr, at: Position) {
+        let [left, right] = call.args.as_slice() else { return };
+        if !matches!(call.name.as_str(), "==" | "!=") {
+            return;
+        }
+        for (map, text) in [(left, right), (right, left)] {
+            let kind = self.kinds.of(map).filter(|kind| fields::of(kind.name).is_some());
+            if let (Some(kind), Expr::StringConstant(..)) = (kind, text) {
+                let keys = fields::of(kind.name).unwrap_or_default();
+                let help = format!("compare what stands in it: {}", keys.join(", "));
+                self.push(kind, at, "==", format!("{} is a map, which equals no text", kind.name), Some(help));
+            }
+        }
+    }
+
+    pub fn push(&mut self, kind: Kind, at: Position, name: &str, message: String, help: Option<String>) {
         let severity = if kind.certain { Severity::Error } else { Severity::Warning };
         self.findings.push(severity, self.file, at, name.chars().count(), message, help);
     }
