@@ -109,7 +109,7 @@ pub fn suggest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     const NEAR: f64 = 0.75;
     let wanted = name.to_lowercase();
     // Letters in common make a word of half its length no likelier: `now` isn't what `unknown` meant.
-    let is_as_long = |candidate: &&str| candidate.len().max(name.len()) <= 2 * candidate.len().min(name.len());
+    let is_as_long = |candidate: &&str| 2 * candidate.len() >= name.len();
     candidates
         .into_iter()
         .filter(is_as_long)

@@ -86,7 +86,7 @@ pub fn is_secret_key(key: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
     Shown,
-    /// The same, of a route: its `auth` says results, and no login.
+    /// The same, of a route, and of a test of rules: its `auth` says results, and no login.
     Route,
     /// A table of header fields, of which each may be a secret, whatever its name.
     Headers,
@@ -105,7 +105,7 @@ impl Sight {
             Self::Route if key == "auth" && !alone => Self::Shown,
             Self::Shown | Self::Route if key.eq_ignore_ascii_case("headers") => Self::Headers,
             Self::Shown | Self::Route if is_secret_key(key) => Self::Hidden,
-            Self::Shown if key == "route" => Self::Route,
+            Self::Shown if matches!(key, "route" | "test") => Self::Route,
             Self::Shown | Self::Route => self,
         }
     }

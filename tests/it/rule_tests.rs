@@ -157,7 +157,7 @@ expect.log = ["false spf=fail other.example helo=none", "dmarc=fail quarantine d
     assert!(exits(&run(setup.dir.path(), &[]), 0).ends_with("3 passed\n"));
     write_file(&setup.dir.path().join("rules/tests/a.toml"), tests.replace("\"softfail\"", "\"soft\"").as_bytes());
     let told = exits(&run(setup.dir.path(), &[]), 78);
-    assert!(told.contains("this is no result") && told.contains("a.toml:13"), "{told}");
+    assert!(told.contains("this is no result") && told.contains("a.toml:13") && told.contains("\"soft\""), "{told}");
     write_file(&setup.dir.path().join("rules/tests/a.toml"), tests.replace("policy =", "polcy =").as_bytes());
     assert!(exits(&run(setup.dir.path(), &[]), 78).contains("polcy"));
 }
