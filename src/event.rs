@@ -145,11 +145,13 @@ pub enum Kind {
         operations: u64,
         micros: u64,
     },
-    /// `error` begins with `file:line:column:`.
+    /// `error` begins with `file:line:column:`, and `source` is that line.
     ScriptFailed {
         recipient: Option<Address>,
         handler: String,
         error: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
     },
     Accepted {
         reply: Reply,

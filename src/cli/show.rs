@@ -3,6 +3,7 @@
 use super::print::{BAD, BOLD, DIM, GOOD, NOTE, Painted, WAIT, plain, sender};
 use crate::event::{Attempted, Checked, Decision, Event, Kind};
 use crate::mail::{Address, Client, Reply};
+use crate::rules::outcome::Place;
 
 /// What happened: a word for it in its colour, and the rest. Further lines belong to the first.
 #[must_use]
@@ -23,8 +24,30 @@ pub fn event(event: &Event) -> Vec<String> {
             lines.extend(error.lines().map(|line| plain(line).into_owned()));
             lines
         }
+        Kind::ScriptFailed { handler, error, source, .. } => {
+            let mut lines = vec![told(BAD, "failed", &format!("{handler}: {error}"))];
+            lines.extend(source.iter().flat_map(|source| pointed(error, source)));
+            lines
+        }
         kind => vec![message(kind).or_else(|| session(kind)).unwrap_or_else(|| server(kind))],
     }
+}
+
+/// The line of the rules that failed, and a caret below where.
+fn pointed(error: &str, source: &str) -> Vec<String> {
+    let Some((_, line, column)) = Place::before(error) else { return Vec::new() };
+    // What stands before the caret is as wide as in the line above: a tab stays one.
+    let before: String =
+        source.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();
+    let is_there = column > 0 && source.chars().count() >= column;
+    let number = format!("{line:>6} | ");
+    let caret = is_there.then(|| format!("{} | {before}{}", " ".repeat(6), Painted(BAD, "^")));
+    [format!("{}{}", Painted(DIM, number), tabs(source))].into_iter().chain(caret).collect()
+}
+
+/// Safe to print, tabs as they are.
+fn tabs(line: &str) -> String {
+    line.split('\t').map(|part| plain(part).into_owned()).collect::<Vec<_>>().join("\t")
 }
 
 /// A word in its colour, and what is to be said of it.
@@ -49,7 +72,6 @@ fn message(kind: &Kind) -> Option<String> {
             let time = if *kept { "kept".to_owned() } else { format!("{millis} ms") };
             told(if *failed { WAIT } else { DIM }, "asked", &format!("{what}: {answer}, {time}  ({file}:{line})"))
         }
-        Kind::ScriptFailed { handler, error, .. } => told(BAD, "failed", &format!("{handler}: {error}")),
         Kind::Accepted { reply, deliveries } => {
             told(GOOD, "accepted", &format!("{reply}  ({})", super::print::count(u64::from(*deliveries), "delivery")))
         }

@@ -331,7 +331,7 @@ impl Judged {
             Verdict::Quarantine { reason, .. } => rules.hide(format!(" ({reason})")),
             _ => String::new(),
         };
-        let (verdict, at) = self.take(case, outcome, call.now);
+        let (verdict, at) = self.take((case, rules), outcome, call.now);
         self.settle();
         let by = std::mem::take(&mut self.by);
         self.push_decision(
@@ -355,7 +355,12 @@ impl Judged {
     }
 
     /// Turns a worker's outcome into what is committed. Returns the verdict's word and the place that settled it.
-    fn take(&mut self, case: &Case, outcome: Outcome, now: Timestamp) -> (&'static str, Option<Place>) {
+    fn take(
+        &mut self,
+        (case, rules): (&Case, &Release),
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> (&'static str, Option<Place>) {
         self.reads = outcome.reads;
         self.events.extend(reached_events(now, Some(&self.recipient.address), outcome.reached));
         self.events.extend(log_events(now, Some(&self.recipient.address), outcome.log));
@@ -399,7 +404,7 @@ impl Judged {
             Verdict::Failed { error } => {
                 let text = format!("The rules for this address failed, try again later ({})", case.id);
                 self.fate = Fate::Defer(Reply::new(451, 3, 0, text));
-                self.events.push(script_failed(now, Some(&self.recipient.address), "email", error));
+                self.events.push(script_failed(rules, now, Some(&self.recipient.address), "email", error));
                 ("fail", None)
             }
         }
@@ -537,6 +542,14 @@ pub(super) fn reached_events(now: Timestamp, recipient: Option<&Address>, reache
     reached.into_iter().map(event).collect()
 }
 
-pub(super) fn script_failed(now: Timestamp, recipient: Option<&Address>, handler: &str, error: String) -> Event {
-    Event::new(now, Kind::ScriptFailed { recipient: recipient.cloned(), handler: handler.to_owned(), error })
+/// `rules` are those that failed.
+pub(super) fn script_failed(
+    rules: &Release,
+    now: Timestamp,
+    recipient: Option<&Address>,
+    handler: &str,
+    error: String,
+) -> Event {
+    let source = rules.line_of(&error);
+    Event::new(now, Kind::ScriptFailed { recipient: recipient.cloned(), handler: handler.to_owned(), error, source })
 }

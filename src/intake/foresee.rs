@@ -110,7 +110,7 @@ impl Foresight {
         self.events.extend(reached_events(call.now, None, outcome.reached));
         self.events.extend(log_events(call.now, None, outcome.log));
         if let StageVerdict::Failed { error } = &outcome.verdict {
-            self.events.push(script_failed(call.now, None, stage.handler(), error.clone()));
+            self.events.push(script_failed(&snapshot.release, call.now, None, stage.handler(), error.clone()));
         }
         if let StageVerdict::Reject { at, .. } | StageVerdict::Defer { at, .. } = &outcome.verdict {
             self.answered_at = Some(at.clone());
@@ -137,7 +137,7 @@ impl Foresight {
                 self.events.extend(reached_events(now, Some(&probe.recipient), outcome.reached));
                 self.events.extend(log_events(now, Some(&probe.recipient), outcome.log));
                 answer_of(&snapshot.config, outcome.verdict).unwrap_or_else(|error| {
-                    self.events.push(script_failed(now, Some(&probe.recipient), "rcpt_to", error));
+                    self.events.push(script_failed(rules, now, Some(&probe.recipient), "rcpt_to", error));
                     rules_failed()
                 })
             }

@@ -118,7 +118,7 @@ impl Told {
                 self.events.push(Event::new(call.now, kind));
             }
             Err(error) => {
-                self.events.push(script_failed(call.now, Some(recipient), handler, error.clone()));
+                self.events.push(script_failed(rules, call.now, Some(recipient), handler, error.clone()));
                 self.failed = Some(error);
             }
         }

@@ -60,7 +60,7 @@ impl Intake {
         match self.run(visit, &rules, client.ip, call, script).await {
             Ok(outcome) => {
                 snapshot.ran(Handler::RcptTo, &rules, matches!(outcome.verdict, RcptVerdict::Failed { .. }));
-                self.rcpt_answer(visit, &snapshot.config, address, outcome)
+                self.rcpt_answer(visit, (&snapshot.config, &rules), address, outcome)
             }
             Err(reply) => {
                 visit.notes = notes;
@@ -69,7 +69,13 @@ impl Intake {
         }
     }
 
-    fn rcpt_answer(&self, visit: &mut Visit, config: &Config, address: &Address, outcome: RcptOutcome) -> Answer {
+    fn rcpt_answer(
+        &self,
+        visit: &mut Visit,
+        (config, rules): (&Config, &Release),
+        address: &Address,
+        outcome: RcptOutcome,
+    ) -> Answer {
         visit.notes = outcome.notes;
         let now = clock::now();
         let told = reached_events(now, Some(address), outcome.reached);
@@ -77,7 +83,7 @@ impl Intake {
             self.bus.publish(event.in_session(visit.session));
         }
         answer_of(config, outcome.verdict).unwrap_or_else(|error| {
-            self.bus.publish(script_failed(now, Some(address), "rcpt_to", error).in_session(visit.session));
+            self.bus.publish(script_failed(rules, now, Some(address), "rcpt_to", error).in_session(visit.session));
             rules_failed()
         })
     }

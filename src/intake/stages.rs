@@ -95,7 +95,7 @@ impl Intake {
             self.bus.publish(event.in_session(visit.session));
         }
         if let StageVerdict::Failed { error } = &outcome.verdict {
-            let failed = script_failed(now, None, stage.handler(), error.clone());
+            let failed = script_failed(rules, now, None, stage.handler(), error.clone());
             self.bus.publish(failed.in_session(visit.session));
         }
         match stage_reply(stage, &outcome.verdict) {

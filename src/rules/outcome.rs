@@ -14,6 +14,16 @@ pub struct Place {
     pub column: u32,
 }
 
+impl Place {
+    /// `file:line:column` that stands before an error's words.
+    #[must_use]
+    pub fn before(error: &str) -> Option<(&str, usize, usize)> {
+        let mut parts = error.splitn(4, ':');
+        let (file, line, column) = (parts.next()?, parts.next()?, parts.next()?);
+        parts.next().map(|_| Some((file, line.parse().ok()?, column.parse().ok()?)))?
+    }
+}
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}:{}", self.file, self.line, self.column)

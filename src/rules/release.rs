@@ -18,7 +18,7 @@ use super::api::{address, value};
 use super::check;
 use super::engine::{Budget, Metered, metered};
 use super::failure::describe;
-use super::outcome::{Effect, Usage};
+use super::outcome::{Effect, Place, Usage};
 use super::stack::with_room;
 use super::step::{Watcher, watch};
 use super::worker::{Entry, Worker};
@@ -27,6 +27,9 @@ use super::{
     StageVerdict, Verdict,
 };
 use crate::diagnostic::Diagnostic;
+
+/// Characters of a line of the rules that a trace shows.
+const MAX_LINE: usize = 200;
 
 /// Compiled workers with what they are bound to. Immutable, shared between threads.
 pub struct Release {
@@ -37,6 +40,8 @@ pub struct Release {
     pub(super) workers: BTreeMap<String, Worker>,
     /// The worker that is asked before a recipient is known.
     pub(super) first: String,
+    /// What it was compiled from, by file: the lines that errors show.
+    pub(super) sources: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Release {
@@ -109,6 +114,14 @@ impl Release {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.environment.version
+    }
+
+    /// The line that the place before an error's words names, as it was compiled.
+    #[must_use]
+    pub fn line_of(&self, error: &str) -> Option<String> {
+        let (file, line, _) = Place::before(error)?;
+        let line = self.sources.get(file)?.lines().nth(line.checked_sub(1)?)?;
+        Some(self.hide(line.chars().take(MAX_LINE).collect()))
     }
 
     /// The text without the values of secrets, which stand in none that is kept or shown.

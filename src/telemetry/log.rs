@@ -194,7 +194,7 @@ fn script(event: &Event) {
             millis,
             "reached"
         ),
-        Kind::ScriptFailed { recipient, handler, error } => tracing::error!(
+        Kind::ScriptFailed { recipient, handler, error, .. } => tracing::error!(
             session,
             id,
             recipient = recipient.as_ref().map(Address::as_str),

@@ -97,6 +97,7 @@ fn the_story_is_told_in_order_to_its_end() {
         "decided   accept for ready@example.com by worker rules/main.rhai at rules/main.rhai:3",
         "· webhook to HOOK",
         "failed    email: rules/main.rhai:2:",
+        "     2 |     if message.to.local == \"busy\" { throw \"not now\"; return; }\n                    |                                     ^\n",
         "decided   fail for busy@example.com by worker rules/main.rhai",
         "accepted  250",
         "later     webhook to HOOK",

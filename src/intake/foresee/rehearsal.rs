@@ -112,7 +112,7 @@ impl Rehearsal {
             StageVerdict::Failed { .. } => format!("{handler} failed"),
         });
         if let StageVerdict::Failed { error } = &outcome.verdict {
-            why.events.push(script_failed(call.now, None, handler, error.clone()));
+            why.events.push(script_failed(&self.snapshot.release, call.now, None, handler, error.clone()));
         }
         match stage_reply(stage, &outcome.verdict) {
             None => Ok(outcome.notes),
@@ -145,7 +145,7 @@ impl Rehearsal {
             RcptVerdict::Failed { .. } => "rcpt_to failed".to_owned(),
         });
         answer_of(&snapshot.config, outcome.verdict).unwrap_or_else(|error| {
-            why.events.push(script_failed(now, Some(address), "rcpt_to", error));
+            why.events.push(script_failed(&rules, now, Some(address), "rcpt_to", error));
             rules_failed()
         })
     }

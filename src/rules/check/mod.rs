@@ -137,7 +137,7 @@ fn made(
     let workers: BTreeMap<_, _> = mains.iter().filter_map(worker).filter(|(_, worker)| !worker.is_empty()).collect();
     let tests = if kind == Mains::Tests { workers.values().flat_map(Worker::named).collect() } else { Vec::new() };
     let first = first.to_owned();
-    Ok((Release { engine, budget, clock, environment, workers, first }, tests, findings))
+    Ok((Release { engine, budget, clock, environment, workers, first, sources: sources.clone() }, tests, findings))
 }
 
 /// With all that a script of this kind may call and name.
