@@ -6,7 +6,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("scheduled", &["cron", "scheduled_time"]),
     ("spf", &["result", "domain", "scope", "reason"]),
     ("dkim", &["result", "domain", "selector", "identity", "algorithm", "aligned", "b", "reason"]),
-    ("dmarc", &["result", "domain", "policy", "aligned_spf", "aligned_dkim", "reason"]),
+    ("dmarc", &["result", "domain", "policy", "aligned_spf", "aligned_dkim", "reason", "doubt"]),
     ("arc", &["result", "chain", "trusted", "reason"]),
     ("iprev", &["result", "name"]),
     ("spam", &["score", "symbols", "verdict"]),
