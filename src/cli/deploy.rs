@@ -12,6 +12,7 @@ use crate::clock::{self, Instant};
 use crate::config::Config;
 use crate::config::load::{self, Reading};
 use crate::config::route::Pattern;
+use crate::diagnostic::Diagnostic;
 use crate::reload;
 use crate::rules::Release;
 use crate::store::releases::{Change, Deployed, Files, NewRelease, Trial};
@@ -72,13 +73,12 @@ fn compiled(common: &Common) -> Result<(Arc<Config>, Files), Failure> {
     if octets > MOST {
         return Err(Failure::Failed(format!("the rules have {octets} octets, and a release at most {MOST}")));
     }
-    fits(&config, &files)?;
+    fits(Release::compile(&files, &config.rules_mains(), reload::bindings(&config)))?;
     Ok((Arc::new(config), files))
 }
 
-/// Whether these files compile with the configuration as it is.
-pub fn fits(config: &Config, files: &Files) -> Result<(), Failure> {
-    let compiled = Release::compile(files, &config.rules_mains(), reload::bindings(config));
+/// Whether what was compiled with the configuration as it is can run.
+pub fn fits(compiled: Result<(Release, Vec<Diagnostic>), Vec<Diagnostic>>) -> Result<(), Failure> {
     let (_, warnings) = compiled.map_err(Failure::Configuration)?;
     print::diagnostics(&warnings);
     Ok(())

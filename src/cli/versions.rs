@@ -12,6 +12,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::config::load::{self, Reading};
 use crate::reload;
+use crate::rules;
 use crate::store::Reader;
 use crate::store::releases::{Activation, Change, Deployed, Files, Release, Stop};
 
@@ -87,11 +88,11 @@ async fn activate(
     // With its secrets' names, as a server compiles it.
     let options = load::Options { secrets: Reading::Unread, without_rules: true, ..configured::with_secrets(common) };
     let whole = Config::load(&options).map_err(Failure::Configuration)?.config;
-    let files = match release {
-        Some(id) => access::reader(config)?.release(id)?.1,
-        None => reload::files(&whole).map_err(Failure::Configuration)?,
-    };
-    fits(&whole, &files)?;
+    let (mains, bindings) = (whole.rules_mains(), reload::bindings(&whole));
+    fits(match release {
+        Some(id) => rules::Release::compile_deployed(&access::reader(config)?.release(id)?.1, &mains, bindings),
+        None => rules::Release::compile(&reload::files(&whole).map_err(Failure::Configuration)?, &mains, bindings),
+    })?;
     let change = Activation {
         env: config.env_name.clone(),
         release,

@@ -112,7 +112,7 @@ impl Stored {
         let mains = config.rules_mains();
         let (active, files) = &self.active;
         let id = active.id;
-        let (release, mut warnings) = Release::compile(files, &mains, bindings(&config)).map_err(|mut findings| {
+        let (release, mut warnings) = Release::compile_deployed(files, &mains, bindings(&config)).map_err(|mut findings| {
             let help = "these are the files of that release, not those below the configuration: `mailworker rollback`, \
                         `mailworker deploy`, or give the configuration what it needs";
             let which = Diagnostic::unplaced("", format!("the deployed release {id} doesn't fit the configuration"));
@@ -166,7 +166,7 @@ fn on_trial(
         Some(text) => Share::Recipients(Box::new(Pattern::parse(text)?)),
         None => Share::Percent(trial.percent.unwrap_or_default()),
     };
-    let compiled = Release::compile(files, &config.rules_mains(), bindings(config));
+    let compiled = Release::compile_deployed(files, &config.rules_mains(), bindings(config));
     let (release, _) =
         compiled.map_err(|findings| findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     let (max_errors, min_runs) = (trial.max_errors, trial.min_runs);

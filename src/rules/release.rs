@@ -15,7 +15,7 @@ use super::api::message::MessageView;
 use super::api::run::{Handler, Run, Start, State, enter, place_at};
 use super::api::session::SessionView;
 use super::api::{address, value};
-use super::check;
+use super::check::{self, Mains};
 use super::engine::{Budget, Metered, metered};
 use super::failure::describe;
 use super::outcome::{Effect, Place, Usage};
@@ -62,8 +62,31 @@ impl Release {
         mains: &[String],
         bindings: Bindings,
     ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        Self::compile_as(Mains::Workers, sources, mains, bindings)
+    }
+
+    /// As [`Release::compile`], for what was checked when it was deployed, by this version or an earlier one: names that
+    /// can be known before anything runs are only warned of, so that what a version has learnt to refuse stops no mail
+    /// that the one before it took.
+    ///
+    /// # Errors
+    /// What can't be run, and what the configuration doesn't give it.
+    pub fn compile_deployed(
+        sources: &BTreeMap<String, String>,
+        mains: &[String],
+        bindings: Bindings,
+    ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
+        Self::compile_as(Mains::Deployed, sources, mains, bindings)
+    }
+
+    fn compile_as(
+        kind: Mains,
+        sources: &BTreeMap<String, String>,
+        mains: &[String],
+        bindings: Bindings,
+    ) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let budget = bindings.budget.clone().unwrap_or_default();
-        let compiled = with_room(&budget, || check::compile(sources, mains, bindings));
+        let compiled = with_room(&budget, || check::compile(sources, mains, bindings, kind));
         compiled.unwrap_or_else(|why| Err(vec![Diagnostic::unplaced("rules", why)]))
     }
 

@@ -283,6 +283,44 @@ fn files_that_need_not_be_there_are_not_missed() {
     }
 }
 
+/// What a version has learnt to refuse at `check` stops no mail that the one before it took: whoever upgrades is told.
+#[test]
+fn a_deployed_release_that_check_would_refuse_today_runs_on_and_is_warned_of() {
+    let sink = SmtpSink::start();
+    let setup = Setup::relaying_to(&sink).toml("[vars]\nTEAM = \"one\"");
+    let mut server = setup.start();
+    let rules = "fn email(message, env, ctx) {\n    if message.raw_size > 5000000 { message.store(); }\n    \
+                 message.forward(`${env.TEAM}@example.net`);\n}\n";
+    deploy(&server, rules, &[]);
+    deploy(&server, &forwards_to("two"), &[]);
+    assert!(server.stop().success());
+    let store = rusqlite::Connection::open(server.path().join("data/mailworker.db")).unwrap();
+    let slip = "UPDATE release_files SET text = replace(text, 'message.store(', 'message.stoer(') WHERE release = 1";
+    assert_eq!(store.execute(slip, []).unwrap(), 1);
+    drop(store);
+
+    // Gone back to at night, and started from.
+    let told = said(&server.cli(&["rollback", "1"]));
+    assert!(told.contains("warning") && told.contains("message.stoer") && told.contains("release 1"), "{told}");
+    server.run();
+    assert_eq!(next_goes_to(&server, &sink), "one");
+    assert!(
+        server.log.all().iter().any(|line| line.contains("warning: no method message.stoer")),
+        "{:?}",
+        server.log.all()
+    );
+    let checked = server.cli(&["check"]);
+    assert!(checked.status.success(), "{}", said(&checked));
+    // Nothing new becomes active with it.
+    server.write("rules/main.rhai", &rules.replace("store", "stoer"));
+    refused(&server, &["deploy"], "no method message.stoer");
+    // What the configuration has to give it is asked of it as before.
+    let toml = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
+    server.write("mailworker.toml", &toml.replace("TEAM", "TEAMS"));
+    assert!(server.stop().success());
+    refused(&server, &["serve"], "the deployed release 1 doesn't fit the configuration");
+}
+
 /// Where nothing is deployed, the rules are files, and their absence is told where the configuration names them.
 #[test]
 fn without_files_and_without_a_release_nothing_runs() {

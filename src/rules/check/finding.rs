@@ -14,16 +14,26 @@ const MOST: usize = 200;
 pub struct Findings<'a> {
     sources: &'a BTreeMap<String, String>,
     found: Vec<Diagnostic>,
-    only_warn: bool,
+    only_warn: Warned,
+}
+
+/// Which errors are only warned of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Warned {
+    Nothing,
+    /// All but what the configuration has to give: the rules were checked once and run since.
+    Slips,
+    /// The file is nobody's, so that what is wrong in it stops nothing.
+    All,
 }
 
 impl<'a> Findings<'a> {
     pub fn new(sources: &'a BTreeMap<String, String>) -> Self {
-        Self { sources, found: Vec::new(), only_warn: false }
+        Self { sources, found: Vec::new(), only_warn: Warned::Nothing }
     }
 
-    /// From here on errors are warnings: the file is nobody's, so that what is wrong in it stops nothing.
-    pub fn only_warn(&mut self, only_warn: bool) {
+    /// From here on these errors are warnings.
+    pub fn only_warn(&mut self, only_warn: Warned) {
         self.only_warn = only_warn;
     }
 
@@ -36,6 +46,16 @@ impl<'a> Findings<'a> {
         self.found.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         self.found.dedup();
         self.found
+    }
+
+    /// What the configuration doesn't give, and rules that run may no longer do without.
+    pub fn unmet(&mut self, file: &str, at: Position, width: usize, message: String, help: Option<String>) {
+        let only_warn = self.only_warn;
+        if only_warn == Warned::Slips {
+            self.only_warn = Warned::Nothing;
+        }
+        self.error(file, at, width, message, help);
+        self.only_warn = only_warn;
     }
 
     pub fn error(&mut self, file: &str, at: Position, width: usize, message: String, help: Option<String>) {
@@ -54,7 +74,7 @@ impl<'a> Findings<'a> {
         if self.found.len() >= MOST {
             return;
         }
-        let severity = if self.only_warn { Severity::Warning } else { severity };
+        let severity = if self.only_warn == Warned::Nothing { severity } else { Severity::Warning };
         let line = at.line().unwrap_or(0);
         let source_line = line.checked_sub(1).and_then(|before| self.sources.get(file)?.lines().nth(before));
         self.found.push(Diagnostic {

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Module, Scope};
 
-use self::finding::Findings;
+use self::finding::{Findings, Warned};
 use super::api::env::{Environment, register_names};
 use super::engine::{Budget, build, constants, metered};
 use super::failure::describe;
@@ -44,18 +44,31 @@ pub(super) use lines::reachable;
 
 /// What the mains are for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mains {
+pub(super) enum Mains {
     Workers,
+    /// Workers that were checked when they were deployed, by this version or an earlier one.
+    Deployed,
     Tests,
 }
 
-/// Compiles; see [`Release::compile`].
+impl Mains {
+    /// Of names that can be known before anything runs.
+    fn warned(self) -> Warned {
+        match self {
+            Self::Deployed => Warned::Slips,
+            Self::Workers | Self::Tests => Warned::Nothing,
+        }
+    }
+}
+
+/// Compiles; see [`Release::compile`] and [`Release::compile_deployed`].
 pub(super) fn compile(
     sources: &BTreeMap<String, String>,
     mains: &[String],
     bindings: Bindings,
+    kind: Mains,
 ) -> Result<(Release, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (release, _, findings) = made(sources, mains, bindings, Mains::Workers)?;
+    let (release, _, findings) = made(sources, mains, bindings, kind)?;
     Ok((release, findings))
 }
 
@@ -96,7 +109,7 @@ fn made(
     let reached = imports::reached(&graph, mains);
     for (file, script) in &scripts {
         let is_main = mains.contains(file);
-        findings.only_warn(!reached.contains(file.as_str()));
+        findings.only_warn(if reached.contains(file.as_str()) { kind.warned() } else { Warned::All });
         names::check(
             file,
             script,
@@ -111,7 +124,7 @@ fn made(
             &mut findings,
         );
     }
-    findings.only_warn(false);
+    findings.only_warn(Warned::Nothing);
     let first = mains.first().map_or("", String::as_str);
     clashes::check(&scripts, &graph, mains, &mut findings);
     mains_are(kind, mains, (sources, &scripts), &mut findings);
@@ -131,7 +144,7 @@ fn made(
         others.into_iter().any(|function| function.this_type.is_some())
     };
     let worker = |main: &String| match (kind, scripts.get(main)?) {
-        (Mains::Workers, script) => Some((main.clone(), Worker::new(main, script, !methods(main)))),
+        (Mains::Workers | Mains::Deployed, script) => Some((main.clone(), Worker::new(main, script, !methods(main)))),
         (Mains::Tests, script) => Some((main.clone(), Worker::of_tests(main, script))),
     };
     let workers: BTreeMap<_, _> = mains.iter().filter_map(worker).filter(|(_, worker)| !worker.is_empty()).collect();

@@ -141,7 +141,12 @@ impl Look<'_, '_> {
         };
         if kind.name == "ctx" && name == "ai" && self.known.environment.ai.is_none() {
             let help = "[ai] with url = \"https://api.openai.com/v1\" and its api_key".to_owned();
-            self.push(kind, at, name, "ctx.ai has nobody to ask".to_owned(), Some(help));
+            let message = "ctx.ai has nobody to ask".to_owned();
+            if kind.certain {
+                self.findings.unmet(self.file, at, name.len(), message, Some(help));
+            } else {
+                self.push(kind, at, name, message, Some(help));
+            }
             return;
         }
         if let Some(fields) = fields::of(kind.name) {
@@ -159,7 +164,7 @@ impl Look<'_, '_> {
             if kind.name == "env" {
                 if !self.known.environment.binds(name) {
                     let (message, help) = self.known.environment.unbound(name);
-                    self.findings.error(self.file, at, name.chars().count(), message, Some(help));
+                    self.findings.unmet(self.file, at, name.chars().count(), message, Some(help));
                 }
             } else if !members.has_property(kind.name, name) {
                 self.missing(kind, "member", name, at);
