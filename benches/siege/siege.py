@@ -52,6 +52,24 @@ async def connect(port, n, tls=None):
     return await asyncio.open_connection("127.0.0.1", port, local_addr=(address(n), 0), ssl=tls)
 
 
+async def greeted(port, n, name):
+    """Past EHLO."""
+    reader, writer = await connect(port, n)
+    await reader.readline()
+    writer.write(b"EHLO %s\r\n" % name)
+    while (await reader.readline())[3:4] == b"-":
+        pass
+    return reader, writer
+
+
+async def said(reader, writer, *lines):
+    """One after the other; what the last is answered."""
+    for line in lines:
+        writer.write(line)
+        answer = await reader.readline()
+    return answer
+
+
 async def idle(port, n, ends):
     """Connects, reads the greeting and says nothing."""
     reader, writer = await connect(port, n)
@@ -106,15 +124,10 @@ async def handshakes(port, n, ends):
 
 async def large(port, n, ends):
     """Messages of 25 MiB, one after the other."""
-    reader, writer = await connect(port, n)
-    await reader.readline()
-    writer.write(b"EHLO large.example\r\n")
-    while (await reader.readline())[3:4] == b"-":
-        pass
+    reader, writer = await greeted(port, n, b"large.example")
+    begins = (b"MAIL FROM:<l@example.org>\r\n", b"RCPT TO:<support@example.com>\r\n", b"DATA\r\n")
     while time.monotonic() < ends:
-        for line in (b"MAIL FROM:<l@example.org>\r\n", b"RCPT TO:<support@example.com>\r\n", b"DATA\r\n"):
-            writer.write(line)
-            answer = await reader.readline()
+        answer = await said(reader, writer, *begins)
         if not answer.startswith(b"354"):
             await asyncio.sleep(0.2)
             break
@@ -131,16 +144,10 @@ async def large(port, n, ends):
 
 async def worker(port, n, ends):
     """Mail for whom the worker loops or sorts, one after the other."""
-    reader, writer = await connect(port, n)
-    await reader.readline()
-    writer.write(b"EHLO abuse.example\r\n")
-    while (await reader.readline())[3:4] == b"-":
-        pass
+    reader, writer = await greeted(port, n, b"abuse.example")
     recipient = b"RCPT TO:<%s@example.com>\r\n" % (b"loop", b"sort")[n % 2]
     while time.monotonic() < ends:
-        for line in (b"MAIL FROM:<w@example.org>\r\n", recipient, b"DATA\r\n", MESSAGE + b".\r\n"):
-            writer.write(line)
-            answer = await reader.readline()
+        answer = await said(reader, writer, b"MAIL FROM:<w@example.org>\r\n", recipient, b"DATA\r\n", MESSAGE + b".\r\n")
         if not answer.startswith(b"451"):
             raise SystemExit(f"the abusive worker's mail was answered by {answer!r}")
     writer.close()

@@ -25,12 +25,7 @@ const GAUGES_EVERY: Duration = Duration::from_secs(5);
 /// Deletes what retention no longer keeps, in small steps; between two of them mail has twice as long for itself.
 pub async fn retention(store: Store, bus: Bus, stopping: watch::Receiver<bool>) {
     let mut timer = tokio::time::interval(RETENTION_EVERY);
-    loop {
-        tokio::select! {
-            biased;
-            _ = timer.tick() => {}
-            () = stopped(stopping.clone()) => return,
-        }
+    while beats(&mut timer, &stopping).await {
         loop {
             let began = tokio::time::Instant::now();
             match store.retain(clock::now()).await {
@@ -76,12 +71,7 @@ pub(super) async fn notice(store: Store, nudge: impl Fn() + Send, stopping: watc
 /// Gives up a release on trial whose runs fail too often.
 pub(super) async fn watch_trial(store: Store, bus: Bus, current: Current, stopping: watch::Receiver<bool>) {
     let mut timer = tokio::time::interval(TRIAL_EVERY);
-    loop {
-        tokio::select! {
-            biased;
-            _ = timer.tick() => {}
-            () = stopped(stopping.clone()) => return,
-        }
+    while beats(&mut timer, &stopping).await {
         let snapshot = current.load();
         let failing = snapshot.canary().and_then(|canary| Some((canary.id, canary.verdict()?)));
         let Some((release, reason)) = failing else { continue };
@@ -97,15 +87,19 @@ pub(super) async fn watch_trial(store: Store, bus: Bus, current: Current, stoppi
 /// Keeps the store's gauges up to date.
 pub(super) async fn gauges(store: Store, stopping: watch::Receiver<bool>) {
     let mut timer = tokio::time::interval(GAUGES_EVERY);
-    loop {
-        tokio::select! {
-            biased;
-            _ = timer.tick() => {}
-            () = stopped(stopping.clone()) => return,
-        }
+    while beats(&mut timer, &stopping).await {
         if let Ok(gauges) = store.gauges().await {
             telemetry::gauges(&gauges);
         }
+    }
+}
+
+/// Waits for the next beat; `false`: the stop is asked for.
+async fn beats(timer: &mut tokio::time::Interval, stopping: &watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        biased;
+        _ = timer.tick() => true,
+        () = stopped(stopping.clone()) => false,
     }
 }
 

@@ -25,9 +25,7 @@ fn email(message, env, ctx) {
     }
     server.send("bob@example.org", &["support@example.com"], MESSAGE).expect(451);
     // Rules that are read anew count on.
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", &rules.replace("Too many", "Far too many"));
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/main.rhai", &rules.replace("Too many", "Far too many"));
     let refused = server.send("ann@example.org", &["support@example.com"], MESSAGE).expect(550);
     assert!(refused.text().contains("Far too many"), "{refused:?}");
 }

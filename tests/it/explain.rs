@@ -164,9 +164,7 @@ fn a_message_is_explained_as_it_was_and_as_it_would_be() {
         .expect(250);
     server.settled();
     let id = server.newest()["id"].as_str().unwrap().to_owned();
-    let mark = server.log.mark();
-    server.write("rules/lib/spam.rhai", "fn is_spam(subject) {\n    subject == \"loser\"\n}\n");
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/lib/spam.rhai", "fn is_spam(subject) {\n    subject == \"loser\"\n}\n");
     let told = server.stdout(&["explain", &id]);
     for words in [
         "decided   reject for support@example.com by worker rules/main.rhai at rules/main.rhai:10:17",

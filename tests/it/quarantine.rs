@@ -108,9 +108,7 @@ fn a_second_run_puts_it_there_too() {
         "fn email(message, env, ctx) { if message.to.local == \"held\" { throw \"not now\"; } message.store(); }";
     let server = Setup::relaying_to(&sink).rules(failing).start();
     server.send("ann@example.org", &["sales@example.com", "held@example.com"], &mail("later", "x")).expect(250);
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", RULES);
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/main.rhai", RULES);
     server.stdout(&["queue", "retry", "--all"]);
     server.wait_until("it is in quarantine", || (server.newest()["outcome"] == "quarantined").then_some(()));
     server.settled();

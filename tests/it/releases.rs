@@ -228,9 +228,7 @@ fn a_server_runs_what_is_deployed_without_a_file_of_the_rules() {
 
     // A reload, and all that looks at the store or asks what would be decided.
     let toml = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
-    let mark = server.log.mark();
-    server.write("mailworker.toml", &format!("{toml}\n# changed\n"));
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("mailworker.toml", &format!("{toml}\n# changed\n"));
     server.stdout(&["rollback"]);
     assert!(next_goes_to(&server, &sink).starts_with("one-"));
     assert!(server.stdout(&["check"]).contains("deployed: release 1 ("));

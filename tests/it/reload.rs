@@ -13,9 +13,7 @@ fn changed_rules_decide_the_next_message() {
     let mut client = server.client();
     client.send("ann@example.org", &["support@example.com"], &mail("before", "x")).expect(250);
     assert_eq!(sink.wait(1)[0].recipients(), ["old@example.net"]);
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", &forwards_to("new"));
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/main.rhai", &forwards_to("new"));
     server.send("ann@example.org", &["support@example.com"], &mail("after", "x")).expect(250);
     assert_eq!(sink.wait(2)[1].recipients(), ["new@example.net"]);
     client.command("NOOP").expect(250);
@@ -29,9 +27,7 @@ fn a_changed_module_decides_the_next_message() {
     let server = Setup::relaying_to(&sink).rules(main).file("rules/lib/to.rhai", &module("old")).start();
     server.send("ann@example.org", &["support@example.com"], &mail("before", "x")).expect(250);
     assert_eq!(sink.wait(1)[0].recipients(), ["old@example.net"]);
-    let mark = server.log.mark();
-    server.write("rules/lib/to.rhai", &module("new"));
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/lib/to.rhai", &module("new"));
     server.send("ann@example.org", &["support@example.com"], &mail("after", "x")).expect(250);
     assert_eq!(sink.wait(2)[1].recipients(), ["new@example.net"]);
 }
@@ -60,9 +56,7 @@ fn rules_behind_links_decide_the_next_message() {
     std::os::unix::fs::symlink("../shared/kept.rhai", at("two/next")).unwrap();
     std::fs::rename(at("two/next"), at("two/main.rhai")).unwrap();
     server.wait_event(mark, "reloaded", |_| true);
-    let mark = server.log.mark();
-    server.write("shared/kept.rhai", &forwards_to("four"));
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("shared/kept.rhai", &forwards_to("four"));
     server.send("ann@example.org", &["support@example.com"], &mail("four", "x")).expect(250);
     assert_eq!(sink.wait(3)[2].recipients(), ["four@example.net"]);
 }
@@ -78,9 +72,7 @@ fn broken_rules_leave_the_old_ones_at_work() {
     server.send("ann@example.org", &["support@example.com"], &mail("still", "x")).expect(250);
     assert_eq!(sink.wait(1)[0].recipients(), ["old@example.net"]);
 
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", &forwards_to("mended"));
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/main.rhai", &forwards_to("mended"));
     server.send("ann@example.org", &["support@example.com"], &mail("mended", "x")).expect(250);
     assert_eq!(sink.wait(2)[1].recipients(), ["mended@example.net"]);
 }

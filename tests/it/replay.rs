@@ -247,9 +247,7 @@ fn dropped(sink: &SmtpSink, to: &[&str]) -> (Server, String, Vec<u8>) {
     let server = Setup::relaying_to(sink).rules(FIRST).toml(SETTINGS).start();
     let message = mail("lost", "x");
     server.send("ann@example.org", to, &message).expect(250);
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", FIXED);
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/main.rhai", FIXED);
     let id = server.newest()["id"].as_str().unwrap().to_owned();
     (server, id, message)
 }

@@ -128,6 +128,15 @@ fn what_they_did_otherwise_is_shown_and_written() {
     assert!(told.contains("the worker has no delivered"), "{told}");
 }
 
+/// All of these words are told of the tests, and none is run.
+#[track_caller]
+fn is_refused(tests: &str, words: &[&str]) {
+    let told = exits(&run(setup(tests).dir.path(), &[]), 78);
+    for words in words {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
+
 #[test]
 fn slips_are_told_with_their_places() {
     let tests = r#"[[test]]
@@ -162,32 +171,32 @@ name = "d"
 failed = { kind = "fax", to = "support@example.com" }
 expect.kv = {}
 "#;
-    let told = exits(&run(setup(first).dir.path(), &[]), 78);
-    for words in [
-        "rules/tests/a.toml:3:13",
-        "five fields, this has 4",
-        "rules/tests/a.toml:7:19",
-        "nothing ends that is called `fax`",
-    ] {
-        assert!(told.contains(words), "{words}: {told}");
-    }
+    is_refused(
+        first,
+        &[
+            "rules/tests/a.toml:3:13",
+            "five fields, this has 4",
+            "rules/tests/a.toml:7:19",
+            "nothing ends that is called `fax`",
+        ],
+    );
     let rest: Vec<&str> = tests.split_inclusive("expect.kv = {}\n").collect();
     let rest = [rest[0], rest[2], rest[3]]
         .concat()
         .replace("name = \"d\"\nfailed = { kind = \"fax\"", "name = \"d\"\nfailed = { kind = \"mail\"");
-    let told = exits(&run(setup(&rest).dir.path(), &[]), 78);
-    for words in [
-        "rules/tests/a.toml:3:13",
-        "no cron `0 9 * * TUE` is configured",
-        "did you mean `0 9 * * MON`?",
-        "`support@exampel.com` is in none of our domains",
-        "did you mean `example.com`?",
-        "without a message there is no `forward`",
-        "one test is of one handler",
-        "make one test of `scheduled`, another of `delivered`",
-        "a test of `scheduled` has no message",
-        "leave out `to`",
-    ] {
-        assert!(told.contains(words), "{words}: {told}");
-    }
+    is_refused(
+        &rest,
+        &[
+            "rules/tests/a.toml:3:13",
+            "no cron `0 9 * * TUE` is configured",
+            "did you mean `0 9 * * MON`?",
+            "`support@exampel.com` is in none of our domains",
+            "did you mean `example.com`?",
+            "without a message there is no `forward`",
+            "one test is of one handler",
+            "make one test of `scheduled`, another of `delivered`",
+            "a test of `scheduled` has no message",
+            "leave out `to`",
+        ],
+    );
 }

@@ -52,9 +52,7 @@ fn a_running_server_takes_up_what_is_put_and_what_is_put_anew() {
     let mark = server.log.mark();
     must_put(&server, &["TOKEN"], &format!("{VALUE}\n"));
     server.wait_event(mark, "reloaded", |_| true);
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", TELLS);
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/main.rhai", TELLS);
     server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
     assert!(contains(&sink.wait(1)[0].data, format!("X-Token: {VALUE}\r\n").as_bytes()));
 
@@ -114,9 +112,7 @@ fn another_key_opens_nothing_and_loses_nothing() {
     let sink = SmtpSink::start();
     let mut server = Setup::relaying_to(&sink).start();
     must_put(&server, &["TOKEN"], VALUE);
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", TELLS);
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/main.rhai", TELLS);
     let right = std::fs::read_to_string(server.path().join("secrets.key")).unwrap();
     let wrong = format!("{}{}", if right.starts_with('A') { 'B' } else { 'A' }, &right[1..]);
 
@@ -190,9 +186,7 @@ fn email(message, env, ctx) {{
     let settings = "[[kv_namespaces]]\nbinding = \"STATE\"\n[ai]\nurl = \"http://127.0.0.1:9/v1\"";
     let mut server = Setup::new().toml(settings).start();
     must_put(&server, &["TOKEN"], "hunter2\t'quoted\" and\\slashed-Hunter2-hunter2");
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", &rules);
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/main.rhai", &rules);
     for subject in ["logged", "thrown", "key", "url", "hook", "address", "date", "name", "rate", "model"] {
         let mark = server.log.mark();
         server.send("ann@example.org", &["support@example.com"], &mail(subject, "x"));
@@ -286,9 +280,7 @@ fn what_a_worker_writes_has_the_value_where_it_is_sent_and_nowhere_else() {
     setup.dns.txt("example.org", "v=spf1 ip4:192.0.2.0/24 -all").txt("_dmarc.example.org", "v=DMARC1; p=none");
     let mut server = setup.start();
     must_put(&server, &["TOKEN"], token);
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", SAYS);
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/main.rhai", SAYS);
     let asks = |from: &str, to: &str| ask(&server, from, to);
     let ann = "ann@example.org";
     let answers = [
@@ -321,9 +313,7 @@ fn without_a_server_a_message_is_decided_on_with_the_secret_or_not_at_all() {
     let sink = SmtpSink::start();
     let mut server = Setup::relaying_to(&sink).start();
     must_put(&server, &["TOKEN"], VALUE);
-    let mark = server.log.mark();
-    server.write("rules/main.rhai", TELLS);
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("rules/main.rhai", TELLS);
     server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
     assert!(contains(&sink.wait(1)[0].data, VALUE.as_bytes()));
     server.settled();
@@ -360,9 +350,7 @@ fn the_configuration_signs_with_a_kept_secret() {
     server.write("mailworker.toml", &with("HOOK_KYE"));
     let failed = server.wait_event(mark, "reload_failed", |_| true);
     assert!(failed["error"].as_str().unwrap().contains("did you mean HOOK_KEY?"), "{failed}");
-    let mark = server.log.mark();
-    server.write("mailworker.toml", &with("HOOK_KEY"));
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("mailworker.toml", &with("HOOK_KEY"));
     server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
     let request = &hook.wait(1)[0];
     assert!(request.header("webhook-signature").starts_with("v1,"), "{}", request.header("webhook-signature"));

@@ -162,9 +162,7 @@ fn starttls_after_the_certificate_was_taken_away_is_put_off() {
     let text = std::fs::read_to_string(server.path().join("mailworker.toml")).unwrap();
     let mut settings: toml::Table = text.parse().unwrap();
     settings.remove("tls");
-    let mark = server.log.mark();
-    server.write("mailworker.toml", &toml::to_string(&settings).unwrap());
-    server.wait_event(mark, "reloaded", |_| true);
+    server.takes_up("mailworker.toml", &toml::to_string(&settings).unwrap());
     client.command("STARTTLS").expect_status(454, "4.7.0");
     client.send("ann@example.org", &["support@example.com"], &mail("in the clear", "x")).expect(250);
     assert!(!server.client().offers.iter().any(|offer| offer == "STARTTLS"));

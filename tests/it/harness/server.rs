@@ -215,6 +215,14 @@ impl Server {
         self.may_leave_queue = true;
     }
 
+    /// Writes a file that a running server takes up.
+    #[track_caller]
+    pub fn takes_up(&self, path: &str, text: &str) {
+        let mark = self.log.mark();
+        self.write(path, text);
+        self.wait_event(mark, "reloaded", |_| true);
+    }
+
     pub fn write(&self, path: &str, text: &str) {
         super::setup::write_file(&self.dir.path().join(path), text.as_bytes());
     }
