@@ -3,44 +3,30 @@
 //! Reads configuration and rules, compiles, and hands over a [`Built`] that is whole or the findings that say why not;
 //! what was in force before stays in force then. Watches the files (and SIGHUP, through [`Watcher::nudge`]).
 //! Input: files. Output: a new snapshot in [`Current`], a new certificate in `TlsState`, an Event either way.
-//! `reload/watch.rs` knows in which places a change shows.
+//! `reload/folder.rs` reads the rules, `reload/watch.rs` knows in which places a change shows, and `reload/watcher.rs` acts on it.
 
 mod deployed;
+mod folder;
 mod watch;
+mod watcher;
 
 pub use deployed::{Stored, is_by_store_alone, telling_of_release};
 pub use watch::Watch;
+pub use watcher::{Swapped, Watched, Watcher};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
-
-use arc_swap::ArcSwap;
 
 use crate::clock;
 use crate::config::{Config, load};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::event::{Bus, Event, Kind};
-use crate::intake::{Current, Snapshot};
+use crate::intake::Snapshot;
 use crate::listener::TlsState;
 use crate::rules::engine::Budget;
 use crate::rules::{Bindings, Release, Secrets};
 
-use watch::{Places, Told, notifier};
-
-/// Bounds on what is read below `rules/`.
-const MAX_FILES: usize = 5_000;
-const MAX_DEPTH: usize = 16;
-const MAX_FILE: u64 = 4 * 1024 * 1024;
-/// What lies in a folder of this name is no part of the rules.
-const TESTS: &str = "tests";
-/// Editors write a file in several steps: how long it must have been quiet.
-const QUIET: Duration = Duration::from_millis(150);
-/// As many changes are waited out.
-const MAX_STEPS: usize = 20;
-/// How often the files are looked at whether or not a change was told of.
-const LOOK_EVERY: Duration = Duration::from_hours(1);
+use folder::{Found, read_folder, read_rules};
 
 /// A change to the configuration that a command makes (`dev` puts its own addresses).
 pub type Adjust = Arc<dyn Fn(&mut Config) + Send + Sync>;
@@ -318,264 +304,4 @@ fn unscheduled(config: &Config, release: &Release) -> Option<Diagnostic> {
         help: Some(help.to_owned()),
         ..Diagnostic::unplaced(main, message.to_owned())
     })
-}
-
-/// What was found below the folders of the mains.
-#[derive(Default)]
-struct Found {
-    sources: BTreeMap<String, String>,
-    /// What is to be watched: the folders, and links among what is in them, which lead elsewhere.
-    links: Vec<PathBuf>,
-    warnings: Vec<Diagnostic>,
-}
-
-/// Every `.rhai` below the folders of the mains, by the path the configuration would name it by; and what to watch.
-fn read_rules(base: &Path, mains: &[String]) -> Result<Found, Vec<Diagnostic>> {
-    let mut found = Found::default();
-    let mut folders = Vec::new();
-    let mut findings = Vec::new();
-    for main in mains {
-        let folder = Path::new(main).parent().unwrap_or(Path::new(""));
-        let absolute = base.join(folder);
-        if folders.contains(&absolute) {
-            continue;
-        }
-        folders.push(absolute.clone());
-        if let Err(finding) = read_folder(&absolute, &folder.to_string_lossy(), 0, &mut found) {
-            findings.push(*finding);
-        }
-    }
-    for main in mains {
-        if !found.sources.contains_key(main) {
-            findings.push(Diagnostic {
-                help: Some("name a worker by `main`, or write this one; `mailworker init` makes an example".into()),
-                ..Diagnostic::unplaced(main, format!("no such file below {}", base.display()))
-            });
-        }
-    }
-    folders.append(&mut found.links);
-    found.links = folders;
-    if findings.is_empty() { Ok(found) } else { Err(findings) }
-}
-
-fn read_folder(folder: &Path, name: &str, depth: usize, found: &mut Found) -> Result<(), Box<Diagnostic>> {
-    let trouble = |path: &str, error: &dyn std::fmt::Display| {
-        Box::new(Diagnostic::unplaced(path, format!("can't be read: {error}")))
-    };
-    if depth > MAX_DEPTH {
-        return Err(Box::new(Diagnostic::unplaced(name, format!("folders are nested deeper than {MAX_DEPTH}"))));
-    }
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    for entry in entries {
-        let entry = entry.map_err(|error| trouble(name, &error))?;
-        let file_name = entry.file_name();
-        // Hidden ones are editors' own: locks that are links to nowhere, copies half written.
-        let Some(file_name) = file_name.to_str().filter(|name| !name.starts_with('.')) else { continue };
-        let path = if name.is_empty() { file_name.to_owned() } else { format!("{name}/{file_name}") };
-        let metadata = match std::fs::metadata(entry.path()) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                leads_nowhere(&entry, path, found);
-                continue;
-            }
-            Err(error) => return Err(trouble(&path, &error)),
-        };
-        let is_script = is_script(&entry.path());
-        let is_read = metadata.is_dir() || is_script;
-        if is_read && entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-            found.links.push(entry.path());
-        }
-        if metadata.is_dir() && file_name == TESTS {
-            continue;
-        }
-        if metadata.is_dir() {
-            read_folder(&entry.path(), &path, depth + 1, found)?;
-        } else if is_read {
-            if metadata.len() > MAX_FILE || found.sources.len() >= MAX_FILES {
-                let limits = format!("more than {MAX_FILES} files or {MAX_FILE} bytes in one");
-                return Err(Box::new(Diagnostic::unplaced(&path, limits)));
-            }
-            let text = std::fs::read_to_string(entry.path()).map_err(|error| trouble(&path, &error))?;
-            found.sources.insert(path, text);
-        }
-    }
-    Ok(())
-}
-
-/// `main.rhai`, but not `mailworker.d.rhai`, in which editors read the API.
-fn is_script(path: &Path) -> bool {
-    let has = |path: &Path, wanted: &str| path.extension().is_some_and(|extension| extension == wanted);
-    has(path, "rhai") && !path.file_stem().is_some_and(|stem| has(Path::new(stem), "d"))
-}
-
-/// Who imports it is told that there is no such module; nobody else misses it.
-fn leads_nowhere(entry: &std::fs::DirEntry, path: String, found: &mut Found) {
-    // Gone since the folder was read.
-    let Ok(target) = std::fs::read_link(entry.path()) else { return };
-    found.links.push(entry.path());
-    let message = format!("this link leads nowhere: {} isn't there", target.display());
-    found.warnings.push(Diagnostic { severity: Severity::Warning, ..Diagnostic::unplaced(path, message) });
-}
-
-/// Told of each reload that succeeded, with what was built.
-pub type Swapped = Arc<dyn Fn(&Arc<Config>) + Send + Sync>;
-
-/// Watches the files and swaps what is in force.
-pub struct Watcher {
-    nudge: tokio::sync::mpsc::Sender<()>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-/// What a watcher works on.
-pub struct Watched {
-    pub source: Source,
-    pub adjust: Option<Adjust>,
-    pub current: Current,
-    pub tls: Arc<ArcSwap<TlsState>>,
-    pub bus: Bus,
-    pub swapped: Swapped,
-}
-
-impl Watcher {
-    /// Starts watching.
-    #[must_use]
-    pub fn start(watched: Watched, watch: Watch) -> Self {
-        let nudge = watch.nudge.clone();
-        Self { nudge, task: tokio::spawn(run(watched, watch)) }
-    }
-
-    /// Reload now (SIGHUP).
-    pub fn nudge(&self) {
-        (self.nudger())();
-    }
-
-    /// The same for who goes on without it. Keeps no watcher alive.
-    pub fn nudger(&self) -> impl Fn() + Send + Sync + use<> {
-        let nudge = self.nudge.clone();
-        move || {
-            let _one_is_waiting_already = nudge.try_send(());
-        }
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn run(watched: Watched, watch: Watch) {
-    let Watch { mut guard, mut places, mut told, nudge, mut receiver } = watch;
-    let started = Arc::clone(&watched.current.load().config);
-    let mut stamp = places.stamp();
-    loop {
-        match tokio::time::timeout(LOOK_EVERY, receiver.recv()).await {
-            Ok(None) => return,
-            // Not every file system tells.
-            Err(_) if places.stamp() == stamp => continue,
-            Ok(Some(())) | Err(_) => {}
-        }
-        // Until it has been quiet for a while, but not for ever.
-        for _ in 0..MAX_STEPS {
-            if !matches!(tokio::time::timeout(QUIET, receiver.recv()).await, Ok(Some(()))) {
-                break;
-            }
-        }
-        stamp = places.stamp();
-        if let Some(fresh) = reload(&watched, &started).await {
-            stamp = fresh.stamp();
-            places = fresh;
-        }
-        // Even after one that failed, links may lead elsewhere now. The old one watches until the new one does.
-        let now_told = Told::of(&places);
-        guard = notifier(&now_told, nudge.clone(), &watched.bus).or(guard);
-        if now_told != told {
-            // What is watched only from now on may have changed since it was read.
-            told = now_told;
-            let _one_is_waiting_already = nudge.try_send(());
-        }
-    }
-}
-
-/// What the new configuration has otherwise, and is read at the start alone.
-fn waiting(started: &Config, fresh: &Config) -> Vec<&'static str> {
-    let changed = [
-        ("[[listener]]", started.listeners != fresh.listeners),
-        ("data_dir", started.data_dir != fresh.data_dir),
-        ("[http]", started.http != fresh.http),
-        ("[dns]", started.dns != fresh.dns),
-        ("[limits] deliveries", started.limits.deliveries != fresh.limits.deliveries),
-        ("[limits] runs", started.limits.runs != fresh.limits.runs),
-        ("[fetch] concurrency", started.fetch.concurrency != fresh.fetch.concurrency),
-    ];
-    changed.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect()
-}
-
-/// Builds and swaps; the files to watch from now on where that went well.
-async fn reload(watched: &Watched, started: &Config) -> Option<Places> {
-    let (source, adjust, before) = (watched.source.clone(), watched.adjust.clone(), watched.current.load());
-    let built = tokio::task::spawn_blocking(move || build_after(&source, adjust.as_ref(), Some(&before))).await;
-    let mut what = "configuration, rules and certificates".to_owned();
-    let findings = match built {
-        Ok(Ok(built)) => {
-            let places = Places::of(&built);
-            let waiting = waiting(started, &built.snapshot.config);
-            if !waiting.is_empty() {
-                what = format!("{what}; {} changed, which counts from the next start", waiting.join(", "));
-            }
-            if let Some(deployed) = &built.deployed {
-                what = format!("{what}; {deployed}");
-            }
-            (watched.swapped)(&built.snapshot.config);
-            watched.tls.store(Arc::new(built.tls));
-            watched.current.swap(built.snapshot);
-            watched.bus.publish(Event::new(clock::now(), Kind::Reloaded { what }));
-            return Some(places);
-        }
-        Ok(Err(findings)) => findings,
-        Err(panic) => vec![Diagnostic::unplaced("", panic.to_string())],
-    };
-    // A rule that doesn't compile mustn't keep a renewed certificate out.
-    if let Ok(renewed) = TlsState::load(&watched.current.load().config) {
-        watched.tls.store(Arc::new(renewed));
-    }
-    take_deployed(watched).await;
-    let rendered: Vec<String> = findings.iter().map(|finding| crate::diagnostic::render(finding, false)).collect();
-    watched.bus.publish(Event::new(clock::now(), Kind::ReloadFailed { what, error: rendered.join("\n") }));
-    None
-}
-
-/// A configuration with errors keeps nobody from deploying or rolling back: that is taken up beside the one in force.
-async fn take_deployed(watched: &Watched) {
-    if !matches!(watched.source, Source::Server(_)) {
-        return;
-    }
-    let before = watched.current.load();
-    let compiled = tokio::task::spawn_blocking(move || {
-        let stored = Stored::read(&before.config).ok()??;
-        if stored.is_in_force(&before) {
-            return None;
-        }
-        let what = format!("rules alone; {}", stored.told(&before.config));
-        let (snapshot, _) = stored.compile(Arc::clone(&before.config), Some(&before)).ok()?;
-        Some((snapshot, what))
-    });
-    if let Ok(Some((snapshot, what))) = compiled.await {
-        watched.current.swap(snapshot);
-        watched.bus.publish(Event::new(clock::now(), Kind::Reloaded { what }));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_editors_lock_beside_a_worker_is_passed_over() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("main.rhai"), "fn email(m, e, c) {}").unwrap();
-        std::os::unix::fs::symlink("ann@host.4711", dir.path().join(".#main.rhai")).unwrap();
-        let Found { sources, .. } = read_rules(dir.path(), &["main.rhai".to_owned()]).unwrap();
-        assert_eq!(sources.keys().collect::<Vec<_>>(), ["main.rhai"]);
-    }
 }

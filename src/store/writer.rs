@@ -19,7 +19,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
-use super::apply::{self, Effects, Refusal, Writing};
+use super::apply::{Effects, Refusal, Writing};
 use super::backup::Backups;
 use super::claims::{Claimed, Claims};
 use super::limits::Limits;
@@ -28,10 +28,7 @@ use super::retention::Retention;
 use super::spool::{Numbers, Spool};
 use super::tally::Tally;
 use super::unread::Unread;
-use super::{
-    Acceptance, Accepted, Body, DeliveryKey, Discharge, Options, QueueFilter, Redecision, Settlement, StoreError,
-    directory, keys, log, migrate, orphans, queue, releases, secrets,
-};
+use super::{Accepted, DeliveryKey, Options, StoreError, directory, keys, log, migrate, orphans, queue};
 use crate::clock;
 use crate::event::{Bus, Event, Kind};
 use crate::mail::Timestamp;
@@ -40,6 +37,9 @@ use crate::mail::Timestamp;
 mod tests;
 mod units;
 mod wal;
+mod work;
+
+pub(super) use work::Work;
 
 /// Units in one group.
 const GROUP_UNITS: usize = 1024;
@@ -49,28 +49,6 @@ const GROUP_BYTES: usize = 32 << 20;
 const TICK: Duration = Duration::from_secs(1);
 /// What a group takes in a simulation, mostly.
 const SIMULATED_DISK: Duration = Duration::from_millis(20);
-
-/// Something to be committed, whole or not at all.
-#[derive(Debug)]
-pub(super) enum Work {
-    Accept(Box<Acceptance>),
-    Settle(Vec<Settlement>),
-    Keys {
-        writes: Vec<crate::kv::Write>,
-        now: Timestamp,
-    },
-    Discharge(Discharge),
-    Secret(secrets::Change),
-    Redecide(Box<Redecision>),
-    Release(releases::Change),
-    /// An admin's hand on a batch of the queue, past `after`.
-    Queue {
-        verb: queue::Verb,
-        filter: Box<QueueFilter>,
-        after: Option<DeliveryKey>,
-        now: Timestamp,
-    },
-}
 
 #[derive(Debug)]
 pub(super) enum Done {
@@ -500,85 +478,6 @@ impl Writer {
     /// Whether that is news.
     fn set_low(&self, low: bool) -> bool {
         self.shared.tally.low.swap(low, Ordering::Relaxed) != low
-    }
-}
-
-impl Work {
-    fn octets(&self) -> usize {
-        match self {
-            Self::Accept(acceptance) => {
-                let authored = acceptance.authored.iter().map(|one| one.body.in_memory()).sum::<usize>();
-                acceptance.head.len() + acceptance.body.in_memory() + authored
-            }
-            Self::Redecide(redecision) => redecision.authored.iter().map(|one| one.body.in_memory()).sum(),
-            _ => 0,
-        }
-    }
-
-    fn apply(&self, writing: &mut Writing<'_>) -> Outcome {
-        match self {
-            Self::Accept(acceptance) => {
-                let mut all = Vec::with_capacity(1);
-                apply::accept(writing, acceptance, &mut all)?;
-                Ok((Done::Accepted(Accepted::Committed), all))
-            }
-            Self::Settle(settlements) => {
-                let mut all = Vec::with_capacity(settlements.len());
-                for settlement in settlements {
-                    apply::settle(writing, settlement, &mut all)?;
-                }
-                Ok((Done::Accepted(Accepted::Committed), all))
-            }
-            Self::Keys { writes, now } => {
-                keys::write(writing.connection, writing.versions, writes, *now)?;
-                Ok((Done::Batch(writes.len() as u64, None), Vec::new()))
-            }
-            Self::Secret(change) => {
-                secrets::apply(writing.connection, change)?;
-                Ok((Done::Batch(1, None), Vec::new()))
-            }
-            Self::Release(change) => {
-                let id = releases::apply(writing.connection, change)?;
-                Ok((Done::Batch(id.unsigned_abs(), None), Vec::new()))
-            }
-            Self::Discharge(release) => {
-                let effects = apply::release(writing, release)?;
-                Ok((Done::Batch(release.deliveries.len() as u64, None), vec![effects]))
-            }
-            Self::Redecide(redecision) => {
-                let mut all = Vec::with_capacity(1);
-                apply::redecide(writing, redecision, &mut all)?;
-                Ok((Done::Accepted(Accepted::Committed), all))
-            }
-            Self::Queue { verb, filter, after, now } => {
-                let batch = queue::act(writing.connection, *verb, filter, *after, *now)?;
-                Ok((Done::Batch(batch.count, batch.next), vec![batch.effects]))
-            }
-        }
-    }
-
-    /// Whether it changes what a server runs by.
-    fn is_deployed(&self) -> bool {
-        matches!(self, Self::Secret(_) | Self::Release(_))
-    }
-
-    /// The octets of what was accepted, by message, ready to be handed out with its deliveries.
-    fn into_bodies(self) -> Vec<(crate::mail::MessageId, Option<Arc<Body>>)> {
-        let body = |acceptance: Acceptance| {
-            let Acceptance { id, envelope, client, head, body, .. } = acceptance;
-            (id, Some(Arc::new(Body { envelope, client, head, raw: body })))
-        };
-        match self {
-            Self::Accept(mut acceptance) => {
-                let authored = std::mem::take(&mut acceptance.authored);
-                std::iter::once(*acceptance).chain(authored).map(body).collect()
-            }
-            Self::Settle(settlements) => {
-                settlements.into_iter().flat_map(|settlement| settlement.authored).map(body).collect()
-            }
-            Self::Redecide(redecision) => redecision.authored.into_iter().map(body).collect(),
-            _ => Vec::new(),
-        }
     }
 }
 

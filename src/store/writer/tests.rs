@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::mail::{Address, Envelope, MessageId};
 use crate::store::spool;
-use crate::store::{MessageOutcome, NewDelivery, NoticeTask, Task};
+use crate::store::{Acceptance, MessageOutcome, NewDelivery, NoticeTask, Settlement, Task};
 
 struct Bench {
     dir: TempDir,
