@@ -100,6 +100,36 @@ fn what_is_no_export_is_told_and_nothing_written() {
     assert!(made.contains("# line 1: x[[domain]]\n[[route]]"), "{made}");
 }
 
+/// Whatever stands in an export, `check` takes what is made of it; the rest is told.
+#[test]
+fn what_no_configuration_takes_is_left_and_told() {
+    let literal = |address: &str| {
+        format!(
+            "{{\"matchers\": [{{\"type\": \"literal\", \"field\": \"to\", \"value\": \"{address}\"}}], \
+             \"actions\": [{{\"type\": \"forward\", \"value\": [\"b@example.net\"]}}]}}"
+        )
+    };
+    let rules = format!("[{}, {}]", literal("a@exa/mple.com"), literal("b@example.com"));
+    let aliases = "[{\"name\": \"a\", \"domain\": \"exa mple\", \"recipients\": [\"x@example.net\"]}, \
+                   {\"name\": \"b\", \"domain\": \"example.com\", \"recipients\": [\"x@example.net\"]}]";
+    let table = "exa\"mple.com anything\nb@example.com x@example.net\n@[192.0.2.1] x@example.net\n";
+    let no_domain = "is no domain";
+    for (service, export, why) in [
+        ("cloudflare", rules.as_str(), "\"a@exa/mple.com\" is no address"),
+        ("forwardemail", aliases, no_domain),
+        ("postfix-virtual", table, no_domain),
+    ] {
+        let (routes, said) = imported(service, export, &[]);
+        assert_eq!(routes.matches("[[route]]").count(), 1, "{service}: {routes}");
+        assert!(routes.contains("name = \"example.com\"") && routes.contains("match = \"b@example.com\""), "{routes}");
+        assert!(said.contains(why), "{service}: {said}");
+        let dir = folder();
+        std::fs::write(dir.path().join("mailworker.toml"), format!("hostname = \"mx.example.com\"\n{routes}")).unwrap();
+        let checked = run(dir.path(), &["check"]);
+        assert!(checked.status.success(), "{service}: {}", text(&checked.stderr));
+    }
+}
+
 /// What a service's rules come to: the routes that are printed, and what is said of the rest.
 fn imported(service: &str, export: &str, options: &[&str]) -> (String, String) {
     let dir = folder();

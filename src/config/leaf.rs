@@ -74,6 +74,7 @@ impl<T: Leaf> JsonSchema for Parsed<T> {
 }
 
 /// What its string can be.
+#[must_use]
 pub fn text_schema<T: Leaf>() -> Schema {
     match T::CHOICES {
         [] if T::IS_NUMBER => json_schema!({ "type": ["integer", "string"], "examples": [T::EXAMPLE] }),

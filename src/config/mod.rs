@@ -11,7 +11,7 @@ mod defaults;
 mod dev_vars;
 pub mod document;
 mod geoip;
-mod leaf;
+pub mod leaf;
 pub mod load;
 pub mod lookup;
 mod queue;

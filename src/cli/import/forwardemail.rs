@@ -105,7 +105,9 @@ fn has_capture(to: &str) -> bool {
 
 fn carry(carried: &mut Carried, line: usize, about: &str, (name, domain): (&str, &str), to: &[String]) {
     let domain = domain.to_lowercase();
-    carried.domains.insert(domain.clone());
+    if !carried.own_domain(line, &domain) {
+        return;
+    }
     let bare = name.trim_start_matches('!');
     let pattern = if bare == "*" {
         format!("*@{domain}")

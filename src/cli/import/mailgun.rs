@@ -101,7 +101,7 @@ fn carry(carried: &mut Carried, line: usize, item: &Value) {
         for one in route.matches.iter().flatten() {
             carried.own(one);
             if let Some(domain) = one.strip_prefix("*@").filter(|domain| *domain != "*") {
-                carried.domains.insert(domain.to_lowercase());
+                carried.own_domain(line, domain);
             }
         }
         // Whoever stops and does nothing else throws away; whoever did something that isn't carried over doesn't.

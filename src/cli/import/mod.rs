@@ -18,9 +18,12 @@ use super::configured;
 use super::print::{self, GOOD, Painted};
 use super::{Done, Failure};
 use crate::config::Config;
+use crate::config::leaf::{DomainName, Endpoint, Leaf};
 use crate::config::load::{self, Reading};
+use crate::config::route::{Pattern, Text};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::mail::Address;
+use crate::mail::field::is_name;
 
 /// Octets of an export.
 const MAX_FILE: u64 = 16 << 20;
@@ -34,7 +37,7 @@ pub struct Carried {
     pub routes: Vec<Route>,
     pub domains: BTreeSet<String>,
     /// Line and what isn't carried over.
-    left: Vec<(usize, String)>,
+    pub left: Vec<(usize, String)>,
 }
 
 /// One route to be written.
@@ -77,8 +80,27 @@ impl Carried {
 
     /// An address of ours, and so its domain.
     pub fn own(&mut self, address: &str) {
-        if let Ok(address) = Address::parse(address) {
-            self.domains.insert(address.domain_key());
+        let domain = Address::parse(address).ok().and_then(|address| DomainName::parse(&address.domain_key()).ok());
+        self.domains.extend(domain.map(|domain| domain.0));
+    }
+
+    /// A domain of ours, if it is one.
+    pub fn own_domain(&mut self, line: usize, name: &str) -> bool {
+        let parsed = DomainName::parse(name);
+        match &parsed {
+            Ok(domain) => _ = self.domains.insert(domain.0.clone()),
+            Err(_) => self.leave(line, format!("{name:?} is no domain")),
+        }
+        parsed.is_ok()
+    }
+
+    /// What no configuration takes is left: another's words make no route that `check` refuses.
+    fn leave_what_is_none(&mut self) {
+        for route in std::mem::take(&mut self.routes) {
+            match fault(&route) {
+                Some(why) => self.leave(route.line, why),
+                None => self.routes.push(route),
+            }
         }
     }
 
@@ -108,13 +130,7 @@ impl Carried {
 pub fn run(common: &Common, options: &Import) -> Done {
     let text = read(&options.file)?;
     let file = options.file.display().to_string();
-    let carried = match options.from {
-        ImportFrom::Cloudflare => cloudflare::read(&text),
-        ImportFrom::Mailgun => mailgun::read(&text),
-        ImportFrom::Forwardemail => forwardemail::read(&text, options.domain.as_deref()),
-        ImportFrom::PostfixVirtual => Ok(postfix::read(&text, options.domain.as_deref())),
-    };
-    let carried = carried
+    let carried = carried(&text, options)
         .map_err(|(line, what)| Failure::Configuration(vec![finding(&file, &text, line, what, Severity::Error)]))?;
     let left: Vec<Diagnostic> = carried
         .left
@@ -141,6 +157,41 @@ pub fn run(common: &Common, options: &Import) -> Done {
     Config::from_toml(&after, &name, base, &check).map_err(Failure::Configuration)?;
     replace(&loaded.file, &after)?;
     print::line(format_args!("{}: {told} in {name}; see it with mailworker check", Painted(GOOD, "written")))
+}
+
+/// What the export's text says.
+///
+/// # Errors
+/// It is no such export: the line, and why.
+pub fn carried(text: &str, options: &Import) -> Result<Carried, json::Wrong> {
+    let mut carried = match options.from {
+        ImportFrom::Cloudflare => cloudflare::read(text)?,
+        ImportFrom::Mailgun => mailgun::read(text)?,
+        ImportFrom::Forwardemail => forwardemail::read(text, options.domain.as_deref())?,
+        ImportFrom::PostfixVirtual => postfix::read(text, options.domain.as_deref()),
+    };
+    carried.leave_what_is_none();
+    Ok(carried)
+}
+
+/// Why no configuration takes the route.
+fn fault(route: &Route) -> Option<String> {
+    let what = |text: &str, why: String| format!("{text:?}: {}", why.lines().next().unwrap_or_default());
+    let pattern = |text: &String| {
+        let domain = text.rsplit_once('@').map(|(_, domain)| domain).filter(|domain| *domain != "*");
+        let domain = domain.filter(|_| !text.starts_with('/'));
+        let wrong = Pattern::parse(text).err().or_else(|| DomainName::parse(domain?).err());
+        wrong.map(|why| what(text, why))
+    };
+    let field = |(name, text): &(String, String)| {
+        let named = (!is_name(name)).then(|| "this is no name of a header field".to_owned());
+        named.map(|why| what(name, why)).or_else(|| Text::parse(text).err().map(|why| what(text, why)))
+    };
+    let url = |to: &String| Endpoint::parse(to).err().map(|why| what(to, why));
+    let urls = route.to.iter().filter(|_| route.action == "webhook");
+    (route.matches.iter().flatten().chain(&route.unless_match).find_map(pattern))
+        .or_else(|| route.headers.iter().chain(&route.unless_headers).find_map(field))
+        .or_else(|| urls.into_iter().find_map(url))
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
@@ -174,7 +225,10 @@ fn finding(file: &str, text: &str, line: usize, message: String, severity: Sever
 }
 
 /// The document with the routes, and with the domains that `config` hasn't.
-fn document(
+///
+/// # Errors
+/// Nobody is named who reads the mail of new domains' postmasters, or the document has lists of another form.
+pub fn document(
     mut document: DocumentMut,
     carried: &Carried,
     options: &Import,

@@ -69,7 +69,7 @@ fn table(text: &str, carried: &mut Carried) -> (Table, Vec<String>) {
             carried.leave(line, format!("{key:?} leads nowhere"));
         } else if Kind::of(&key) == Kind::User && key.contains('.') && to.iter().all(|to| !to.contains('@')) {
             // `example.com anything`: a domain of aliases.
-            carried.domains.insert(key);
+            carried.own_domain(line, &key);
         } else if key.starts_with(['/', '!']) || key == "if" || key == "endif" {
             carried.leave(line, "a line of a regexp or pcre table: only literal tables are read");
         } else if table.insert(key.clone(), (line, to)).is_some() {
@@ -116,7 +116,8 @@ fn carry(carried: &mut Carried, line: usize, key: &str, table: &Table, domain: O
         return carried.leave(line, format!("{key:?} is no address"));
     }
     match key.strip_prefix('@') {
-        Some(name) => _ = carried.domains.insert(name.to_owned()),
+        Some(name) if !carried.own_domain(line, name) => return,
+        Some(_) => {}
         None => carried.own(key),
     }
     let mut targets = BTreeSet::new();

@@ -5,7 +5,7 @@
 //! `coverage` the lines of the rules that were reached.
 
 mod auth;
-mod case;
+pub mod case;
 mod compare;
 mod coverage;
 mod decision;
