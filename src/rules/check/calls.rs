@@ -148,7 +148,8 @@ impl Look<'_, '_> {
     /// `value.name(…)`, of a value that may be anything: a map's own function, too.
     pub fn method(&mut self, call: &FnCallExpr, at: Position) {
         let name = call.name.as_str();
-        if !is_word(name) || LANGUAGE.contains(&name) || self.known.keys.contains(name) {
+        let is_anybody_s = self.known.keys.contains(name) || self.of_types.contains(name);
+        if !is_word(name) || LANGUAGE.contains(&name) || is_anybody_s {
             return;
         }
         if self.is_own(name) || self.known.members.function(name).is_some() {
@@ -234,23 +235,34 @@ impl Look<'_, '_> {
     fn qualified(&mut self, call: &FnCallExpr, at: Position) {
         let [alias] = call.namespace.path.as_slice() else { return };
         let imports = self.known.graph.get(self.file);
-        let Some(import) = imports.into_iter().flatten().find(|import| import.alias == alias.name.as_str()) else {
-            return;
-        };
-        let Some(module) = self.known.scripts.get(&import.file) else { return };
-        let name = call.name.as_str();
-        let counts: BTreeSet<usize> = public(module).filter(|(own, _)| *own == name).map(|(_, count)| count).collect();
-        if counts.is_empty() {
-            let names: BTreeSet<&str> = public(module).map(|(name, _)| name).filter(|name| is_word(name)).collect();
-            let help = did_you_mean(name, names.iter().copied(), "there");
-            let message = format!("{} has no function {name}", import.file);
-            self.findings.error(self.file, at, name.len(), message, Some(help));
-        } else if !counts.contains(&call.args.len()) {
-            let takes = arguments(counts.iter());
-            let message = format!("{name} of {} takes {takes}, and {}", import.file, given(call.args.len()));
-            self.findings.error(self.file, at, name.len(), message, None);
+        let named = imports.into_iter().flatten().filter(|import| import.alias == alias.name.as_str());
+        let mut wrong = Vec::new();
+        // Functions may each import another file by one name.
+        for import in named {
+            let Some(module) = self.known.scripts.get(&import.file) else { return };
+            let Some(why) = not_offered(call, &import.file, module) else { return };
+            wrong.push(why);
+        }
+        if let Some((message, help)) = wrong.into_iter().next() {
+            self.findings.error(self.file, at, call.name.len(), message, help);
         }
     }
+}
+
+/// Why a module's function can't be called so, and what to do.
+fn not_offered(call: &FnCallExpr, file: &str, module: &AST) -> Option<(String, Option<String>)> {
+    let name = call.name.as_str();
+    let counts: BTreeSet<usize> = public(module).filter(|(own, _)| *own == name).map(|(_, count)| count).collect();
+    if counts.is_empty() {
+        let names: BTreeSet<&str> = public(module).map(|(name, _)| name).filter(|name| is_word(name)).collect();
+        return Some((
+            format!("{file} has no function {name}"),
+            Some(did_you_mean(name, names.iter().copied(), "there")),
+        ));
+    }
+    let takes = arguments(counts.iter());
+    let given = given(call.args.len());
+    (!counts.contains(&call.args.len())).then(|| (format!("{name} of {file} takes {takes}, and {given}"), None))
 }
 
 /// A module's functions that others may call, each with how many parameters it has.

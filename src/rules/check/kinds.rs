@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rhai::{ASTNode, Expr, Stmt};
 
+use super::around::{Around, is_nameless};
 use super::fields;
 use crate::rules::api::env::Environment;
 use crate::rules::reference;
@@ -43,7 +44,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    pub fn of(name: &str, params: &[&str], is_main: bool) -> Self {
+    pub fn of(name: &str, params: &[&str], is_main: bool, around: &Around) -> Self {
         let params_owned = params.iter().map(|param| (*param).to_owned()).collect();
         let handler =
             HANDLERS.iter().find(|(handler, named)| is_main && *handler == name && named.len() == params.len());
@@ -55,7 +56,9 @@ impl Roles {
             return Self { named: roles.collect(), certain: true, handler: Some(*handler), params: params_owned };
         }
         let named = ["message", "session", "ctx", "env"];
-        let roles = named.iter().filter(|role| params.contains(role)).map(|role| ((*role).to_owned(), *role)).collect();
+        // What a function without a name calls so may be anything, but for what it takes along.
+        let is_one = |role: &&&str| params.contains(role) && (!is_nameless(name) || around.is_a_parameter(role));
+        let roles = named.iter().filter(is_one).map(|role| ((*role).to_owned(), *role)).collect();
         Self { named: roles, certain: false, handler: None, params: params_owned }
     }
 
@@ -69,14 +72,15 @@ impl Roles {
 /// The kinds of one function's names.
 pub struct Kinds<'a> {
     roles: &'a Roles,
+    around: &'a Around,
     environment: &'a Environment,
     /// Every name that the function itself declares.
     locals: BTreeMap<String, Option<Kind>>,
 }
 
 impl<'a> Kinds<'a> {
-    pub fn new(statements: &[Stmt], roles: &'a Roles, environment: &'a Environment) -> Self {
-        let mut kinds = Self { roles, environment, locals: BTreeMap::new() };
+    pub fn new(statements: &[Stmt], roles: &'a Roles, around: &'a Around, environment: &'a Environment) -> Self {
+        let mut kinds = Self { roles, around, environment, locals: BTreeMap::new() };
         let mut changed = BTreeSet::new();
         for statement in statements {
             statement.walk(&mut Vec::new(), &mut |path| {
@@ -102,10 +106,15 @@ impl<'a> Kinds<'a> {
             }
             Stmt::TryCatch(flow, _) => declared.extend(variable(&flow.expr).map(|name| (name.to_owned(), None))),
             Stmt::Assignment(assignment) => changed.extend(variable(&assignment.1.lhs).map(ToOwned::to_owned)),
+            Stmt::Share(names) => {
+                let names = names.iter().map(|(taken, _)| taken.name.as_str());
+                changed.extend(names.filter(|name| self.around.changes(name)).map(ToOwned::to_owned));
+            }
             _ => {}
         }
         for (name, kind) in declared {
-            if self.locals.insert(name.clone(), kind).is_some() {
+            // Before the declaration, and after its block, it is the parameter.
+            if self.locals.insert(name.clone(), kind).is_some() || self.roles.params.contains(&name) {
                 changed.insert(name);
             }
         }

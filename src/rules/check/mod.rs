@@ -3,6 +3,7 @@
 //! Every file is parsed, so that every file's error is told at once; then imports, handlers and names are looked at
 //! in what could be parsed; at last modules are evaluated, dependencies first, and each main's top level once.
 
+mod around;
 mod calls;
 mod clashes;
 mod fields;

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Stmt};
 
 use super::Scripts;
+use super::around::Around;
 use super::calls::{LANGUAGE, arguments, elsewhere, given};
 use super::finding::Findings;
 use super::imports::Graph;
@@ -34,10 +35,20 @@ pub struct Known<'a> {
 pub fn check(file: &str, script: &AST, is_main: bool, known: &Known, findings: &mut Findings) {
     let own: Vec<(&str, usize)> =
         script.iter_functions().map(|function| (function.name, function.params.len())).collect();
+    let functions: Vec<_> = script
+        .iter_functions()
+        .map(|function| (body(script, function.name, function.params.len()), function))
+        .collect();
+    let mut around = Around::default();
+    around.add("", script.statements());
+    for (statements, function) in &functions {
+        around.add(function.name, statements);
+    }
+    let of_types: BTreeSet<&str> = known.scripts.values().flat_map(of_types).collect();
     let look = |statements: &[Stmt], roles: Roles, findings: &mut Findings| {
-        let kinds = Kinds::new(statements, &roles, known.environment);
-        let told = BTreeSet::new();
-        let mut look = Look { file, own: &own, known, roles: &roles, kinds, told, findings };
+        let kinds = Kinds::new(statements, &roles, &around, known.environment);
+        let (told, keys) = (BTreeSet::new(), &around.keys);
+        let mut look = Look { file, own: &own, of_types: &of_types, keys, known, roles: &roles, kinds, told, findings };
         for statement in statements {
             statement.walk(&mut Vec::new(), &mut |path| {
                 look.node(path);
@@ -46,10 +57,15 @@ pub fn check(file: &str, script: &AST, is_main: bool, known: &Known, findings: &
         }
     };
     look(script.statements(), Roles::default(), findings);
-    for function in script.iter_functions() {
-        let roles = Roles::of(function.name, &function.params, is_main);
-        look(&body(script, function.name, function.params.len()), roles, findings);
+    for (statements, function) in &functions {
+        let roles = Roles::of(function.name, &function.params, is_main, &around);
+        look(statements, roles, findings);
     }
+}
+
+/// A file's methods of a type, `fn string.shout()`: any file may call them.
+fn of_types(script: &AST) -> impl Iterator<Item = &str> {
+    script.iter_functions().filter(|function| function.this_type.is_some()).map(|function| function.name)
 }
 
 /// One function's names.
@@ -57,6 +73,10 @@ pub struct Look<'a, 'b> {
     pub file: &'a str,
     /// The file's functions, each with how many parameters it has.
     pub own: &'a [(&'a str, usize)],
+    /// Methods of types that any file has.
+    pub of_types: &'a BTreeSet<&'a str>,
+    /// What the file sets in maps.
+    pub keys: &'a BTreeSet<String>,
     pub known: &'a Known<'a>,
     pub roles: &'a Roles,
     pub kinds: Kinds<'a>,
@@ -150,13 +170,13 @@ impl Look<'_, '_> {
             return;
         }
         if let Some(fields) = fields::of(kind.name) {
-            if matches!(member, Member::Property(..)) && !fields.contains(&name) {
+            if matches!(member, Member::Property(..)) && !fields.contains(&name) && !self.keys.contains(name) {
                 let help = did_you_mean(name, fields.iter().copied(), "there");
                 self.push(kind, at, name, format!("no member {}.{name}", kind.name), Some(help));
             }
             return;
         }
-        let is_own = self.own.iter().any(|(own, _)| *own == name);
+        let is_own = self.own.iter().any(|(own, _)| *own == name) || self.of_types.contains(name);
         if !members.knows(kind.name) && kind.name != "env" || is_own {
             return;
         }
