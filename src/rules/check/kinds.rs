@@ -147,7 +147,7 @@ impl<'a> Kinds<'a> {
     }
 
     /// The right side of a bracket: of `env` a name may stand there.
-    fn indexed(&self, kind: Kind, right: &Expr) -> Option<Kind> {
+    pub fn indexed(&self, kind: Kind, right: &Expr) -> Option<Kind> {
         match right {
             Expr::StringConstant(name, _) if kind.name == "env" => self.member(kind, name),
             Expr::Dot(pair, ..) => self.after(self.indexed(kind, &pair.lhs)?, &pair.rhs),

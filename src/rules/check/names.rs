@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Stmt};
+use rhai::{AST, ASTFlags, ASTNode, Expr, FnCallExpr, Position, Stmt};
 
 use super::Scripts;
 use super::around::Around;
@@ -95,8 +95,8 @@ enum Member<'a> {
 impl Look<'_, '_> {
     fn node(&mut self, path: &[ASTNode]) {
         match path.last() {
-            Some(ASTNode::Expr(Expr::Dot(pair, ..))) => {
-                if let Some(kind) = self.kinds.of(&pair.lhs) {
+            Some(ASTNode::Expr(dot @ Expr::Dot(pair, ..))) => {
+                if let Some(kind) = self.kinds.of(&pair.lhs).filter(|_| !follows_a_bracket(path, dot)) {
                     self.chain(kind, &pair.rhs);
                 }
             }
@@ -133,11 +133,17 @@ impl Look<'_, '_> {
         }
     }
 
-    /// `env["NAME"]`
+    /// `env["NAME"]`, and what follows it.
     fn bracket(&mut self, kind: Kind, right: &Expr) {
         match right {
             Expr::StringConstant(name, at) => self.member(kind, Member::Property(name, *at)),
-            Expr::Dot(pair, ..) | Expr::Index(pair, ..) => self.bracket(kind, &pair.lhs),
+            Expr::Dot(pair, ..) => {
+                self.bracket(kind, &pair.lhs);
+                if let Some(next) = self.kinds.indexed(kind, &pair.lhs) {
+                    self.chain(next, &pair.rhs);
+                }
+            }
+            Expr::Index(pair, ..) => self.bracket(kind, &pair.lhs),
             _ => {}
         }
     }
@@ -251,6 +257,12 @@ impl Look<'_, '_> {
         let severity = if kind.certain { Severity::Error } else { Severity::Warning };
         self.findings.push(severity, self.file, at, name.chars().count(), message, help);
     }
+}
+
+/// `list[key].name`, where the parser has `key.name` within the bracket, and says beside it that the bracket ends before.
+fn follows_a_bracket(path: &[ASTNode], dot: &Expr) -> bool {
+    let Some([ASTNode::Expr(Expr::Index(pair, flags, _)), _]) = path.last_chunk::<2>() else { return false };
+    std::ptr::eq(&raw const pair.rhs, dot) && !flags.contains(ASTFlags::BREAK)
 }
 
 fn place(at: Position) -> (Option<usize>, Option<usize>) {
