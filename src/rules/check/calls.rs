@@ -186,15 +186,17 @@ impl Look<'_, '_> {
         // What stands before the bracket is `this` to a function of the script.
         let own: BTreeSet<usize> = self.own.iter().filter(|(own, _)| *own == name).map(|(_, count)| *count).collect();
         let registered = self.known.members.function(name);
-        if own.contains(&count) || registered.is_some_and(|counts| counts.contains(&(count + of))) {
+        let owner = ["ctx", "message", "session"].into_iter().find(|of| !reference::member_ways(of, name).is_empty());
+        let owner = owner.filter(|_| own.is_empty() && of == 0);
+        let is_owned = owner.is_none() || !self.is_of_another(call);
+        if own.contains(&count) || is_owned && registered.is_some_and(|counts| counts.contains(&(count + of))) {
             return;
         }
         // Those of the reference are told by their parameters.
         if own.is_empty() && of == 0 && reference::takes(name).is_some() {
             return;
         }
-        let owner = ["ctx", "message", "session"].into_iter().find(|of| !reference::member_ways(of, name).is_empty());
-        if let (true, 0, Some(owner)) = (own.is_empty(), of, owner) {
+        if let Some(owner) = owner {
             let help = Some(format!("write {owner}.{name}(…)"));
             self.findings.error(self.file, at, name.len(), format!("{name} is a method"), help);
             return;
@@ -206,6 +208,13 @@ impl Look<'_, '_> {
         };
         let message = format!("{name} takes {}, and {}", arguments(takes.iter()), given(count));
         self.findings.error(self.file, at, name.len(), message, None);
+    }
+
+    /// Whether what comes first is known to be of a kind that has no such method: `fetch("https://…", #{ … })`.
+    fn is_of_another(&self, call: &FnCallExpr) -> bool {
+        let first = call.args.first().and_then(|first| self.kinds.of(first)).filter(|kind| kind.certain);
+        let members = self.known.members;
+        first.is_some_and(|kind| members.knows(kind.name) && members.method(kind.name, &call.name).is_none())
     }
 
     /// A function of the reference: how many arguments it has, and what is wrong with a pattern that is written out. `of`:

@@ -12,6 +12,11 @@ const NAMES: &[(&str, &str)] = &[
     ("PostalMime", "message is parsed already: message.subject, text, html, attachments"),
     ("Promise", "there is nothing to wait for"),
     ("process", "variables and secrets are env.NAME"),
+    ("Math", "numbers have floor(), ceiling(), round() and abs(); max(a, b), min(a, b)"),
+    ("String", "x.to_string() is a text, and so is `${x}`"),
+    ("typeof", "type_of(x) says what a value is"),
+    ("delete", "map.remove(key) takes a key out of a map, env.NAMESPACE.delete(key) one out of KV"),
+    ("finally", "what is to be done in any case stands after try { … } catch (e) { … }"),
 ];
 /// Words that Rhai keeps for itself, or doesn't know.
 const WORDS: &[(&str, &str)] = &[
@@ -23,6 +28,18 @@ const WORDS: &[(&str, &str)] = &[
     ("default", "a worker is fn email(message, env, ctx) { … }"),
     ("case", "switch x { \"a\" | \"b\" => …, _ => … }"),
     ("void", "what isn't there is ()"),
+    ("match", "regex_match(text, pattern) says whether, regex_captures(text, pattern) what was found"),
+];
+/// What a parser's error begins with.
+const BEGINNINGS: &[(&str, &str)] = &[
+    ("Unknown operator: '?'", "a choice is if a { b } else { c }; a ?? b is b where a is ()"),
+    ("Unknown operator: '++'", "one more is i += 1"),
+    ("Unknown operator: '--'", "one less is i -= 1"),
+    ("'...' is a reserved symbol", "lists and maps are joined by a + b"),
+    ("Invalid character", "a text is in double quotes, or between backticks with ${…} in it"),
+    ("Expecting '{' to start a statement block", "what follows a condition stands in braces: if a { b }"),
+    ("Expecting ':' to follow the property", "each key has its value: #{ a: a }"),
+    ("This switch case cannot have a condition", "where each case has one, write if a { b } else if c { d }"),
 ];
 /// Members of a kind.
 const MEMBERS: &[(&str, &str, &str)] = &[
@@ -64,14 +81,11 @@ pub fn syntax(error: &str, before: &str, rest: &str) -> Option<&'static str> {
     if let Some(word) = word {
         return WORDS.iter().find(|(known, _)| *known == word).map(|(_, help)| *help);
     }
-    if error.starts_with("Unknown operator: '?'") {
-        return Some("a choice is if a { b } else { c }; a ?? b is b where a is ()");
+    if let Some((_, help)) = BEGINNINGS.iter().find(|(beginning, _)| error.starts_with(beginning)) {
+        return Some(help);
     }
-    if error.starts_with("Invalid character") {
-        return Some("a text is in double quotes, or between backticks with ${…} in it");
-    }
-    if error.starts_with("Expecting '{' to start a statement block") {
-        return Some("what follows a condition stands in braces: if a { b }");
+    if error.starts_with("Expecting literal expression") && rest.starts_with("case") {
+        return WORDS.iter().find(|(known, _)| *known == "case").map(|(_, help)| *help);
     }
     if error.starts_with("Expecting name of a variable") && rest.starts_with(['[', '{']) {
         return Some("each variable is declared by itself: let a = list[0];");
@@ -91,6 +105,9 @@ pub fn variable(name: &str, before: &str, rest: &str) -> Option<&'static str> {
     }
     if (before.ends_with('(') && after.starts_with(')') || before.ends_with(['=', ',', '('])) && after.contains("=>") {
         return Some("a function without a name is |x| x + 1");
+    }
+    if before.ends_with("function(") {
+        return Some("a function without a name is |x| x + 1, one with a name fn f(x) { … }");
     }
     self::name(name)
 }
