@@ -6,6 +6,7 @@
 mod around;
 mod calls;
 mod clashes;
+mod conditions;
 mod fields;
 mod finding;
 mod handlers;

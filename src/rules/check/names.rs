@@ -94,6 +94,9 @@ enum Member<'a> {
 
 impl Look<'_, '_> {
     fn node(&mut self, path: &[ASTNode]) {
+        if let Some(node) = path.last() {
+            self.conditions(node);
+        }
         match path.last() {
             Some(ASTNode::Expr(dot @ Expr::Dot(pair, ..))) => {
                 if let Some(kind) = self.kinds.of(&pair.lhs).filter(|_| !follows_a_bracket(path, dot)) {
