@@ -79,6 +79,11 @@ pub fn syntax(error: &str, before: &str, rest: &str) -> Option<&'static str> {
     let word =
         error.strip_prefix('\'').and_then(|error| error.split_once("' is a reserved keyword")).map(|(word, _)| word);
     if let Some(word) = word {
+        let after = rest.strip_prefix(word).unwrap_or_default().trim_start();
+        let is_key = after.starts_with(':') && !after.starts_with("::");
+        if is_key || before.ends_with('.') && !after.starts_with('(') {
+            return Some("as a key it stands in quotes: #{ \"key\": 1 }, map[\"key\"]");
+        }
         return WORDS.iter().find(|(known, _)| *known == word).map(|(_, help)| *help);
     }
     if let Some((_, help)) = BEGINNINGS.iter().find(|(beginning, _)| error.starts_with(beginning)) {
