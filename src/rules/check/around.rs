@@ -21,11 +21,13 @@ pub struct Around {
     changed: BTreeSet<String>,
     /// Keys that are set.
     pub keys: BTreeSet<String>,
+    functions: BTreeSet<String>,
 }
 
 impl Around {
     /// Looks at one function more.
     pub fn add(&mut self, name: &str, statements: &[Stmt]) {
+        self.functions.insert(name.to_owned());
         for statement in statements {
             statement.walk(&mut Vec::new(), &mut |path| {
                 match path.last() {
@@ -50,6 +52,11 @@ impl Around {
     /// it.
     pub fn is_a_parameter(&self, name: &str) -> bool {
         self.taken.contains(name) && !self.declared.contains(name)
+    }
+
+    /// Whether the file has a function of this name.
+    pub fn has_function(&self, name: &str) -> bool {
+        self.functions.contains(name)
     }
 
     /// Whether a name that is taken along may be another value from then on.

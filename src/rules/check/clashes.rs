@@ -27,8 +27,8 @@ struct Called {
     is_bare: bool,
 }
 
-/// Looks at the files of each main together.
-pub fn check(scripts: &Scripts, graph: &Graph, mains: &[String], findings: &mut Findings) {
+/// Looks at the files of each main together. Whether there is a clash, which is to last no longer than a run.
+pub fn check(scripts: &Scripts, graph: &Graph, mains: &[String], findings: &mut Findings) -> bool {
     let defined: BTreeSet<Looked> = scripts.values().flat_map(functions).collect();
     let calls: BTreeMap<&str, Calls> =
         scripts.iter().map(|(file, script)| (file.as_str(), calls(script, &defined))).collect();
@@ -55,6 +55,7 @@ pub fn check(scripts: &Scripts, graph: &Graph, mains: &[String], findings: &mut 
             }
         }
     }
+    !told.is_empty()
 }
 
 fn in_words(name: &str, other: &str, is_own: bool) -> (String, String) {
@@ -192,4 +193,31 @@ fn pointed(name: &str, at: Position, script: &AST, defined: &BTreeSet<Looked>, c
 fn meant(name: &str, script: &AST, defined: &BTreeSet<Looked>) -> Vec<Looked> {
     let own: Vec<Looked> = functions(script).filter(|(own, _)| own == name).collect();
     if own.is_empty() { defined.iter().filter(|(defined, _)| defined == name).cloned().collect() } else { own }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::diagnostic::Severity;
+    use crate::rules::{Bindings, Release};
+
+    #[test]
+    fn a_clash_keeps_nothing_that_was_deployed_from_running() {
+        let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+        let sources = BTreeMap::from([
+            file("rules/lib/one.rhai", "fn pick() { 1 }\nfn told() { pick() }"),
+            file(
+                "rules/main.rhai",
+                "import \"lib/one\" as one;\nfn pick() { 2 }\nfn email(message, env, ctx) { print(pick() + one::told()); }",
+            ),
+        ]);
+        let mains = ["rules/main.rhai".to_owned()];
+        let refused = Release::compile(&sources, &mains, Bindings::default()).unwrap_err();
+        let (_, warned) = Release::compile_deployed(&sources, &mains, Bindings::default()).unwrap();
+        for (findings, severity) in [(refused, Severity::Error), (warned, Severity::Warning)] {
+            let found = findings.iter().filter(|finding| finding.severity == severity);
+            assert_eq!(found.filter(|finding| finding.message.contains("pick")).count(), 1, "{findings:?}");
+        }
+    }
 }

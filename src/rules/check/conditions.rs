@@ -12,6 +12,9 @@ const ASKED: &[(&str, &str, &str)] = &[
     ("array", "an array", ".len > 0"),
     ("integer", "an integer", "!= 0, or != () where it may be missing"),
     ("octets", "octets", ".len > 0"),
+    ("limit", "a map", ".allowed"),
+    ("response", "a map", ".ok"),
+    ("dnsbl", "a map", ".listed"),
 ];
 
 impl Look<'_, '_> {
@@ -40,6 +43,7 @@ impl Look<'_, '_> {
 }
 
 fn asked(kind: Kind) -> Option<(String, String)> {
+    let kind = kind.offering();
     if let Some((_, what, how)) = ASKED.iter().find(|(name, ..)| *name == kind.name) {
         return Some(((*what).to_owned(), format!("write what is to hold of it: … {how}")));
     }

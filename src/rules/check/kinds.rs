@@ -6,23 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rhai::{ASTNode, Expr, Stmt};
+use rhai::{ASTFlags, ASTNode, Expr, Stmt};
 
 use super::around::{Around, is_nameless};
 use super::fields;
+use super::passed::Passed;
 use crate::rules::api::env::Environment;
 use crate::rules::reference;
 use crate::rules::worker::HANDLERS;
-
-/// What `for` takes out of a list of ours.
-const ELEMENTS: &[(&str, &str, &str)] = &[
-    ("message", "attachments", "attachment"),
-    ("message", "header_from", "mailbox"),
-    ("message", "header_to", "mailbox"),
-    ("message", "header_cc", "mailbox"),
-    ("message", "reply_to", "mailbox"),
-    ("auth", "dkim", "dkim"),
-];
 
 /// `message`, `headers`, `kv`, …: as the reference calls them.
 #[derive(Clone, Copy)]
@@ -30,6 +21,21 @@ pub struct Kind {
     pub name: &'static str,
     /// It comes from a handler's parameter; a function's may be something else that is called so.
     pub certain: bool,
+}
+
+const ARRAY: &str = "array";
+
+impl Kind {
+    /// As what its members are known.
+    pub fn offering(self) -> Self {
+        if self.element().is_some() { Self { name: ARRAY, ..self } } else { self }
+    }
+
+    /// What stands in it, where it is a list of ours: `[attachment]`.
+    pub fn element(self) -> Option<Self> {
+        let name = self.name.strip_prefix('[')?.strip_suffix(']')?;
+        Some(Self { name, ..self })
+    }
 }
 
 /// Which of a function's parameters is what.
@@ -44,7 +50,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    pub fn of(name: &str, params: &[&str], is_main: bool, around: &Around) -> Self {
+    pub fn of(name: &str, params: &[&str], is_main: bool, around: &Around, passed: &Passed) -> Self {
         let params_owned = params.iter().map(|param| (*param).to_owned()).collect();
         let handler =
             HANDLERS.iter().find(|(handler, named)| is_main && *handler == name && named.len() == params.len());
@@ -58,7 +64,11 @@ impl Roles {
         let named = ["message", "session", "ctx", "env"];
         // What a function without a name calls so may be anything, but for what it takes along.
         let is_one = |role: &&&str| params.contains(role) && (!is_nameless(name) || around.is_a_parameter(role));
-        let roles = named.iter().filter(is_one).map(|role| ((*role).to_owned(), *role)).collect();
+        let mut roles: Vec<_> = named.iter().filter(is_one).map(|role| ((*role).to_owned(), *role)).collect();
+        roles.extend(params.iter().enumerate().filter_map(|(at, param)| {
+            let unnamed = !named.contains(param);
+            passed.kind(name, params.len(), at).filter(|_| unnamed).map(|kind| ((*param).to_owned(), kind))
+        }));
         Self { named: roles, certain: false, handler: None, params: params_owned }
     }
 
@@ -101,7 +111,7 @@ impl<'a> Kinds<'a> {
         match statement {
             Stmt::Var(variable, ..) => declared.push((variable.0.name.to_string(), self.of(&variable.1))),
             Stmt::For(each, _) => {
-                declared.push((each.0.name.to_string(), self.element(&each.2.expr)));
+                declared.push((each.0.name.to_string(), self.of(&each.2.expr).and_then(Kind::element)));
                 declared.extend(each.1.iter().map(|counter| (counter.name.to_string(), None)));
             }
             Stmt::TryCatch(flow, _) => declared.extend(variable(&flow.expr).map(|name| (name.to_owned(), None))),
@@ -129,7 +139,13 @@ impl<'a> Kinds<'a> {
         match expression {
             Expr::StringConstant(..) | Expr::InterpolatedString(..) => Some(Kind { name: "string", certain: true }),
             Expr::Dot(pair, ..) => self.after(self.of(&pair.lhs)?, &pair.rhs),
-            Expr::Index(pair, ..) => self.indexed(self.of(&pair.lhs)?, &pair.rhs),
+            Expr::Index(pair, flags, _) => {
+                let kind = self.of(&pair.lhs)?;
+                self.item(kind, &pair.rhs, *flags).or_else(|| self.indexed(kind, &pair.rhs))
+            }
+            Expr::FnCall(call, _) if !call.is_qualified() && !self.around.has_function(&call.name) => {
+                fields::made_by(&call.name).map(|name| Kind { name, certain: true })
+            }
             other => {
                 let name = variable(other)?;
                 self.locals.get(name).map_or_else(|| self.roles.kind(name), |kind| *kind)
@@ -141,8 +157,18 @@ impl<'a> Kinds<'a> {
     fn after(&self, kind: Kind, right: &Expr) -> Option<Kind> {
         match right {
             Expr::Dot(pair, ..) => self.after(self.link(kind, &pair.lhs)?, &pair.rhs),
-            Expr::Index(..) => None,
+            Expr::Index(pair, flags, _) => self.item(self.link(kind, &pair.lhs)?, &pair.rhs, *flags),
             link => self.link(kind, link),
+        }
+    }
+
+    /// The right side of a bracket after a list, with what follows it.
+    fn item(&self, list: Kind, right: &Expr, flags: ASTFlags) -> Option<Kind> {
+        let element = list.element()?;
+        match right {
+            Expr::Dot(pair, ..) if !flags.contains(ASTFlags::BREAK) => self.after(element, &pair.rhs),
+            Expr::Index(..) if !flags.contains(ASTFlags::BREAK) => None,
+            _ => Some(element),
         }
     }
 
@@ -165,22 +191,18 @@ impl<'a> Kinds<'a> {
     }
 
     fn member(&self, kind: Kind, name: &str) -> Option<Kind> {
+        if let Some(element) = kind.element() {
+            return match name {
+                "filter" => Some(kind),
+                "find" | "pop" | "shift" => Some(element),
+                _ => reference::gives(ARRAY, name).map(|name| Kind { name, ..kind }),
+            };
+        }
         let given = match kind.name {
             "env" if self.environment.binds(name) => self.environment.kind(name)?,
             of => fields::within(of, name).or_else(|| reference::gives(of, name))?,
         };
         Some(Kind { name: given, ..kind })
-    }
-
-    fn element(&self, list: &Expr) -> Option<Kind> {
-        let Expr::Dot(pair, ..) = list else { return None };
-        let (mut of, mut right) = (self.of(&pair.lhs)?, &pair.rhs);
-        while let Expr::Dot(pair, ..) = right {
-            (of, right) = (self.link(of, &pair.lhs)?, &pair.rhs);
-        }
-        let Expr::Property(property, _) = right else { return None };
-        let found = ELEMENTS.iter().find(|(kind, name, _)| *kind == of.name && *name == property.2.as_str());
-        found.map(|(_, _, element)| Kind { name: element, ..of })
     }
 }
 

@@ -16,6 +16,7 @@ mod kinds;
 mod lines;
 mod members;
 mod names;
+mod passed;
 mod written;
 
 use std::collections::BTreeMap;
@@ -126,9 +127,10 @@ fn made(
             &mut findings,
         );
     }
+    findings.only_warn(kind.warned());
+    let is_clash = clashes::check(&scripts, &graph, mains, &mut findings);
     findings.only_warn(Warned::Nothing);
     let first = mains.first().map_or("", String::as_str);
-    clashes::check(&scripts, &graph, mains, &mut findings);
     mains_are(kind, mains, (sources, &scripts), &mut findings);
     let clock = bindings.clock;
     if !findings.any_error() {
@@ -146,7 +148,9 @@ fn made(
         others.into_iter().any(|function| function.this_type.is_some())
     };
     let worker = |main: &String| match (kind, scripts.get(main)?) {
-        (Mains::Workers | Mains::Deployed, script) => Some((main.clone(), Worker::new(main, script, !methods(main)))),
+        (Mains::Workers | Mains::Deployed, script) => {
+            Some((main.clone(), Worker::new(main, script, !is_clash && !methods(main))))
+        }
         (Mains::Tests, script) => Some((main.clone(), Worker::of_tests(main, script))),
     };
     let workers: BTreeMap<_, _> = mains.iter().filter_map(worker).filter(|(_, worker)| !worker.is_empty()).collect();

@@ -15,6 +15,7 @@ use super::finding::Findings;
 use super::imports::Graph;
 use super::kinds::{Kind, Kinds, Roles};
 use super::members::Members;
+use super::passed::Passed;
 use super::{fields, idioms};
 use crate::diagnostic::Severity;
 use crate::rules::api::env::{Environment, did_you_mean};
@@ -57,8 +58,11 @@ pub fn check(file: &str, script: &AST, is_main: bool, known: &Known, findings: &
         }
     };
     look(script.statements(), Roles::default(), findings);
+    let is_imported = known.graph.values().flatten().any(|import| import.file == file);
+    let passed =
+        if is_imported { Passed::default() } else { Passed::of(&functions, is_main, &around, known.environment) };
     for (statements, function) in &functions {
-        let roles = Roles::of(function.name, &function.params, is_main, &around);
+        let roles = Roles::of(function.name, &function.params, is_main, &around, &passed);
         look(statements, roles, findings);
     }
 }
@@ -103,11 +107,10 @@ impl Look<'_, '_> {
                     self.chain(kind, &pair.rhs);
                 }
             }
-            Some(ASTNode::Expr(Expr::Index(pair, ..))) => {
-                if let Some(kind) = self.kinds.of(&pair.lhs).filter(|kind| kind.name == "env") {
-                    self.bracket(kind, &pair.rhs);
-                }
-            }
+            Some(ASTNode::Expr(Expr::Index(pair, flags, _))) => match self.kinds.of(&pair.lhs) {
+                Some(kind) if kind.name == "env" => self.bracket(kind, &pair.rhs),
+                list => self.item(list, &pair.rhs, *flags),
+            },
             Some(ASTNode::Expr(Expr::MethodCall(call, at))) => {
                 self.of_reference(call, *at, true);
                 if !self.told.contains(&place(*at)) {
@@ -131,8 +134,20 @@ impl Look<'_, '_> {
                     self.chain(next, &pair.rhs);
                 }
             }
-            Expr::Index(pair, ..) => self.link(kind, &pair.lhs),
+            Expr::Index(pair, flags, _) => {
+                self.link(kind, &pair.lhs);
+                self.item(self.kinds.link(kind, &pair.lhs), &pair.rhs, *flags);
+            }
             link => self.link(kind, link),
+        }
+    }
+
+    /// `list[0].name`: what follows the bracket.
+    fn item(&mut self, list: Option<Kind>, right: &Expr, flags: ASTFlags) {
+        if let (Some(element), Expr::Dot(pair, ..)) = (list.and_then(Kind::element), right)
+            && !flags.contains(ASTFlags::BREAK)
+        {
+            self.chain(element, &pair.rhs);
         }
     }
 
@@ -163,6 +178,7 @@ impl Look<'_, '_> {
     }
 
     fn member(&mut self, kind: Kind, member: Member) {
+        let kind = kind.offering();
         let members = self.known.members;
         let (name, at) = match member {
             Member::Property(name, at) => (name, at),
