@@ -80,6 +80,41 @@ fn every_example_of_a_function_is_true() {
     assert!(count > 30, "{count} examples");
 }
 
+/// Each by itself, in a handler that has what it names: `check` says nothing against it, and it runs to its end.
+#[test]
+fn every_example_of_a_member_compiles_and_runs() {
+    const BOUND: &str = "@ kv USERS COUNTS SEEN\n@ webhook TICKETS CRM\n@ ai small\n\
+        @ vars {\"SUPPORT_EMAIL\": \"support@example.com\", \"DEFAULT_EMAIL\": \"team@example.com\"}\n\
+        @ stored USERS gone:ann true\n@ stored USERS ann \"Ann\"\n";
+    const MESSAGE: &str = "From: Ann <ann@example.org>\nTo: support@example.com\nSubject: A file\n\
+        Message-ID: <1@example.org>\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n\
+        --b\nContent-Type: text/plain\n\nSee the file.\n--b\nContent-Type: application/pdf\n\
+        Content-Disposition: attachment; filename=a.pdf\n\n%PDF\n--b--\n";
+    let mut count = 0;
+    for (member, example) in mailworker::rules::reference::member_examples() {
+        count += 1;
+        let answer = match member.split(['.', '(']).nth(1) {
+            Some("fetch") => "@ answer {\"body\": \"{}\"}\n",
+            Some("ai") => {
+                "@ answer {\"body\": \"{\\\"choices\\\": [{\\\"message\\\": {\\\"content\\\": \\\"bug\\\"}}]}\"}\n"
+            }
+            Some("dns_lookup") => "@ answer {\"records\": [{\"preference\": 10, \"host\": \"mx.example.org\"}]}\n",
+            Some("dnsbl") => "@ answer {\"records\": []}\n",
+            _ => "",
+        };
+        let (handler, script) = match member.split('.').next() {
+            Some("session") => ("rcpt_to", example.to_owned()),
+            Some("attachment") => ("email", format!("for attachment in message.attachments {{ {example} }}")),
+            _ => ("email", example.to_owned()),
+        };
+        let text = format!("== one\n{BOUND}{answer}--- {handler}\n{script}\n--- message\n{MESSAGE}--- outcome\n");
+        let came = case::read(&text)[0].run();
+        let is_wrong = |line: &String| ["error", "warning", "failed"].iter().any(|word| line.starts_with(word));
+        assert!(!came.iter().any(is_wrong), "{member}: {example}\n{}", came.join("\n"));
+    }
+    assert!(count > 90, "{count} examples");
+}
+
 /// As Cloudflare has it; what is read of a message can be as large.
 #[test]
 fn a_value_has_25_mib_and_no_more() {

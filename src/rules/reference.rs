@@ -4,18 +4,19 @@
 //! a test compares them with what is registered, both ways, so that neither can be without the other. Sizes come from
 //! the default [`Budget`]. `tests/tidy.rs` compares the file with [`text`] and compiles every example in it.
 
+mod asking;
 mod definitions;
 mod functions;
 mod members;
 mod outside;
 mod parsed;
+mod reading;
 mod sender;
 
 use std::fmt::Write as _;
 
 use super::engine::Budget;
 pub use definitions::definitions;
-use functions::Function;
 use members::{Member, SECTIONS, Section};
 
 /// The whole page, in Markdown.
@@ -23,7 +24,7 @@ use members::{Member, SECTIONS, Section};
 pub fn text() -> String {
     let mut page = include_str!("reference/head.md").to_owned();
     for section in SECTIONS {
-        table(&mut page, section, "###");
+        table(&mut page, section, "###", "member");
     }
     page.push('\n');
     page.push_str(include_str!("reference/foot.md").trim_start());
@@ -35,23 +36,33 @@ pub fn text() -> String {
 #[must_use]
 pub fn sender() -> String {
     let mut page = include_str!("reference/sender.md").to_owned();
-    table(&mut page, &sender::AUTH, "##");
+    table(&mut page, &sender::AUTH, "##", "member");
     page
 }
 
-fn table(page: &mut String, (heading, first, rows): &Section, level: &str) {
-    let _ = write!(page, "\n{level} {heading}\n{first}\n\n| member | gives | what it is |\n| --- | --- | --- |\n");
-    for Member(signatures, gives, meaning) in *rows {
+/// A section; where nothing in it can fail, without a word of errors.
+fn table(page: &mut String, (heading, first, rows): &Section, level: &str, kind: &str) {
+    let fails = rows.iter().any(|row| !row.errors.is_empty());
+    let (head, line) = if fails { (" | an error where", " | ---") } else { ("", "") };
+    let _ = write!(page, "\n{level} {heading}\n{first}\n\n");
+    let _ = writeln!(page, "| {kind} | gives | what it is{head} | example |\n| --- | --- | ---{line} | --- |");
+    for Member { signatures, gives, meaning, example, errors } in *rows {
         let signatures: Vec<String> = signatures.iter().map(|signature| format!("`{signature}`")).collect();
-        let _ = writeln!(page, "| {} | {gives} | {meaning} |", signatures.join(", "));
+        let errors = if fails { format!(" | {errors}") } else { String::new() };
+        let _ = writeln!(page, "| {} | {gives} | {meaning}{errors} | {} |", signatures.join(", "), ticked(example));
     }
+}
+
+/// As code in Markdown, whatever backticks it has.
+fn ticked(code: &str) -> String {
+    if code.contains('`') { format!("`` {code} ``") } else { format!("`{code}`") }
 }
 
 /// The page of what is made of a message.
 #[must_use]
 pub fn parsed() -> String {
     let mut page = include_str!("reference/parsed.md").to_owned();
-    table(&mut page, &parsed::PARSED, "##");
+    table(&mut page, &parsed::PARSED, "##", "member");
     page.push_str(&parsed::tests());
     page.push_str(include_str!("reference/parsed_examples.md"));
     page
@@ -61,7 +72,7 @@ pub fn parsed() -> String {
 #[must_use]
 pub fn outside() -> String {
     let mut page = include_str!("reference/outside.md").to_owned();
-    table(&mut page, &outside::OUTSIDE, "##");
+    table(&mut page, &outside::OUTSIDE, "##", "member");
     page.push_str(include_str!("reference/outside_examples.md"));
     page
 }
@@ -70,15 +81,8 @@ pub fn outside() -> String {
 #[must_use]
 pub fn functions() -> String {
     let mut page = include_str!("reference/functions.md").to_owned();
-    for (heading, first, rows) in functions::SECTIONS {
-        let _ = write!(page, "\n## {heading}\n{first}\n\n");
-        page.push_str("| function | gives | what it is | example |\n| --- | --- | --- | --- |\n");
-        for Function(signatures, gives, meaning, example) in *rows {
-            let signatures: Vec<String> = signatures.iter().map(|signature| format!("`{signature}`")).collect();
-            let ticks = if example.contains('`') { "`` " } else { "`" };
-            let end: String = ticks.chars().rev().collect();
-            let _ = writeln!(page, "| {} | {gives} | {meaning} | {ticks}{example}{end} |", signatures.join(", "));
-        }
+    for section in functions::SECTIONS {
+        table(&mut page, section, "##", "function");
     }
     page
 }
@@ -95,25 +99,32 @@ pub fn effects() -> String {
 
 /// What the page shows of each function, as expressions that are true.
 pub fn examples() -> impl Iterator<Item = &'static str> {
-    rows().map(|Function(.., example)| *example)
+    rows().map(|function| function.example)
 }
 
-fn rows() -> impl Iterator<Item = &'static Function> + Clone {
+/// What the pages show of each member: its name, and statements of a handler. Those on `session` are of `rcpt_to`, the
+/// others of `email`, where `attachment` is one of the message's.
+pub fn member_examples() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let members = sections().flat_map(|section| section.2);
+    members.filter_map(|member| Some((*member.signatures.first()?, member.example)))
+}
+
+fn rows() -> impl Iterator<Item = &'static Member> + Clone {
     functions::SECTIONS.iter().flat_map(|section| section.2)
 }
 
 /// Names of functions, for whoever misspells one.
 pub(super) fn function_names() -> impl Iterator<Item = &'static str> + Clone {
-    rows().filter_map(|Function(signatures, ..)| signatures.first()?.split('(').next())
+    rows().filter_map(|function| function.signatures.first()?.split('(').next())
 }
 
 /// What a member gives, in the reference's word for it, where that has members of its own: `gives("message", "headers")`.
 pub(super) fn gives(kind: &str, name: &str) -> Option<&'static str> {
-    let (Member(_, gives, _), _) = signatures(kind, name).next()?;
+    let (Member { gives, .. }, _) = signatures(kind, name).next()?;
     Some(gives.strip_suffix(" or `()`").unwrap_or(gives))
 }
 
-/// How a member is called: `(to)`, `(to, headers)`. Empty where there is none.
+/// How a member is called: `(name: string)`, each way it can be. Empty where there is none.
 pub(super) fn member_ways(kind: &str, name: &str) -> Vec<&'static str> {
     signatures(kind, name).filter_map(|(_, signature)| signature.get(signature.find('(')?..)).collect()
 }
@@ -125,7 +136,7 @@ fn sections() -> impl Iterator<Item = &'static Section> {
 
 fn signatures<'a>(kind: &'a str, name: &'a str) -> impl Iterator<Item = (&'static Member, &'static str)> + 'a {
     let members = sections().flat_map(|section| section.2);
-    let all = members.flat_map(|member| member.0.iter().map(move |signature| (member, *signature)));
+    let all = members.flat_map(|member| member.signatures.iter().map(move |signature| (member, *signature)));
     all.filter(move |(_, signature)| {
         let rest = signature.strip_prefix(kind).and_then(|rest| rest.strip_prefix('.'));
         rest.and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.is_empty() || rest.starts_with('('))
@@ -134,7 +145,7 @@ fn signatures<'a>(kind: &'a str, name: &'a str) -> impl Iterator<Item = (&'stati
 
 /// How a function is called: `(text: string, pattern: string)`, each way it can be. Empty where there is none.
 pub(super) fn ways(name: &str) -> impl Iterator<Item = &'static str> + Clone {
-    let signatures = functions::named(name).map_or(&[][..], |Function(signatures, ..)| signatures);
+    let signatures = functions::named(name).map_or(&[][..], |function| function.signatures);
     signatures.iter().filter_map(|signature| signature.get(signature.find('(')?..))
 }
 
@@ -164,7 +175,11 @@ fn budget(page: &mut String) {
         ("array_size", format!("{array_size}"), "elements of an array, octets of a blob, what is nested counted in"),
         ("map_size", format!("{map_size}"), "entries of a map, what is nested counted in"),
         ("call_depth", format!("{call_depth}"), "functions within functions"),
-        ("actions", format!("{actions}"), "`forward` (each address), `webhook`, `send`, `store`, and writes of KV"),
+        (
+            "actions",
+            format!("{actions}"),
+            "`forward` (each address), `webhook`, `send`, `reply`, `store`, changes of header fields, and writes of KV",
+        ),
         ("requests", format!("{requests}"), "what is asked outside"),
     ];
     page.push_str("\n## Budget\nOf one run; `[budget]` of the configuration sets it. An overrun is an error that no `try` catches.\n\n");

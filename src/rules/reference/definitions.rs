@@ -4,9 +4,8 @@
 
 use std::fmt::Write as _;
 
-use super::functions::{self, Function};
 use super::members::{Member, Section};
-use super::sections;
+use super::{functions, sections, ticked};
 
 /// Seconds, as scripts may name them.
 const CONSTANTS: &[(&str, &str)] =
@@ -21,24 +20,13 @@ pub fn definitions() -> String {
     for (name, about) in CONSTANTS {
         let _ = write!(file, "\n/// {about}, for `expiration_ttl` and the like.\nconst {name}: int;\n");
     }
-    for section in sections() {
+    for section in sections().chain(functions::SECTIONS) {
         let (heading, _, rows): &Section = section;
         let _ = write!(file, "\n// ---- {}\n", heading.replace('`', ""));
-        for Member(signatures, gives, meaning) in *rows {
-            for signature in *signatures {
-                member(&mut file, signature, gives, meaning);
-            }
-        }
-    }
-    for (heading, _, rows) in functions::SECTIONS {
-        let _ = write!(file, "\n// ---- {heading}\n");
-        for Function(signatures, gives, meaning, example) in *rows {
-            for signature in *signatures {
-                let (name, parameters) = signature.split_once('(').unwrap_or((signature, ")"));
-                let parameters: Vec<String> = listed(parameters).map(typed).collect();
-                about(&mut file, meaning);
-                let _ = write!(file, "///\n/// `{}`\n", example.replace('`', "\""));
-                let _ = writeln!(file, "fn {name}({}) -> {};", parameters.join(", "), kind(gives));
+        for member in *rows {
+            for signature in member.signatures {
+                about(&mut file, member);
+                declared(&mut file, signature, member.gives);
             }
         }
     }
@@ -46,24 +34,27 @@ pub fn definitions() -> String {
 }
 
 /// `message.forward(to, headers)` is a function of the message and two more, `message.subject` a getter.
-fn member(file: &mut String, signature: &str, gives: &str, meaning: &str) {
-    let Some((of, rest)) = signature.split_once('.') else { return };
-    about(file, meaning);
-    let receiver = match of {
+fn declared(file: &mut String, signature: &str, gives: &str) {
+    let (called, parameters) = match signature.split_once('(') {
+        Some((called, parameters)) => (called, Some(parameters)),
+        None => (signature, None),
+    };
+    let (of, name) = called.split_once('.').map_or((None, called), |(of, name)| (Some(of), name));
+    let receiver = of.map(|of| match of {
         "kv" => "namespace: kv".to_owned(),
-        of => format!("{of}: {of}"),
-    };
-    let _ = match rest.split_once('(') {
-        None => writeln!(file, "fn get {rest}({receiver}) -> {};", kind(gives)),
-        Some((name, parameters)) => {
-            let parameters = std::iter::once(receiver).chain(listed(parameters).map(typed)).collect::<Vec<_>>();
-            writeln!(file, "fn {name}({}) -> {};", parameters.join(", "), kind(gives))
-        }
-    };
+        of => format!("{of}: {}", kind(of)),
+    });
+    let all: Vec<String> = receiver.into_iter().chain(listed(parameters.unwrap_or_default()).map(typed)).collect();
+    let getter = if parameters.is_none() { "get " } else { "" };
+    let _ = writeln!(file, "fn {getter}{name}({}) -> {};", all.join(", "), kind(gives));
 }
 
-fn about(file: &mut String, meaning: &str) {
-    let _ = write!(file, "\n/// {meaning}\n");
+fn about(file: &mut String, member: &Member) {
+    let _ = write!(file, "\n/// {}\n", member.meaning);
+    if !member.errors.is_empty() {
+        let _ = write!(file, "///\n/// An error where: {}\n", member.errors);
+    }
+    let _ = write!(file, "///\n/// {}\n", ticked(member.example));
 }
 
 /// The parameters before the closing bracket.

@@ -9,37 +9,45 @@ pub(super) const PARSED: Section = (
     "Members",
     "Read when it is first asked for, and bounded as the rest of `message` is.",
     &[
-        Member(
+        Member::of(
             &["message.reply_text"],
             "string",
-            "the newest text: without what it quotes, who wrote that («On … wrote:», in two dozen languages), what programs put \
-             before an original, and the signature. Where nothing would be left, all of `message.text`",
+            "the newest text: without what it quotes, who wrote that («On … wrote:», in two dozen languages), what \
+             programs put before an original, and the signature. Where nothing would be left, all of `message.text`",
+            "ctx.webhook(env.TICKETS, #{ comment: message.reply_text });",
         ),
-        Member(
-            &["message.to_payload()", "message.to_payload(format)"],
+        Member::of(
+            &["message.to_payload()", "message.to_payload(format: string)"],
             "payload",
-            "the whole message for `ctx.webhook`: `standard` (without a format), `mailgun`, `mailgun-mime`, `sendgrid`, \
-             `sendgrid-raw`, `postmark` or `cloudmailin`; nothing is read from it. See [effects.md](effects.md)",
-        ),
-        Member(
+            "the whole message for `ctx.webhook`: `standard` (without a format), `mailgun`, `mailgun-mime`, \
+             `sendgrid`, `sendgrid-raw`, `postmark` or `cloudmailin`; nothing is read from it. See \
+             [effects.md](effects.md)",
+            r#"ctx.webhook(env.TICKETS, message.to_payload("postmark"));"#,
+        )
+        .fails("the format is none of them"),
+        Member::of(
             &["message.dsn"],
             "map or `()`",
-            "of a delivery status notification (RFC 3464): `#{ reporting_mta, envelope_id, message_id, subject, recipients: [#{ \
-             recipient, original_recipient, action, status, diagnostic, remote_mta }] }`; `message_id` and `subject` are those \
-             of the mail that it is about, `action` is `failed`, `delayed`, `delivered`, `relayed` or `expanded`. At most 100",
+            "of a delivery status notification (RFC 3464): `#{ reporting_mta, envelope_id, message_id, subject, \
+             recipients: [#{ recipient, original_recipient, action, status, diagnostic, remote_mta }] }`; \
+             `message_id` and `subject` are those of the mail that it is about, `action` is `failed`, `delayed`, \
+             `delivered`, `relayed` or `expanded`. At most 100",
+            "if message.dsn != () { print(message.dsn.subject); }",
         ),
-        Member(
+        Member::of(
             &["message.calendar"],
             "array",
-            "events of calendar parts (RFC 5545): `#{ method, uid, summary, location, status, start, end, timezone, organizer, \
-             attendees }`, people as `#{ name, address, status }`, times as `2026-11-24T10:00:00Z`, local to `timezone` without \
-             the `Z`, `2026-11-24` for a day. At most 20",
+            "events of calendar parts (RFC 5545): `#{ method, uid, summary, location, status, start, end, timezone, \
+             organizer, attendees }`, people as `#{ name, address, status }`, times as `2026-11-24T10:00:00Z`, local \
+             to `timezone` without the `Z`, `2026-11-24` for a day. At most 20",
+            "for meeting in message.calendar { print(meeting.summary); }",
         ),
-        Member(
+        Member::of(
             &["message.spam"],
             "map",
-            "what the header section says against it: `#{ score, symbols, verdict }`, `symbols` by name with their points, \
-             `verdict` one of `ham`, `suspect`, `spam`",
+            "what the header section says against it: `#{ score, symbols, verdict }`, `symbols` by name with their \
+             points, `verdict` one of `ham`, `suspect`, `spam`",
+            r#"if message.spam.verdict == "spam" { message.tag("spam"); }"#,
         ),
     ],
 );
