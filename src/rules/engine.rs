@@ -247,6 +247,11 @@ pub(super) fn time_left() -> Left {
     })
 }
 
+/// What the run of this thread has exceeded so far.
+pub(super) fn exceeded() -> Option<String> {
+    METER.with(|meter| meter.exceeded.borrow().clone())
+}
+
 /// What a metered run came to.
 pub(super) struct Metered<T> {
     pub result: T,

@@ -16,7 +16,7 @@ use super::api::run::{Handler, Run, Start, State, enter, place_at};
 use super::api::session::SessionView;
 use super::api::{address, value};
 use super::check::{self, Mains};
-use super::engine::{Budget, Metered, metered};
+use super::engine::{Budget, Metered, exceeded, metered};
 use super::failure::describe;
 use super::outcome::{Effect, Place, Usage};
 use super::stack::with_room;
@@ -308,7 +308,8 @@ impl Release {
     fn evaluate<const N: usize>(&self, entry: &Entry, arguments: [Dynamic; N], main: &str) -> Result<(), String> {
         entry.run(&self.engine, arguments).map_err(|error| {
             let (place, text) = describe(&error, (main, entry.position), &self.budget, &self.environment.hidden);
-            format!("{place}: {text}")
+            // A sort that is cut short says that its closure is in error.
+            format!("{place}: {}", exceeded().unwrap_or(text))
         })
     }
 }

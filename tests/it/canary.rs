@@ -151,6 +151,39 @@ fn one_that_fails_too_often_is_given_up_by_itself() {
     server.send("ann@example.org", &["beta@example.com"], &mail("x", "x")).expect(250);
 }
 
+/// A share that draws its senders is given up at the very run that makes too many of them, and not before.
+#[test]
+fn a_share_whose_runs_fail_too_often_is_given_up_by_itself() {
+    let sink = SmtpSink::start();
+    let server = Setup::relaying_to(&sink).start();
+    deploy(&server, &forwards_to("old"), &[]);
+    let fails = "fn email(message, env, ctx) { if message.subject == \"bad\" { throw \"not yet\"; } \
+                 message.forward(\"new@example.net\"); }";
+    deploy(&server, fails, &["--percent", "50", "--max-errors", "20%", "--min-runs", "5"]);
+    let tried = tried_on(&server, &sink, 40);
+    assert!((5..=35).contains(&tried.len()), "{tried:?}");
+    let bad = |sender: usize| {
+        server.send(&format!("s{sender}@example.org"), &["support@example.com"], &mail("bad", "x")).code
+    };
+    let old = (0..40).find(|sender| !tried.contains(sender)).unwrap();
+    let mark = server.log.mark();
+    let mut failed = 0;
+    while failed * 100 <= 20 * (tried.len() + failed) {
+        assert_eq!(server.json(&["versions", "list"])[0]["state"], "on trial", "after {failed} of {}", tried.len());
+        assert_eq!((bad(old), bad(tried[failed])), (250, 451));
+        failed += 1;
+    }
+    let stopped = server.wait_event(mark, "canary_stopped", |_| true);
+    let why = stopped["reason"].as_str().unwrap();
+    let words = format!("email: {failed} of its {} runs failed (", tried.len() + failed);
+    assert!(why.contains(&words) && why.contains("of the active release's 0.0%"), "{words}: {why}");
+    server.wait_event(mark, "reloaded", |event| !event["what"].as_str().unwrap().contains("on mail for"));
+    assert_eq!(tried_on(&server, &sink, 40), Vec::<usize>::new());
+    assert_eq!(bad(tried[0]), 250);
+    let list = server.json(&["versions", "list"]);
+    assert!(list[0]["state"] != "on trial" && list[1]["state"] == "active", "{list:?}");
+}
+
 #[test]
 fn rules_on_trial_hear_how_what_they_decided_ended() {
     let sink = SmtpSink::start();

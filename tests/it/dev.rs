@@ -357,3 +357,52 @@ fn nobody_is_led_to_the_port_by_another_name_nor_fills_it() {
     let refused = std::process::Command::new(PROGRAM).args(["dev", "--http", "0.0.0.0:8787"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
 }
+
+/// As production would: `[budget]` and `[limits]`, by SMTP and by the local port.
+#[test]
+fn the_limits_of_production_hold_here_too() {
+    let rules = r"
+fn email(message, env, ctx) {
+    for n in 0..parse_int(message.subject) { message.forward(`team-${n}@example.net`); }
+}
+";
+    let setup = Setup::new().toml("[budget]\nactions = 2\n[limits]\nmessage_size = \"100 KiB\"").rules(rules);
+    setup.write();
+    let dev = Dev::run(setup.dir, "never");
+    let send = |message: &[u8]| Client::greeted(dev.smtp).send("ann@example.org", &["support@example.com"], message);
+    let query = "format=json&from=ann@example.org&to=support@example.com";
+    let post = |message: &[u8]| {
+        let (status, body) = dev.post(query, message);
+        (status, serde_json::from_str::<serde_json::Value>(&body).unwrap_or_else(|_| body.into()))
+    };
+    let why = "rules/main.rhai:3:54: more than 2 actions in one run";
+    send(&mail("2", "x")).expect(250);
+    dev.shows(0, &["captured", "team-1@example.net"]);
+    let mark = dev.screen.mark();
+    send(&mail("3", "x")).expect_status(451, "4.3.0");
+    dev.shows(mark, &[why]);
+    let (status, told) = post(&mail("2", "posted"));
+    assert_eq!((status, told["forwards"].as_array().map(Vec::len)), (200, Some(2)), "{told}");
+    let (status, told) = post(&mail("3", "posted"));
+    assert!(status == 500 && told["error"].as_str().unwrap().starts_with(why), "{told}");
+    assert_eq!(told["forwards"], serde_json::json!([]));
+
+    // To the octet.
+    let sized = |octets: usize, filler: u8| {
+        let mut message = mail("1", "");
+        while octets - message.len() > 500 {
+            message.extend_from_slice(&[vec![filler; 400], b"\r\n".to_vec()].concat());
+        }
+        message.resize(octets - 2, filler);
+        [message, b"\r\n".to_vec()].concat()
+    };
+    let most = 100 << 10;
+    send(&sized(most, b'x')).expect(250);
+    send(&sized(most + 1, b'x')).expect_status(552, "5.3.4");
+    let mut client = Client::greeted(dev.smtp);
+    client.command(&format!("MAIL FROM:<ann@example.org> SIZE={}", most + 1)).expect_status(552, "5.3.4");
+    let (status, told) = post(&sized(most, b'y'));
+    assert_eq!((status, told["forwards"].as_array().map(Vec::len)), (200, Some(1)), "{told}");
+    let (status, text) = dev.post("from=ann@example.org&to=support@example.com", &sized(most + 1, b'y'));
+    assert!(status == 400 && text.contains("larger than 102400 octets"), "{status} {text}");
+}

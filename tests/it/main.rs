@@ -3,6 +3,7 @@
 
 mod harness;
 
+mod abused;
 mod author;
 mod canary;
 mod changes;
@@ -15,6 +16,7 @@ mod dev;
 #[cfg(target_os = "linux")]
 mod durability;
 mod ends;
+mod environments;
 mod example;
 mod explain;
 mod handlers;
@@ -25,6 +27,7 @@ mod observe;
 mod origin;
 mod outside;
 mod outside_abused;
+mod patterns;
 mod payloads;
 mod promised;
 mod proved;
@@ -38,6 +41,7 @@ mod replay;
 mod replies;
 mod routes;
 mod rule_happenings;
+mod rule_outside;
 mod rule_scripts;
 mod rule_tests;
 mod scheduled;

@@ -1,5 +1,6 @@
 //! `message.reply`: who has an answer, once, in which thread; and who never has one.
 
+use crate::harness::stranger::{PROXIED, STRANGER, greeted};
 use crate::harness::{Setup, SmtpSink};
 
 const QUESTION: &str = "From: Ann <ann@example.org>\r\nSubject: Printer\r\nMessage-ID: <q2@example.org>\r\n\
@@ -64,4 +65,37 @@ fn who_is_not_proved_has_no_answer_and_the_trace_says_why() {
     let shown = server.stdout(&["messages", "show", server.newest()["id"].as_str().unwrap()]);
     assert!(shown.contains("no reply: nothing proves who sent it"), "{shown}");
     assert!(!shown.contains("answered"), "{shown}");
+}
+
+/// RFC 5322 §2.1.1, §3.6.4: of a long thread its first, the newest and the message itself, folded.
+#[test]
+fn an_answer_in_a_long_thread_names_twenty_of_it_in_lines_that_can_be_sent() {
+    let sink = SmtpSink::start();
+    let setup = Setup::relaying_to(&sink).toml(PROXIED).rules(ANSWERS);
+    setup.dns.txt("example.org", "v=spf1 ip4:192.0.2.0/24 -all").txt("_dmarc.example.org", "v=DMARC1; p=none");
+    let server = setup.start();
+    let send = |thread: usize| {
+        let ids = (1..=thread).map(|n| format!("<{n}.{}@example.org>", "x".repeat(90)));
+        let references = ids.collect::<Vec<_>>().join("\r\n ");
+        let message = format!(
+            "From: Ann <ann{thread}@example.org>\r\nSubject: Printer\r\nMessage-ID: <own@example.org>\r\n\
+             References: {references}\r\n\r\nIt burns.\r\n"
+        );
+        let mut client = greeted(&server, STRANGER);
+        client.send(&format!("ann{thread}@example.org"), &["support@example.com"], message.as_bytes()).expect(250);
+        client.command("QUIT").expect(221);
+        server.settled();
+        let to = format!("ann{thread}@example.org");
+        sink.mails().into_iter().find(|mail| mail.recipients() == [to.as_str()])
+    };
+    let answer = send(99).expect("an answer").text();
+    assert!(answer.lines().all(|line| line.len() <= 998), "{answer}");
+    let unfolded = answer.replace("\r\n ", " ");
+    let line = unfolded.lines().find_map(|line| line.strip_prefix("References: ")).unwrap();
+    let named: Vec<&str> = line.split_whitespace().map(|id| id.trim_matches(['<', '>'])).collect();
+    let expected = std::iter::once(1).chain(82..=99).map(|n| format!("{n}.{}@example.org", "x".repeat(90)));
+    assert_eq!(named, expected.chain(["own@example.org".to_owned()]).collect::<Vec<_>>());
+    assert!(unfolded.contains("In-Reply-To: <own@example.org>\r\n"), "{unfolded}");
+    assert!(send(100).is_none(), "nobody reads a hundred");
+    assert!(server.newest_settled().to_string().contains("no reply: its thread is too long for people"));
 }

@@ -147,6 +147,66 @@ fn another_key_opens_nothing_and_loses_nothing() {
     assert!(contains(&sink.wait(2)[1].data, VALUE.as_bytes()));
 }
 
+/// The forms of `[secrets] key`, as a service has them: the file beside the configuration is the default alone.
+#[test]
+fn the_key_comes_from_the_environment_a_credential_or_another_file() {
+    let key = "q7Jd0pXwZk3m9vB2nT6yH8sR4cL1fGaUeOiWxQzVbN0=";
+    let (of_env, of_unit, of_file) =
+        ("{ env = \"SEALING_KEY\" }", "{ credential = \"secrets\" }", "{ file = \"away/sealing.key\" }");
+    for (form, missing) in [(of_env, "SEALING_KEY"), (of_unit, "LoadCredential=secrets"), (of_file, "sealing.key")] {
+        let sink = SmtpSink::start();
+        let credentials = tempfile::tempdir().unwrap();
+        let setup = Setup::relaying_to(&sink).toml(&format!("[secrets]\nkey = {form}"));
+        let setup = match form {
+            form if form == of_env => setup.environment("SEALING_KEY", key),
+            form if form == of_unit => {
+                std::fs::write(credentials.path().join("secrets"), format!("{key}\n")).unwrap();
+                setup.environment("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap())
+            }
+            _ => setup.file("away/sealing.key", &format!("{key}\n")),
+        };
+        let mut server = setup.start();
+        must_put(&server, &["TOKEN"], VALUE);
+        server.takes_up("rules/main.rhai", TELLS);
+        let hands = |server: &Server, sent: usize| {
+            server.send("ann@example.org", &["support@example.com"], &mail("one", "x")).expect(250);
+            assert!(contains(&sink.wait(sent)[sent - 1].data, format!("X-Token: {VALUE}\r\n").as_bytes()), "{form}");
+            server.settled();
+        };
+        hands(&server, 1);
+        // A shell has neither the service's variables nor its credentials: the server that runs seals.
+        let in_a_shell = |arguments: &[&str]| {
+            let mut command = server.command(arguments);
+            command.env_remove("SEALING_KEY").env_remove("CREDENTIALS_DIRECTORY");
+            command
+        };
+        if form != of_file {
+            server.write("value", "another-value");
+            let given = std::fs::File::open(server.path().join("value")).unwrap();
+            let done = in_a_shell(&["secret", "put", "OTHER"]).stdin(given).output().unwrap();
+            assert!(done.status.success(), "{form}: {}", said(&done));
+            assert_eq!(server.json(&["secret", "list"]).len(), 2);
+        }
+        let mut serves_not = in_a_shell(&["serve"]);
+        assert!(server.stop().success());
+        server.run();
+        hands(&server, 2);
+        assert!(server.stop().success());
+        // Neither made a key of its own, nor kept the one it was given.
+        assert!(!server.path().join("secrets.key").exists(), "{form}");
+        assert!(!contains(&everything_below(&server.path().join("data")), key.as_bytes()), "{form}");
+        if form == of_file {
+            std::fs::rename(server.path().join("away"), server.path().join("gone")).unwrap();
+        }
+        let start = serves_not.output().unwrap();
+        assert!(start.status.code() == Some(78) && said(&start).contains(missing), "{form}: {}", said(&start));
+        if form == of_env {
+            let other = server.command(&["serve"]).env("SEALING_KEY", key.replace('q', "r")).output().unwrap();
+            assert!(said(&other).contains("is sealed with the key") && !said(&other).contains(key), "{}", said(&other));
+        }
+    }
+}
+
 /// However it is written, and wherever what it stands in is cut: no part of it is left.
 #[test]
 fn no_part_of_a_value_is_shown_where_a_text_is_escaped_or_cut() {

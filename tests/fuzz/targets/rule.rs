@@ -205,7 +205,6 @@ fn stages(release: &Release, (kv, reach): (&KvView, &Lent)) {
         let outcome = the_same(|| release.stage(&call, kv));
         check_usage(outcome.usage);
         check_hidden(&outcome.log, &outcome.reached);
-    check_hidden(&outcome.log, &outcome.reached);
         match &outcome.verdict {
             StageVerdict::Accept => {}
             StageVerdict::Reject { reply, .. } => assert!(reply.is_permanent(), "{outcome:?}"),
@@ -253,7 +252,6 @@ fn happenings(release: &Release, (kv, reach): (&KvView, &Lent)) {
         let outcome = the_same(|| release.happening(&call, kv));
         check_usage(outcome.usage);
         check_hidden(&outcome.log, &outcome.reached);
-    check_hidden(&outcome.log, &outcome.reached);
         check_writes(&outcome.writes, &outcome.writes_at);
         check_effects(&outcome.effects);
         if let Err(error) = &outcome.result {

@@ -48,8 +48,14 @@ impl Server {
     /// Starts it (again), and waits until it listens.
     #[track_caller]
     pub fn run(&mut self) {
+        self.run_with(&[]);
+    }
+
+    /// The same with these arguments beside its own.
+    #[track_caller]
+    pub fn run_with(&mut self, arguments: &[&str]) {
         self.log = self.log.following();
-        let mut command = self.command(&["serve", "--json"]);
+        let mut command = self.command(&[&["serve", "--json"], arguments].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         self.log.collect(child.stdout.take().unwrap());
         self.log.collect(child.stderr.take().unwrap());

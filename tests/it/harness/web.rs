@@ -3,6 +3,7 @@
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::DEADLINE;
 use super::http::{Request, read_request};
@@ -49,6 +50,8 @@ impl Says {
 pub struct Web {
     pub address: SocketAddr,
     requests: Arc<Watched<Vec<Request>>>,
+    stops: Arc<AtomicBool>,
+    closed: Arc<Watched<bool>>,
 }
 
 impl Web {
@@ -56,14 +59,29 @@ impl Web {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Watched::default());
+        let (stops, closed) = (Arc::new(AtomicBool::new(false)), Arc::new(Watched::new(false)));
         let (served, says) = (Arc::clone(&requests), Arc::new(says));
+        let (ends, told) = (Arc::clone(&stops), Arc::clone(&closed));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
+                if ends.load(Ordering::SeqCst) {
+                    break;
+                }
                 let (requests, says) = (Arc::clone(&served), Arc::clone(&says));
                 std::thread::spawn(move || serve(&stream, &requests, says.as_ref()));
             }
+            drop(listener);
+            told.change(|closed| *closed = true);
         });
-        Self { address, requests }
+        Self { address, requests, stops, closed }
+    }
+
+    /// Nobody listens there any more.
+    #[track_caller]
+    pub fn close(&self) {
+        self.stops.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(self.address).unwrap());
+        self.closed.wait(|closed| closed.then_some(())).expect("it closes");
     }
 
     pub fn url(&self, path: &str) -> String {
