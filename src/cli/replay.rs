@@ -54,7 +54,9 @@ pub fn before_deploy(common: &Common, age: std::time::Duration) -> Result<Summar
 /// All that the range holds, told as it is found.
 fn judged(options: &Replay, reader: &Reader, before: &Before, after: &Arc<Snapshot>) -> Result<Summary, Failure> {
     let range = range(options);
-    let (since, until) = (range.since, range.until.unwrap_or_else(clock::now));
+    // The line says how far it is through the time from which there is mail.
+    let until = range.until.unwrap_or_else(clock::now);
+    let since = reader.oldest_message(range.since)?.map_or(range.since, |oldest| oldest.min(until));
     let mut screen = Screen { options, bar: Bar::new(), since, until };
     let done = replay::replay(reader, &range, before, after, &mut screen);
     screen.bar.clear();

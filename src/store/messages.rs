@@ -9,7 +9,7 @@ use super::queue::{self, like, text};
 use super::spool::Place;
 use super::{MessageDetail, MessageFilter, MessageOutcome, MessageSummary, QueueFilter, StoreError};
 use crate::event::{Event, Kind};
-use crate::mail::{Address, Client, Envelope, MessageId};
+use crate::mail::{Address, Client, Envelope, MessageId, Timestamp};
 
 /// Lines of a list where none are asked for.
 const LINES: usize = 50;
@@ -57,6 +57,15 @@ pub(super) fn list(connection: &Connection, filter: &MessageFilter) -> Result<Ve
         lines.extend(row.get(0).ok().map(|id| summary(row, MessageId::from_bytes(id))));
     }
     Ok(lines)
+}
+
+pub(super) const OLDEST: &str = "SELECT id FROM messages WHERE id >= ?1 ORDER BY id LIMIT 1";
+
+/// When the first one came, of those from then on.
+pub(super) fn oldest(connection: &Connection, since: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    let since = MessageId::floor(since).to_bytes();
+    let found = connection.prepare_cached(OLDEST)?.query_row([since], |row| row.get(0)).optional()?;
+    Ok(found.map(|id| MessageId::from_bytes(id).timestamp()))
 }
 
 pub(super) fn one() -> String {

@@ -165,6 +165,14 @@ impl Reader {
         self.with(|connection| messages::list(connection, filter))
     }
 
+    /// When the oldest message came, of those since then; `None`: there is none.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn oldest_message(&self, since: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.at_once(|connection| messages::oldest(connection, since))
+    }
+
     /// # Errors
     /// `NotFound`, `Failed`.
     pub fn message(&self, id: MessageId) -> Result<MessageDetail, StoreError> {
