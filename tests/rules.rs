@@ -103,6 +103,7 @@ fn every_example_of_a_member_compiles_and_runs() {
             _ => "",
         };
         let (handler, script) = match member.split('.').next() {
+            Some("session") if member.contains("set_limits") => ("connect", example.to_owned()),
             Some("session") => ("rcpt_to", example.to_owned()),
             Some("attachment") => ("email", format!("for attachment in message.attachments {{ {example} }}")),
             _ => ("email", example.to_owned()),

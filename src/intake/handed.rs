@@ -74,16 +74,17 @@ impl Intake {
             Question::MailFrom { envelope: Box::new(envelope.clone()), size: raw.len() as u64 },
             Question::RcptTo { recipient: Box::new(recipient.clone()) },
         ];
+        let mut limit = visit.config().limits.message_size;
         for question in questions {
             match self.answer(&mut visit, client, question).await {
                 Answer::Reply(reply) if !reply.is_positive() => return Handed { reply, kept: None },
+                Answer::Within(limits) => limit = limits.message_size.map_or(limit, |most| most.min(limit)),
                 Answer::Redirect(address) => {
                     recipient.original = Some(std::mem::replace(&mut recipient.address, address));
                 }
                 _ => {}
             }
         }
-        let limit = visit.config().limits.message_size;
         if raw.len() as u64 > limit {
             let reply = Reply::new(552, 3, 4, format!("The message is larger than {limit} octets"));
             return Handed { reply, kept: None };
@@ -96,7 +97,7 @@ impl Intake {
         self.closed(&mut visit, true);
         let reply = match answer {
             Answer::Reply(reply) | Answer::Each { last: reply, .. } => reply,
-            Answer::Accept | Answer::Redirect(_) => Reply::new(250, 0, 0, "Ok"),
+            Answer::Accept | Answer::Within(_) | Answer::Redirect(_) => Reply::new(250, 0, 0, "Ok"),
         };
         Handed { reply, kept }
     }

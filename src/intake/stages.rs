@@ -14,7 +14,7 @@ use super::{Intake, Notes, PATIENCE, Snapshot, Visit, too_busy};
 use crate::aside;
 use crate::clock::{self, Instant};
 use crate::event::{Event, Kind};
-use crate::mail::{Address, Client, Envelope, Reply};
+use crate::mail::{Address, Client, Envelope, Reply, SessionLimits};
 use crate::rules::{KvView, Lent, Release, Seed, SessionFacts, Stage, StageCall, StageVerdict};
 use crate::smtp::Answer;
 
@@ -23,9 +23,9 @@ impl Intake {
         visit.origin = visit.snapshot.config.geoip.origin(client.ip);
         self.look_at_client(visit, client);
         match self.stage(visit, client, Stage::Connect, None, Notes::new()).await {
-            Ok(notes) => {
+            Ok((notes, limits)) => {
                 visit.connected = notes;
-                Answer::Accept
+                welcome(limits)
             }
             Err(reply) => Answer::Reply(self.said_no(visit, client, "connect", None, reply)),
         }
@@ -33,7 +33,7 @@ impl Intake {
 
     pub(super) async fn helo(&self, visit: &mut Visit, client: &Client) -> Answer {
         match self.stage(visit, client, Stage::Helo, None, visit.connected.clone()).await {
-            Ok(notes) => {
+            Ok((notes, _)) => {
                 visit.greeted = notes;
                 Answer::Accept
             }
@@ -49,7 +49,7 @@ impl Intake {
             return Answer::Reply(self.said_no(visit, client, "mail", sender.as_ref(), reply));
         }
         match self.stage(visit, client, Stage::MailFrom, sender.as_ref(), visit.greeted.clone()).await {
-            Ok(notes) => {
+            Ok((notes, _)) => {
                 visit.notes = notes;
                 self.look_at_sender(visit, client, sender.as_ref());
                 visit.sender = sender;
@@ -64,7 +64,7 @@ impl Intake {
         reply
     }
 
-    /// The notes as the handler leaves them; unchanged where there is none.
+    /// The notes as the handler leaves them, unchanged where there is none, and what it lets the session do.
     ///
     /// # Errors
     /// What to say where it may not go on.
@@ -75,9 +75,9 @@ impl Intake {
         stage: Stage,
         sender: Option<&Address>,
         notes: Notes,
-    ) -> Result<Notes, Reply> {
+    ) -> Result<(Notes, SessionLimits), Reply> {
         if !visit.snapshot.release.asks(stage) {
-            return Ok(notes);
+            return Ok((notes, SessionLimits::default()));
         }
         let session = SessionFacts { client: self.named(visit, client).await, sender: sender.cloned(), notes };
         let call = stage_call(&visit.snapshot, stage, session, clock::seed());
@@ -99,7 +99,7 @@ impl Intake {
             self.bus.publish(failed.in_session(visit.session));
         }
         match stage_reply(stage, &outcome.verdict) {
-            None => Ok(outcome.notes),
+            None => Ok((outcome.notes, outcome.limits)),
             Some(reply) => Err(reply),
         }
     }
@@ -149,6 +149,11 @@ pub(super) fn stage_call(snapshot: &Snapshot, stage: Stage, session: SessionFact
     // No recipient says whose mail it is: the first domain's separator.
     let subaddress = snapshot.config.domains.first().map(|domain| domain.subaddress.clone()).unwrap_or_default();
     StageCall { stage, session, subaddress, now: clock::now(), seed, reach: Lent::default() }
+}
+
+/// The greeting, and what the session may.
+pub(super) fn welcome(limits: SessionLimits) -> Answer {
+    if limits.is_none() { Answer::Accept } else { Answer::Within(limits) }
 }
 
 /// What is said to the client; `None`: it may go on.

@@ -169,6 +169,8 @@ pub struct StageCall {
 #[derive(Debug, Clone)]
 pub struct StageOutcome {
     pub verdict: StageVerdict,
+    /// What `connect` lets the session do.
+    pub limits: crate::mail::SessionLimits,
     pub notes: std::collections::BTreeMap<String, serde_json::Value>,
     pub log: Vec<outcome::LogLine>,
     pub reached: Vec<Reached>,

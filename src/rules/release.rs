@@ -27,6 +27,7 @@ use super::{
     StageVerdict, Verdict,
 };
 use crate::diagnostic::Diagnostic;
+use crate::mail::SessionLimits;
 
 /// Characters of a line of the rules that a trace shows.
 const MAX_LINE: usize = 200;
@@ -374,7 +375,8 @@ fn stage_outcome(result: Result<(), String>, state: State, usage: Usage, call: &
     };
     let failed = matches!(verdict, StageVerdict::Failed { .. });
     let notes = if failed { call.session.notes.clone() } else { noted(state.notes) };
-    StageOutcome { verdict, notes, log: state.log, reached: state.reached, usage }
+    let limits = if failed { SessionLimits::default() } else { state.limits };
+    StageOutcome { verdict, limits, notes, log: state.log, reached: state.reached, usage }
 }
 
 /// The notes as a run left them; what a failed one noted counts for nothing.

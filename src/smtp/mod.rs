@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::mail::{Address, Envelope, Recipient, Reply};
+use crate::mail::{Address, Envelope, Recipient, Reply, SessionLimits};
 
 /// How a session behaves. Made by the listener from the configuration.
 #[derive(Debug, Clone)]
@@ -32,6 +32,18 @@ pub struct Settings {
     pub repair_line_ends: bool,
     pub command_timeout: Duration,
     pub data_timeout: Duration,
+}
+
+impl Settings {
+    /// Lowers what it is to be lowered; nothing is raised.
+    fn narrow(&mut self, limits: SessionLimits) {
+        let lower = |value: &mut usize, most: Option<u32>| {
+            *value = most.and_then(|most| usize::try_from(most).ok()).map_or(*value, |most| most.min(*value));
+        };
+        lower(&mut self.recipients, limits.recipients);
+        lower(&mut self.errors, limits.errors);
+        self.message_size = limits.message_size.map_or(self.message_size, |most| most.min(self.message_size));
+    }
 }
 
 /// What the driver must do next.
@@ -132,6 +144,8 @@ pub enum Answer {
     Accept,
     /// These words, and what their class means: a refusal, or a 250 with a text of intake's.
     Reply(Reply),
+    /// Connect only: the greeting, and this session may do no more than that.
+    Within(SessionLimits),
     /// RCPT only: accepted, and the worker runs for another address.
     Redirect(Address),
     /// Message with PRDR only: one for each recipient, in order, then the final one.

@@ -38,6 +38,48 @@ fn email(message, env, ctx) { message.drop(); }
     server.send("ann@example.org", &["support@example.com"], &mail("in", "x")).expect(250);
 }
 
+/// RFC 1870 §6: what SIZE says holds for the session that it was said to.
+#[test]
+fn a_session_does_no_more_than_connect_lets_it() {
+    let rules = r#"
+fn connect(session, env) {
+    if env.STATE.get("mode") == "narrow" { session.set_limits(#{ recipients: 1, message_size: 2000, errors: 2 }); }
+    if env.STATE.get("mode") == "wide" { session.set_limits(#{ recipients: 100000, message_size: 100000000000 }); }
+}
+fn email(message, env, ctx) { message.drop(); }
+"#;
+    let server = Setup::new().toml(KV).rules(rules).start();
+    let set = |mode: &str| server.stdout(&["kv", "put", "STATE", "mode", mode]);
+    let large = [mail("large", "x"), b"0123456789\r\n".repeat(200)].concat();
+    for mode in ["none", "wide"] {
+        set(mode);
+        let mut client = server.client();
+        assert!(client.command("EHLO client.example").text().contains("SIZE 26214400"), "{mode}");
+        client.send("ann@example.org", &["a@example.com", "b@example.com"], &large).expect(250);
+    }
+    set("narrow");
+    let mut client = server.client();
+    assert!(client.command("EHLO client.example").text().contains("SIZE 2000"));
+    client.command("MAIL FROM:<ann@example.org> SIZE=2001").expect(552);
+    client.command("MAIL FROM:<ann@example.org>").expect(250);
+    client.command("RCPT TO:<a@example.com>").expect(250);
+    client.command("RCPT TO:<b@example.com>").expect(452);
+    client.command("RSET").expect(250);
+    client.send("ann@example.org", &["a@example.com"], &mail("small", "x")).expect(250);
+    client.send("ann@example.org", &["a@example.com"], &large).expect(552);
+    let mut client = server.client();
+    for _ in 0..2 {
+        client.command("NONSENSE").expect(500);
+    }
+    client.command("NONSENSE").expect(421);
+    assert!(client.closed());
+    let told = server.fed(&["session"], "QUIT\r\n");
+    assert!(
+        told.contains("connect has nothing against it, within limits: recipients 1, message_size 2000, errors 2"),
+        "{told}"
+    );
+}
+
 /// RFC 5321 §4.1.4: the session goes on as if the refused EHLO hadn't been said.
 #[test]
 fn a_refused_name_changes_nothing() {

@@ -371,6 +371,9 @@ fn show_stage(lines: &mut Vec<String>, outcome: &StageOutcome) {
         StageVerdict::Defer { reply, at } => format!("defer {}, {at}", shown_reply(reply)),
         StageVerdict::Failed { error } => format!("failed {error}"),
     });
+    if !outcome.limits.is_none() {
+        lines.push(format!("limits {}", outcome.limits));
+    }
     if !outcome.notes.is_empty() {
         lines.push(format!("notes {}", serde_json::to_string(&outcome.notes).unwrap()));
     }

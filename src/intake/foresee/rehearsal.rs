@@ -13,9 +13,9 @@ use crate::intake::combine::{Combined, combine};
 use crate::intake::decide::{Case, log_events, reached_events, script_failed};
 use crate::intake::recipient::{Standing, answer_of, passed_over, reason, rules_failed, standing};
 use crate::intake::round::Round;
-use crate::intake::stages::{stage_call, stage_reply};
+use crate::intake::stages::{stage_call, stage_reply, welcome};
 use crate::intake::{Notes, Snapshot, headers};
-use crate::mail::{Address, Client, Message, Recipient};
+use crate::mail::{Address, Client, Message, Recipient, SessionLimits};
 use crate::rules::{KvView, Lent, RcptCall, RcptVerdict, Seed, SessionFacts, Stage, StageCall, StageVerdict};
 use crate::smtp::{Answer, Question, Transaction};
 use crate::store::NewDelivery;
@@ -58,14 +58,14 @@ impl Rehearsal {
         let mut why = Why::default();
         let answer = match question {
             Question::Connect => match self.stage(client, Stage::Connect, None, Notes::new(), &mut why) {
-                Ok(notes) => {
+                Ok((notes, limits)) => {
                     self.connected = notes;
-                    Answer::Accept
+                    welcome(limits)
                 }
                 Err(answer) => answer,
             },
             Question::Helo { .. } => match self.stage(client, Stage::Helo, None, self.connected.clone(), &mut why) {
-                Ok(notes) => {
+                Ok((notes, _)) => {
                     self.greeted = notes;
                     Answer::Accept
                 }
@@ -74,7 +74,7 @@ impl Rehearsal {
             Question::MailFrom { envelope, .. } => {
                 let sender = envelope.sender;
                 match self.stage(client, Stage::MailFrom, sender.as_ref(), self.greeted.clone(), &mut why) {
-                    Ok(notes) => {
+                    Ok((notes, _)) => {
                         (self.notes, self.sender) = (notes, sender);
                         Answer::Accept
                     }
@@ -94,11 +94,11 @@ impl Rehearsal {
         sender: Option<&Address>,
         notes: Notes,
         why: &mut Why,
-    ) -> Result<Notes, Answer> {
+    ) -> Result<(Notes, SessionLimits), Answer> {
         let handler = stage.handler();
         if !self.snapshot.release.asks(stage) {
             why.reasons.push(format!("no worker has {handler}"));
-            return Ok(notes);
+            return Ok((notes, SessionLimits::default()));
         }
         let facts = facts_of(client, sender, notes);
         let reach = self.reach.clone();
@@ -107,7 +107,8 @@ impl Rehearsal {
         why.events.extend(reached_events(call.now, None, outcome.reached));
         why.events.extend(log_events(call.now, None, outcome.log));
         why.reasons.push(match &outcome.verdict {
-            StageVerdict::Accept => format!("{handler} has nothing against it"),
+            StageVerdict::Accept if outcome.limits.is_none() => format!("{handler} has nothing against it"),
+            StageVerdict::Accept => format!("{handler} has nothing against it, within limits: {}", outcome.limits),
             StageVerdict::Reject { at, .. } | StageVerdict::Defer { at, .. } => format!("{handler}, at {at}"),
             StageVerdict::Failed { .. } => format!("{handler} failed"),
         });
@@ -115,7 +116,7 @@ impl Rehearsal {
             why.events.push(script_failed(&self.snapshot.release, call.now, None, handler, error.clone()));
         }
         match stage_reply(stage, &outcome.verdict) {
-            None => Ok(outcome.notes),
+            None => Ok((outcome.notes, outcome.limits)),
             Some(reply) => Err(Answer::Reply(reply)),
         }
     }

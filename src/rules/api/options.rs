@@ -12,12 +12,14 @@ pub const REQUEST: &[&str] = &["method", "headers", "body", "timeout"];
 pub const STORE: &[&str] = &["mailbox", "retention"];
 pub const PUT: &[&str] = &["expiration_ttl", "expiration", "metadata"];
 pub const LIST: &[&str] = &["prefix", "limit", "cursor"];
+pub const LIMITS: &[&str] = &["recipients", "message_size", "errors"];
 /// Whose method has which, and as which of its arguments.
 pub const METHODS: &[(&str, &str, usize, &[&str])] = &[
     ("ctx", "webhook", 2, WEBHOOK),
     ("ctx", "send", 0, SEND),
     ("ctx", "fetch", 1, REQUEST),
     ("session", "fetch", 1, REQUEST),
+    ("session", "set_limits", 0, LIMITS),
     ("message", "reply", 0, REPLY),
     ("message", "store", 0, STORE),
     ("kv", "put", 2, PUT),

@@ -16,7 +16,7 @@ use serde_json::Value as Json;
 use super::env::Environment;
 use super::kv::Staging;
 use super::value;
-use crate::mail::{Address, Reply, Timestamp};
+use crate::mail::{Address, Reply, SessionLimits, Timestamp};
 use crate::rules::outcome::{Effect, LogLine, Place};
 use crate::rules::reach::{Lent, Reached, Request};
 use crate::rules::{Happening, KvView, Seed, Stage};
@@ -89,6 +89,8 @@ pub struct State {
     pub requests: Vec<Request>,
     pub reached: Vec<Reached>,
     pub notes: Map,
+    /// What `connect` lets the session do.
+    pub limits: SessionLimits,
     /// Labels, each once.
     pub tags: Vec<String>,
     /// How many places of the message fields are taken out of.

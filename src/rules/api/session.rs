@@ -9,7 +9,9 @@ use rhai::{Dynamic, Engine, ImmutableString, Map, NativeCallContext};
 use super::actions::{defer, redirect, reject};
 use super::address;
 use super::answer;
+use super::options::{LIMITS, Options};
 use super::run::{Handler, Run, ScriptResult, refuse};
+use crate::mail::SessionLimits;
 use crate::rules::{SessionFacts, Stage};
 
 /// `session` of one run: the parameter of the handlers before `email`, and `message.session`. Cheap to clone.
@@ -66,6 +68,22 @@ impl SessionView {
         Err(refuse(context, format!("session.redirect is for rcpt_to; {why}")))
     }
 
+    /// What a session may is said in answer to its EHLO, so it is to be known before.
+    fn limit(&self, options: Map) -> Result<(), String> {
+        if !self.is_before_greeting() {
+            return Err("session.set_limits is for connect: what a session may stands before its greeting".to_owned());
+        }
+        let mut options = Options::new(options, LIMITS)?;
+        let mut most = |name: &str| match options.integer(name)? {
+            Some(most) if most < 1 => Err(format!("{name}: at least 1, not {most}")),
+            most => Ok(most.map(i64::unsigned_abs)),
+        };
+        let count = |most: Option<u64>| most.map(|most| u32::try_from(most).unwrap_or(u32::MAX));
+        let (recipients, message_size) = (count(most("recipients")?), most("message_size")?);
+        self.run.state().limits = SessionLimits { recipients, message_size, errors: count(most("errors")?) };
+        Ok(())
+    }
+
     fn is_before_greeting(&self) -> bool {
         self.run.handler == Handler::Stage(Stage::Connect)
     }
@@ -112,6 +130,9 @@ pub(super) fn register(engine: &mut Engine) {
         let before = session.is_before_greeting();
         let reply = if before { answer::no_greeting_yet(&text) } else { answer::deferral(&text) };
         defer(&context, &session.run, reply)
+    });
+    engine.register_fn("set_limits", |context: NativeCallContext, session: &mut SessionView, limits: Map| {
+        session.limit(limits).map_err(|why| refuse(&context, why))
     });
     engine.register_fn("redirect", |context: NativeCallContext, session: &mut SessionView, to: Dynamic| {
         session.may_redirect(&context)?;

@@ -18,6 +18,12 @@ const NOT_THERE: &[NotThere] = &[
         &["redirect"],
         "redirect in rcpt_to: before it there is no recipient",
     ),
+    (
+        &["helo", "mail_from", "rcpt_to", "email"],
+        "session",
+        &["set_limits"],
+        "what a session may is set in connect, before its greeting",
+    ),
     (&["email"], "session", &["reject"], "message.set_reject refuses the message"),
     (&["email"], "session", &["defer"], "message.defer puts the message off"),
     (&["email"], "session", &["redirect"], "message.forward sends it on; redirect is for rcpt_to"),

@@ -276,6 +276,15 @@ pub(super) const SESSION: Section = (
         )
         .fails("in `email`; the text is not one line of 1 to 400 characters"),
         Member::of(
+            &["session.set_limits(limits: map)"],
+            "",
+            "`connect` alone: this session may do no more than `#{ recipients, message_size, errors }`: recipients of one \
+             transaction, octets of a message (as SIZE says), refused commands before its end; what `[limits]` says is \
+             never raised",
+            "session.set_limits(#{ recipients: 5, message_size: 1_000_000 });",
+        )
+        .fails("in another handler; an option of another name, or that is no integer of at least 1"),
+        Member::of(
             &["session.redirect(address: string)"],
             "",
             "`rcpt_to` alone: takes it as this address of a configured domain",

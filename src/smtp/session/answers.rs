@@ -18,6 +18,9 @@ impl Session {
 
     /// RFC 5321 §3.1: 220, or 554 or 421 and over. RFC 2034 §3: the greeting has no enhanced status.
     fn connected(&mut self, answer: Answer) {
+        if let Answer::Within(limits) = answer {
+            self.settings.narrow(limits);
+        }
         match words_of(answer) {
             Some(reply) if !reply.is_positive() => {
                 self.say(&Reply { status: None, ..reply });
@@ -121,6 +124,6 @@ fn words_of(answer: Answer) -> Option<Reply> {
     match answer {
         Answer::Reply(reply) => Some(reply),
         Answer::Each { last, .. } => Some(last),
-        Answer::Accept | Answer::Redirect(_) => None,
+        Answer::Accept | Answer::Within(_) | Answer::Redirect(_) => None,
     }
 }
