@@ -2,8 +2,9 @@
 //!
 //! Reads configuration and rules, compiles, and hands over a [`Built`] that is whole or the findings that say why not;
 //! what was in force before stays in force then. Watches the files (and SIGHUP, through [`Watcher::nudge`]).
-//! Input: files. Output: a new snapshot in [`Current`], a new certificate in `TlsState`, an Event either way.
-//! `reload/folder.rs` reads the rules, `reload/watch.rs` knows in which places a change shows, and `reload/watcher.rs` acts on it.
+//! Input: files. Output: a new snapshot in [`Current`](crate::intake::Current), a new certificate in `TlsState`, an Event
+//! either way. `reload/folder.rs` reads the rules, `reload/watch.rs` knows in which places a change shows, and
+//! `reload/watcher.rs` acts on it.
 
 mod deployed;
 mod folder;
