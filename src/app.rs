@@ -35,12 +35,13 @@ pub use answering::Answering;
 pub use chores::retention;
 use chores::{gauges, keep_time, notice, stopped, watch_trial};
 
-/// How many events a slow reader of the bus may lag behind.
-const BUS_CAPACITY: usize = 4096;
 /// How long what is under way may take once a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(25);
 /// Closed when it has grown past this: small enough to be deleted soon, large enough to be few.
 const SEGMENT_SIZE: u64 = 64 * 1024 * 1024;
+
+/// How many events who reads the bus may lag behind.
+pub const BUS_CAPACITY: usize = 4096;
 
 /// What to run.
 pub struct Options {
@@ -48,6 +49,8 @@ pub struct Options {
     pub adjust: Option<Adjust>,
     /// Relays and webhooks go here and not into the world (`dev`).
     pub capture: Option<delivery::Capture>,
+    /// Whoever subscribed before the start misses nothing of it.
+    pub bus: Bus,
 }
 
 /// Why it did not start.
@@ -88,7 +91,7 @@ impl App {
     /// # Errors
     /// What is wrong, in words for the admin; nothing keeps running then.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let bus = Bus::new(BUS_CAPACITY);
+        let bus = options.bus.clone();
         let (watch, store, built) = open(&options, &bus)?;
         let current = Current::new(built.snapshot);
         let config = Arc::clone(&current.load().config);
@@ -137,11 +140,12 @@ impl App {
         let watcher = Watcher::start(ours, watch);
         let found = found(built.warnings, built.deployed, &listeners);
         let http = http_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        keep(&bus, &store);
         let answered = Arc::clone(&answering);
         let ground =
             Ground { store: &store, bus: &bus, config: &config, current: &current, answered, sealer, stopping };
         let chores = ground.chores(http_listener, readiness.clone(), &listeners, watcher.nudger())?;
-        begun(&bus, &store, &found);
+        begun(&bus, http, &found);
         Ok(Self { store, bus, answering, listeners, dispatcher, watcher, readiness, http, found, stop, chores })
     }
 
@@ -153,8 +157,9 @@ impl App {
 
     /// Where health and metrics are answered.
     #[must_use]
-    pub fn http(&self) -> Option<SocketAddr> {
-        self.http
+    pub fn http(&self) -> Option<Listening> {
+        let address = self.http?.to_string();
+        Some(Listening { protocol: "http".to_owned(), address, tls: TlsMode::Off.as_str().to_owned() })
     }
 
     /// What the configuration and the rules were warned of.
@@ -167,11 +172,6 @@ impl App {
     #[must_use]
     pub fn deployed(&self) -> Option<&str> {
         self.found.deployed.as_deref()
-    }
-
-    #[must_use]
-    pub fn bus(&self) -> &Bus {
-        &self.bus
     }
 
     #[must_use]
@@ -246,9 +246,12 @@ fn found(mut warnings: Vec<Diagnostic>, deployed: Option<String>, listeners: &Li
     FoundAtStart { warnings, deployed }
 }
 
-/// Told, and from now on kept.
-fn begun(bus: &Bus, store: &Store, found: &FoundAtStart) {
-    keep(bus, store);
+/// The last that is told of a start.
+fn begun(bus: &Bus, http: Option<SocketAddr>, found: &FoundAtStart) {
+    if let Some(address) = http.map(|http| http.to_string()) {
+        let (protocol, tls) = ("http".to_owned(), TlsMode::Off.as_str().to_owned());
+        bus.publish(Event::new(clock::now(), Kind::Listening { protocol, address, tls }));
+    }
     if let Some(rules) = found.deployed.clone() {
         bus.publish(Event::new(clock::now(), Kind::Running { rules }));
     }
@@ -350,7 +353,7 @@ fn listening(listeners: &Listeners) -> Vec<Listening> {
     let line = |bound: &listener::Bound| Listening {
         protocol: "smtp".into(),
         address: bound.address.to_string(),
-        tls: tls_word(bound.offered).into(),
+        tls: bound.offered.as_str().into(),
     };
     listeners.bound().iter().map(line).collect()
 }
@@ -366,15 +369,6 @@ fn unencrypted(address: SocketAddr, tls: TlsMode, offered: TlsMode) -> Option<Di
             format!("mail comes in unencrypted at {address}: STARTTLS isn't offered without a certificate"),
         )
     })
-}
-
-fn tls_word(mode: TlsMode) -> &'static str {
-    match mode {
-        TlsMode::Off => "off",
-        TlsMode::Starttls => "starttls",
-        TlsMode::Required => "required",
-        TlsMode::Implicit => "implicit",
-    }
 }
 
 /// What the metrics read when they are asked for.

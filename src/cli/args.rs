@@ -180,7 +180,7 @@ pub struct Init {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Prints one line for each listener once it listens (`listening smtp 127.0.0.1:2525 starttls`), and tells systemd.
-With --json these are JSON, and every event follows them, one a line.
+With --json every event from the start on is a line of JSON, these among them.
 SIGTERM and SIGINT let open sessions end; SIGHUP reads configuration, rules and certificates again.
 
 Examples:

@@ -1,16 +1,17 @@
 //! `serve`: runs the server until it is told to stop. One line for each listener once it listens, and word to systemd.
 
+use std::sync::Arc;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::args::{Common, Log, LogFormat, Serve};
 use super::{Done, Failure, configured, print};
-use crate::admin::api::Listening;
 use crate::app::{self, App, StartError};
-use crate::clock;
-use crate::event::{Event, Kind};
+use crate::event::{Bus, Event};
 use crate::reload::Source;
 use crate::telemetry;
 
@@ -19,9 +20,13 @@ pub async fn run(common: &Common, options: &Serve) -> Done {
     raise_open_files();
     let mut signals = Signals::listen()?;
     let source = Source::Server(configured::with_secrets(common));
-    let app = start(app::Options { source, adjust: None, capture: None }).await?;
-    if let Err(failure) = announce(&app, options.machine.json) {
-        unread(&failure);
+    let bus = Bus::new(app::BUS_CAPACITY);
+    // Before anything starts: what happens while it does is told too.
+    let events = options.machine.json.then(|| bus.subscribe());
+    let app = start(app::Options { source, adjust: None, capture: None, bus }).await?;
+    match events {
+        Some(events) => print_each(events),
+        None => announce(&app).unwrap_or_else(|failure| unread(&failure)),
     }
     tell(&[NotifyState::Ready]);
     while let Asked::Reload = signals.next().await {
@@ -55,27 +60,14 @@ fn unread(failure: &Failure) {
     print::warning(&format!("standard output is gone ({why}): nothing more is printed there, the server goes on"));
 }
 
-/// One line for each listener; as JSON every event follows, on a thread of its own, so that whoever reads slowly
-/// loses events and holds up nothing.
-fn announce(app: &App, json: bool) -> Done {
-    let http = app.http().map(|address| Listening {
-        protocol: "http".to_owned(),
-        address: address.to_string(),
-        tls: "off".to_owned(),
-    });
-    let listening = app.listening().into_iter().chain(http);
-    if !json {
-        listening.into_iter().try_for_each(|listening| print::line(&listening))?;
-        return app.deployed().map_or(Ok(()), |rules| print::line(format_args!("running {}", print::plain(rules))));
-    }
-    let mut events = app.bus().subscribe();
-    for Listening { protocol, address, tls } in listening {
-        print::json(&Event::new(clock::now(), Kind::Listening { protocol, address, tls }))?;
-    }
-    if let Some(rules) = app.deployed() {
-        print::json(&Event::new(clock::now(), Kind::Running { rules: rules.to_owned() }))?;
-    }
-    print::json(&Event::new(clock::now(), Kind::Started { version: env!("CARGO_PKG_VERSION").to_owned() }))?;
+/// One line for each listener, and one for the release in force.
+fn announce(app: &App) -> Done {
+    app.listening().into_iter().chain(app.http()).try_for_each(|listening| print::line(&listening))?;
+    app.deployed().map_or(Ok(()), |rules| print::line(format_args!("running {}", print::plain(rules))))
+}
+
+/// As JSON, on a thread of its own, so that whoever reads slowly loses events and holds up nothing.
+fn print_each(mut events: Receiver<Arc<Event>>) {
     std::thread::spawn(move || {
         loop {
             match events.blocking_recv().map(|event| print::json(&*event)) {
@@ -85,7 +77,6 @@ fn announce(app: &App, json: bool) -> Done {
             }
         }
     });
-    Ok(())
 }
 
 /// Starts every part; warnings are shown, errors told apart by whose they are.

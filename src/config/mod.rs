@@ -114,6 +114,19 @@ pub enum TlsMode {
     Implicit,
 }
 
+impl TlsMode {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Starttls => "starttls",
+            Self::Required => "required",
+            Self::Implicit => "implicit",
+        }
+    }
+}
+
 /// `[tls]`: PEM files, read again when they change.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {

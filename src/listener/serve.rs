@@ -163,13 +163,8 @@ async fn ended(loops: &mut JoinSet<()>) {
 }
 
 fn listening(bound: &Bound) -> Kind {
-    let (protocol, tls) = match bound.offered {
-        TlsMode::Off => ("smtp", "off"),
-        TlsMode::Starttls => ("smtp", "starttls"),
-        TlsMode::Required => ("smtp", "required"),
-        TlsMode::Implicit => ("smtps", "implicit"),
-    };
-    Kind::Listening { protocol: protocol.to_owned(), address: bound.address.to_string(), tls: tls.to_owned() }
+    let (protocol, tls) = ("smtp".to_owned(), bound.offered.as_str().to_owned());
+    Kind::Listening { protocol, address: bound.address.to_string(), tls }
 }
 
 /// Accepts until the shutdown, then waits for the connections it began.

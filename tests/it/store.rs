@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use crate::harness::lines::event;
 use crate::harness::{Server, Setup, SmtpSink, mail};
 
 #[test]
@@ -127,6 +128,27 @@ fn a_damaged_store_is_told() {
     let check = server.cli(&["store", "check"]);
     let said = String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned();
     assert_eq!(check.status.code(), Some(1), "{said}");
+}
+
+/// A database older than the spool, and a script that reads `serve --json`.
+#[test]
+fn what_is_found_at_a_start_is_told_with_all_other_events() {
+    let mut server = Setup::new().start();
+    server.stdout(&["backup", "copy"]);
+    server.send("ann@example.org", &["support@example.com"], &mail("left alone", "x")).expect(250);
+    server.settled();
+    server.kill();
+    for write_ahead in ["data/mailworker.db-wal", "data/mailworker.db-shm"] {
+        std::fs::remove_file(server.path().join(write_ahead)).unwrap();
+    }
+    std::fs::copy(server.path().join("copy/mailworker.db"), server.path().join("data/mailworker.db")).unwrap();
+    let from = server.log.mark();
+    server.run();
+    let fault = server.wait_event(from, "fault", |_| true);
+    assert!(fault["what"].as_str().unwrap().contains("holds mail that the database knows nothing of"), "{fault}");
+    let events: Vec<_> = server.log.all().iter().filter_map(|line| event(line)).collect();
+    let place = |name: &str| events.iter().position(|event| event["event"] == name).unwrap();
+    assert!(place("fault") < place("listening") && place("listening") < place("started"), "{events:?}");
 }
 
 /// All files below `dir` that aren't the database's.

@@ -91,13 +91,12 @@ struct Story {
     webhook: Option<String>,
 }
 
-pub async fn run(app: &App, sink: &mut Sink) -> Done {
+pub async fn run(app: &App, mut events: Receiver<Arc<Event>>, sink: &mut Sink) -> Done {
     let listening = app.listening();
     let address = listening.first().and_then(|listening| listening.address.parse().ok());
     let address = address.ok_or_else(|| Failure::Failed("no listener".to_owned()))?;
     let peer = Peer { address, tls: SendTls::Off, timeout: TIME };
     let end = Instant::now() + TIME;
-    let mut events = app.bus().subscribe();
     let mut missing = 0;
     for (sample, number) in SAMPLES.iter().zip(1..) {
         print::line(format_args!("{}", Painted(BOLD, format!("{number}. {}", sample.what))))?;

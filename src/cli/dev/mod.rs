@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::args::{Common, Dev};
@@ -24,7 +25,7 @@ use crate::app::{self, App};
 use crate::config::load::{self, Reading};
 use crate::config::{Config, ListenAddress, Listener, Secret, TlsMode};
 use crate::delivery;
-use crate::event::Kind;
+use crate::event::{Bus, Event, Kind};
 use crate::reload::{Adjust, Source};
 use capture::{Caught, Sink};
 use local::Local;
@@ -41,26 +42,33 @@ pub async fn run(common: &Common, options: &Dev) -> Done {
     let source = if options.demo { built_in() } else { source(common) };
     let is_built_in = matches!(source, Source::Embedded { .. });
     let address = if options.demo { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) } else { free("--smtp", options.smtp)? };
+    let bus = Bus::new(app::BUS_CAPACITY);
+    // Before anything starts: a fault of the start is told too.
+    let events = bus.subscribe();
     let app = serve::start(app::Options {
+        bus,
         source,
         adjust: Some(adjusted(address, place.dir.join("data"))),
         capture: Some(delivery::Capture { smtp: sink.smtp, http: sink.http.clone() }),
     })
     .await?;
     let done = if options.demo {
-        demo::run(&app, &mut sink).await
+        demo::run(&app, events, &mut sink).await
     } else {
-        hands_on(&app, &place.dir, is_built_in, options, &mut sink, signals).await
+        match greeted(&app, &place.dir, is_built_in, options).await {
+            Ok(_answering_http) => watch(&app, events, &mut sink, signals).await,
+            Err(failure) => Err(failure),
+        }
     };
     app.stop().await;
     done
 }
 
-/// By SMTP and HTTP, until it is told to stop.
-async fn hands_on(app: &App, dir: &Path, is_built_in: bool, options: &Dev, sink: &mut Sink, signals: Signals) -> Done {
+/// By HTTP too from here on.
+async fn greeted(app: &App, dir: &Path, is_built_in: bool, options: &Dev) -> Result<Local, Failure> {
     let local = Local::start(free("--http", options.http)?, app.answering()).await?;
     greet(app, &local, dir, is_built_in)?;
-    watch(app, sink, signals).await
+    Ok(local)
 }
 
 /// Where store and captured mail lie; a temporary directory goes when this does.
@@ -138,8 +146,7 @@ fn greet(app: &App, local: &Local, dir: &Path, is_built_in: bool) -> Done {
 }
 
 /// Prints what happens until it is told to stop.
-async fn watch(app: &App, sink: &mut Sink, mut signals: Signals) -> Done {
-    let mut events = app.bus().subscribe();
+async fn watch(app: &App, mut events: Receiver<Arc<Event>>, sink: &mut Sink, mut signals: Signals) -> Done {
     loop {
         tokio::select! {
             event = events.recv() => match event {
@@ -157,9 +164,9 @@ async fn watch(app: &App, sink: &mut Sink, mut signals: Signals) -> Done {
     }
 }
 
-/// Each connection by itself tells nothing that the mail in it doesn't.
+/// Each connection by itself tells nothing that the mail in it doesn't; that it runs and where was its greeting.
 fn tells(kind: &Kind) -> bool {
-    !matches!(kind, Kind::Connected { .. })
+    !matches!(kind, Kind::Connected { .. } | Kind::Listening { .. } | Kind::Started { .. })
 }
 
 fn shown(caught: &Caught) -> Done {
