@@ -59,6 +59,30 @@ fn destination(name: &str, sink: &SmtpSink) -> String {
     format!("{{ name = \"{name}\", smarthost = \"{}\" }}", sink.url())
 }
 
+/// It waits for its disk or takes out its garbage: what had no room in memory goes on when it does, and not minutes later.
+#[test]
+fn a_next_hop_that_halts_for_seconds_has_all_soon_after() {
+    let sink = SmtpSink::start();
+    let rules = "fn email(message, env, ctx) {
+        let count = if message.subject == \"before\" { 1 } else { 90 };
+        for n in 0..count { message.forward(`team-${n}@example.net`); }
+    }";
+    let server = Setup::relaying_to(&sink).rules(rules).start();
+    send(&server, "before");
+    sink.wait_one();
+    sink.hold();
+    for n in 0..20 {
+        send(&server, &format!("meanwhile-{n}"));
+    }
+    server.wait_until("some are put off again", || {
+        let put_off = |entry: &Value| entry["due"].as_i64().unwrap() - entry["queued_at"].as_i64().unwrap() > 4_000;
+        server.json(&["queue", "list", "-n", "0"]).iter().any(put_off).then_some(())
+    });
+    sink.release();
+    sink.wait(21);
+    server.settled();
+}
+
 /// However many lanes of slow hosts wait, another's first has a place.
 #[test]
 fn hosts_that_do_not_answer_leave_a_place_for_others() {

@@ -24,8 +24,8 @@ const SOON: Duration = Duration::from_secs(1);
 const LATEST: Duration = Duration::from_mins(10);
 /// What waits for one destination has at most this part of what is free: however many are slow, something is left.
 const PART: usize = 4;
-/// How long nothing may have ended before a queue is taken for one that crawls.
-const UNKNOWN: Duration = Duration::from_secs(2);
+/// A pace is taken over no less than that.
+const PACED: Duration = Duration::from_millis(500);
 /// Different messages in a row over which the connection broke: then it isn't the messages.
 const BROKEN: usize = 3;
 
@@ -76,14 +76,16 @@ pub(super) struct Resting {
     pub trouble: Arc<Trouble>,
 }
 
-/// How fast its deliveries end, by the second that went before.
+/// How fast its deliveries end while some wait.
 #[derive(Debug, Default)]
 struct Pace {
-    /// When it was first asked for.
-    first: Option<Timestamp>,
+    /// From when those that `ended` are counted.
     since: Option<Timestamp>,
     ended: u32,
-    per_second: f64,
+    /// When one ended last.
+    last: Option<Timestamp>,
+    /// The last that is known.
+    per_second: Option<f64>,
 }
 
 /// What became of a delivery that was offered.
@@ -131,6 +133,9 @@ impl Destination {
         }
         state.overflow -= came_back;
         state.allowed = lanes.max(1);
+        if state.waiting.is_empty() {
+            state.pace.begin(now);
+        }
         state.push(held, free);
         if state.idle > 0 {
             self.wake.notify_one();
@@ -290,28 +295,31 @@ impl State {
 }
 
 impl Pace {
+    /// The first waits: how long nothing did, says nothing of the pace.
+    fn begin(&mut self, now: Timestamp) {
+        *self = Self { since: Some(now), last: Some(now), ended: 0, per_second: self.per_second };
+    }
+
     fn count(&mut self, ended: usize, now: Timestamp) {
         self.ended = self.ended.saturating_add(u32::try_from(ended).unwrap_or(u32::MAX));
-        let since = *self.since.get_or_insert(now);
-        let passed = now.since(since);
-        if passed >= Duration::from_millis(500) {
-            self.per_second = f64::from(self.ended) / passed.as_secs_f64();
+        self.last = Some(now);
+        let passed = now.since(*self.since.get_or_insert(now));
+        if passed >= PACED {
+            // One halt among the others makes it half as fast, and no slower.
+            let now_is = f64::from(self.ended) / passed.as_secs_f64();
+            self.per_second = Some(self.per_second.map_or(now_is, |before| now_is.max(before / 2.0)));
             self.ended = 0;
             self.since = Some(now);
         }
     }
 
-    /// How long `count` deliveries take.
-    fn time_for(&mut self, count: usize, now: Timestamp) -> Duration {
-        let since = *self.first.get_or_insert(now);
-        self.count(0, now);
-        if self.per_second == 0.0 && now.since(since) < UNKNOWN {
-            // Looked at again soon; nobody waits for it meanwhile.
-            return SOON * 2;
-        }
+    /// How long `count` deliveries take. That it stands still just now is no pace: as long as it has, it may go on to.
+    fn time_for(&self, count: usize, now: Timestamp) -> Duration {
+        let still = self.last.map_or(Duration::ZERO, |last| now.since(last));
+        let Some(per_second) = self.per_second else { return still.clamp(SOON * 2, LATEST) };
         let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        let seconds = count / self.per_second.max(0.01);
-        Duration::from_secs_f64(seconds.clamp(0.0, LATEST.as_secs_f64()))
+        let seconds = (count / per_second).min(LATEST.as_secs_f64());
+        (Duration::from_secs_f64(seconds) + still).min(LATEST)
     }
 }
 
@@ -436,36 +444,78 @@ mod tests {
         assert!(destination.wants_lane());
     }
 
+    /// So many messages as it can have, waiting from `at` on.
+    fn fill(destination: &Destination, at: Timestamp) {
+        for message in 0..MAX_WAITING {
+            let offered = destination.offer(held(delivery(message as u128, 0)), 2, PLENTY, at);
+            assert!(matches!(offered, Offered::Waits { .. }), "{offered:?}");
+        }
+    }
+
+    /// How long what doesn't find room is put off. `None`: it is waited for.
+    fn put_off(destination: &Destination, now: Timestamp) -> Option<Duration> {
+        match destination.offer(held(delivery(0, 1)), 2, PLENTY, now) {
+            Offered::FullForNow(_) => None,
+            Offered::NotBefore(_, at) => Some(at.since(now)),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_full_queue_that_moves_is_waited_for_and_one_that_crawls_is_not() {
         let full = |ended: usize| {
             let destination = Destination::new("mx:example.net".into());
-            for message in 0..MAX_WAITING {
-                offer(&destination, message as u128, 0);
-            }
-            let first = offer(&destination, 0, 1);
-            assert!(matches!(first, Offered::NotBefore(_, at) if at == NOW.plus(2 * SOON)), "its pace isn't known yet");
-            let later = NOW.plus(UNKNOWN);
+            fill(&destination, NOW);
+            assert_eq!(put_off(&destination, NOW), Some(2 * SOON), "its pace isn't known yet");
+            let later = NOW.plus(2 * SOON);
             destination.went_well(ended, later);
-            destination.offer(held(delivery(0, 1)), 2, PLENTY, later)
+            put_off(&destination, later)
         };
-        assert!(matches!(full(5000), Offered::FullForNow(_)));
-        assert!(matches!(full(1), Offered::NotBefore(_, at) if at == NOW.plus(UNKNOWN + LATEST)));
+        assert_eq!(full(5000), None);
+        assert_eq!(full(1), Some(LATEST));
+    }
+
+    /// A next hop that halts for a second (its disk, its garbage) goes on as fast as before.
+    #[test]
+    fn a_queue_that_stands_still_is_given_as_long_again_and_no_longer() {
+        let destination = Destination::new("mx:example.net".into());
+        fill(&destination, NOW);
+        let moved = NOW.plus(SOON);
+        destination.went_well(2048, moved);
+        for still in [SOON, 10 * SOON] {
+            let wait = put_off(&destination, moved.plus(still)).unwrap();
+            assert!((still..still + 2 * SOON).contains(&wait), "{wait:?}");
+        }
+        let again = moved.plus(11 * SOON);
+        destination.went_well(1, again);
+        assert_eq!(put_off(&destination, again), None, "it goes on");
+        let crawled = (1..20).map(|n| again.plus(n * 30 * SOON)).inspect(|&now| destination.went_well(1, now)).last();
+        assert_eq!(put_off(&destination, crawled.unwrap()), Some(LATEST), "now it crawls");
+        let silent = Destination::new("mx:example.org".into());
+        fill(&silent, NOW);
+        assert_eq!(put_off(&silent, NOW.plus(7 * SOON)), Some(7 * SOON));
+        assert_eq!(put_off(&silent, NOW.plus(2 * LATEST)), Some(LATEST));
+    }
+
+    #[test]
+    fn that_nothing_waited_for_an_hour_is_no_pace() {
+        let destination = Destination::new("mx:example.net".into());
+        destination.went_well(1, NOW);
+        let later = NOW.plus(Duration::from_hours(1));
+        fill(&destination, later);
+        destination.went_well(1, later.plus(PACED / 10));
+        assert_eq!(put_off(&destination, later.plus(PACED / 5)), Some(2 * SOON), "it isn't known yet");
     }
 
     #[test]
     fn what_comes_again_from_the_store_is_no_longer_ahead_there() {
         let destination = Destination::new("mx:example.net".into());
-        for message in 0..MAX_WAITING {
-            offer(&destination, message as u128, 0);
-        }
+        fill(&destination, NOW);
         offer(&destination, 0, 1);
-        let later = NOW.plus(UNKNOWN);
+        let later = NOW.plus(2 * SOON);
         destination.went_well(1024, later);
         for _ in 0..10 {
-            let back = destination.offer(held(delivery(0, 1)), 2, PLENTY, later);
-            let at = NOW.plus(UNKNOWN + Duration::from_secs(2));
-            assert!(matches!(back, Offered::NotBefore(_, due) if due == at), "{back:?}");
+            assert_eq!(put_off(&destination, later), Some(2 * SOON));
         }
     }
 
