@@ -5,6 +5,7 @@
 
 mod answering;
 mod chores;
+mod outgoing;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,6 +35,7 @@ use crate::{clock, telemetry};
 pub use answering::Answering;
 pub use chores::retention;
 use chores::{gauges, keep_time, notice, stopped, watch_trial};
+use outgoing::Outgoing;
 
 /// How long what is under way may take once a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(25);
@@ -64,6 +66,8 @@ pub enum StartError {
     Listen(String),
     #[error("{0}")]
     Resolver(String),
+    #[error("start the threads of deliveries: {0}")]
+    Threads(std::io::Error),
 }
 
 /// Part of `/readyz`: what is not there yet.
@@ -76,7 +80,7 @@ pub struct App {
     bus: Bus,
     answering: Arc<Answering>,
     listeners: Listeners,
-    dispatcher: Dispatcher,
+    outgoing: Outgoing,
     watcher: Watcher,
     readiness: Readiness,
     http: Option<SocketAddr>,
@@ -116,7 +120,7 @@ impl App {
         let listeners = Listeners::start(&config.listeners, parts).map_err(|e| StartError::Listen(e.to_string()))?;
         readiness.clear(LISTENERS);
         // Nothing goes out of a start that fails.
-        let dispatcher = Dispatcher::start(delivery::Parts {
+        let outgoing = Outgoing::start(delivery::Parts {
             store: store.clone(),
             config: Arc::clone(&delivery_config),
             dns,
@@ -125,8 +129,8 @@ impl App {
             capture: options.capture,
             roots: None,
             network: delivery::Network::default(),
-        });
-        in_use(&answering.intake, &dispatcher, &store);
+        })?;
+        in_use(&answering.intake, &outgoing.dispatcher, &store);
         levels(&listeners, &budget, &config);
         let ours = Watched {
             source: options.source,
@@ -146,7 +150,7 @@ impl App {
             Ground { store: &store, bus: &bus, config: &config, current: &current, answered, sealer, stopping };
         let chores = ground.chores(http_listener, readiness.clone(), &listeners, watcher.nudger())?;
         begun(&bus, http, &found);
-        Ok(Self { store, bus, answering, listeners, dispatcher, watcher, readiness, http, found, stop, chores })
+        Ok(Self { store, bus, answering, listeners, outgoing, watcher, readiness, http, found, stop, chores })
     }
 
     /// Each listener with the port it really has.
@@ -203,7 +207,7 @@ impl App {
         self.bus.publish(Event::new(clock::now(), Kind::Stopping { open_sessions }));
         drop(self.watcher);
         self.listeners.drain(DRAIN).await;
-        self.dispatcher.drain(DRAIN).await;
+        self.outgoing.drain(DRAIN).await;
         let _all_have_gone = self.stop.send(true);
         for chore in self.chores {
             // A reader of `tail` that hangs must not hold up the stop.

@@ -18,7 +18,7 @@ use crate::mail::Timestamp;
 
 /// Octets of messages that are kept warm, from their acceptance until whoever claimed them has let go of them, and of
 /// the tasks that wait to be claimed.
-const WARM_BYTES: usize = 64 << 20;
+pub const WARM_BYTES: usize = 16 << 20;
 /// Octets of the tasks of one claim, warm and cold ones each; it exceeds them by one task at most.
 pub(super) const CLAIM_BYTES: usize = 16 << 20;
 /// Warm deliveries.

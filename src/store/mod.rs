@@ -48,7 +48,7 @@ pub use acceptance::{
     NewDelivery, NoticeTask, Redecision, RelayTask, Settled, Settlement, Task, TellTask, WebhookBody, WebhookTask,
 };
 
-pub use claims::Warm;
+pub use claims::{WARM_BYTES, Warm};
 pub use directory::free_bytes;
 pub use error::StoreError;
 pub use incoming::Incoming;

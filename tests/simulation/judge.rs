@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mailworker::kv;
 use mailworker::mail::MessageId;
-use mailworker::store::{MessageDetail, MessageFilter, MessageOutcome, Store};
+use mailworker::store::{MessageDetail, MessageFilter, MessageOutcome, Store, WARM_BYTES};
 
 use crate::ledger::{Heard, Ledger, Promise, Sent, Take};
 use crate::mail::{Expect, Mail};
@@ -16,8 +16,6 @@ use crate::server::Server;
 use crate::world::{BEGINNING, World};
 use course::{Course, courses};
 
-/// What the store may keep warm: all of it is free when nothing is under way.
-const WARM: usize = 64 << 20;
 /// What was promised so shortly before the last of all messages may not have been read, as far as a process knows that
 /// begins after a sudden death.
 const LAST_MOMENTS: u64 = 30_000;
@@ -79,7 +77,7 @@ fn at_rest(server: &Server, found: &mut Vec<String>) {
         ("workers' runs", server.answering.intake.runs_open()()),
         ("reads", server.store.reads_open()()),
         ("units that wait for the writer", server.store.waiting()()),
-        ("octets kept warm", WARM - server.store.warm_room()),
+        ("octets kept warm", WARM_BYTES - server.store.warm_room()),
     ];
     let left = levels.into_iter().filter(|(_, level)| *level > 0);
     found.extend(left.map(|(what, level)| format!("{level} {what} are left when all is over")));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use mailworker::event::Kind;
 use mailworker::mail::{MessageId, Timestamp};
-use mailworker::store::{Acceptance, DeliveryKey, QueueFilter, Settled, Store};
+use mailworker::store::{Acceptance, DeliveryKey, QueueFilter, Settled, Store, WARM_BYTES};
 
 use crate::harness::*;
 
@@ -190,14 +190,14 @@ async fn what_an_admin_drops_is_not_handed_out_and_its_settlement_is_taken_quiet
 async fn more_than_fits_into_memory_is_claimed_from_its_rows() {
     let home = Home::new();
     let store = home.open();
-    let body = "x".repeat(24 << 20);
+    let body = "x".repeat(WARM_BYTES / 8 * 3);
     let mut ids = HashSet::new();
     for _ in 0..4 {
         ids.insert(accept(&store, message(&body)).await);
     }
     let all = store.claim(now(), 10).await.unwrap();
     assert_eq!(all.iter().map(|delivery| delivery.key.message).collect::<HashSet<_>>(), ids);
-    assert_eq!(all.iter().filter(|delivery| delivery.warm.is_some()).count(), 2, "64 MiB are kept warm");
+    assert_eq!(all.iter().filter(|delivery| delivery.warm.is_some()).count(), 2, "more isn't kept warm");
 }
 
 #[tokio::test]
@@ -205,13 +205,13 @@ async fn what_is_warm_counts_until_whoever_claimed_it_has_let_go() {
     let home = Home::new();
     let store = home.open();
     let empty = store.warm_room();
-    let body = "x".repeat(24 << 20);
+    let body = "x".repeat(WARM_BYTES / 8 * 3);
     for _ in 0..2 {
         accept(&store, message(&body)).await;
     }
     let held = store.claim(now(), 10).await.unwrap();
     assert!(held.iter().all(|delivery| delivery.warm.is_some()));
-    assert!(store.warm_room() < 16 << 20, "claimed and not let go: {}", store.warm_room());
+    assert!(store.warm_room() < WARM_BYTES / 4, "claimed and not let go: {}", store.warm_room());
     accept(&store, message(&body)).await;
     let cold = store.claim(now(), 10).await.unwrap();
     assert_eq!((cold.len(), cold[0].warm.is_some()), (1, false));

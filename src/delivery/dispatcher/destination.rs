@@ -316,7 +316,7 @@ impl Pace {
     /// How long `count` deliveries take. That it stands still just now is no pace: as long as it has, it may go on to.
     fn time_for(&self, count: usize, now: Timestamp) -> Duration {
         let still = self.last.map_or(Duration::ZERO, |last| now.since(last));
-        let Some(per_second) = self.per_second else { return still.clamp(SOON * 2, LATEST) };
+        let Some(per_second) = self.per_second else { return still.min(LATEST) };
         let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         let seconds = (count / per_second).min(LATEST.as_secs_f64());
         (Duration::from_secs_f64(seconds) + still).min(LATEST)
@@ -466,7 +466,7 @@ mod tests {
         let full = |ended: usize| {
             let destination = Destination::new("mx:example.net".into());
             fill(&destination, NOW);
-            assert_eq!(put_off(&destination, NOW), Some(2 * SOON), "its pace isn't known yet");
+            assert_eq!(put_off(&destination, NOW), None, "its pace isn't known yet");
             let later = NOW.plus(2 * SOON);
             destination.went_well(ended, later);
             put_off(&destination, later)
@@ -504,7 +504,7 @@ mod tests {
         let later = NOW.plus(Duration::from_hours(1));
         fill(&destination, later);
         destination.went_well(1, later.plus(PACED / 10));
-        assert_eq!(put_off(&destination, later.plus(PACED / 5)), Some(2 * SOON), "it isn't known yet");
+        assert_eq!(put_off(&destination, later.plus(PACED / 5)), None, "it isn't known yet");
     }
 
     #[test]
@@ -529,8 +529,8 @@ mod tests {
         for message in 0..2 {
             assert!(matches!(offer(message, few), Offered::Waits { .. }));
         }
-        assert!(matches!(offer(2, few), Offered::NotBefore(..)));
-        assert!(matches!(offer(2, light), Offered::NotBefore(..)));
+        assert!(matches!(offer(2, few), Offered::FullForNow(_)));
+        assert!(matches!(offer(2, light), Offered::FullForNow(_)));
         destination.take().unwrap();
         assert!(matches!(offer(2, light), Offered::Waits { .. }));
         let none = Free { count: 1, octets: 1, warm: 1 };
