@@ -316,7 +316,11 @@ impl Pace {
     /// How long `count` deliveries take. That it stands still just now is no pace: as long as it has, it may go on to.
     fn time_for(&self, count: usize, now: Timestamp) -> Duration {
         let still = self.last.map_or(Duration::ZERO, |last| now.since(last));
-        let Some(per_second) = self.per_second else { return still.min(LATEST) };
+        let Some(per_second) = self.per_second else {
+            // Where so many came in no time it is known soon, and few destinations can have as many at once.
+            let least = if count >= MAX_WAITING { Duration::ZERO } else { SOON * 2 };
+            return still.clamp(least, LATEST);
+        };
         let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         let seconds = (count / per_second).min(LATEST.as_secs_f64());
         (Duration::from_secs_f64(seconds) + still).min(LATEST)
@@ -529,8 +533,8 @@ mod tests {
         for message in 0..2 {
             assert!(matches!(offer(message, few), Offered::Waits { .. }));
         }
-        assert!(matches!(offer(2, few), Offered::FullForNow(_)));
-        assert!(matches!(offer(2, light), Offered::FullForNow(_)));
+        assert!(matches!(offer(2, few), Offered::NotBefore(..)));
+        assert!(matches!(offer(2, light), Offered::NotBefore(..)));
         destination.take().unwrap();
         assert!(matches!(offer(2, light), Offered::Waits { .. }));
         let none = Free { count: 1, octets: 1, warm: 1 };
