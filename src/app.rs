@@ -148,7 +148,8 @@ impl App {
         let answered = Arc::clone(&answering);
         let ground =
             Ground { store: &store, bus: &bus, config: &config, current: &current, answered, sealer, stopping };
-        let chores = ground.chores(http_listener, readiness.clone(), &listeners, watcher.nudger())?;
+        let chores = ground.chores(http_listener, readiness.clone(), &listeners, watcher.nudger());
+        let chores = chores.inspect_err(|_| bus.keep(None))?;
         begun(&bus, http, &found);
         Ok(Self { store, bus, answering, listeners, outgoing, watcher, readiness, http, found, stop, chores })
     }
@@ -207,7 +208,8 @@ impl App {
         self.bus.publish(Event::new(clock::now(), Kind::Stopping { open_sessions }));
         drop(self.watcher);
         self.listeners.drain(DRAIN).await;
-        self.outgoing.drain(DRAIN).await;
+        // What is asked outside goes over connections that may be the dispatcher's threads', until the last has asked.
+        let _threads = self.outgoing.drain(DRAIN).await;
         let _all_have_gone = self.stop.send(true);
         for chore in self.chores {
             // A reader of `tail` that hangs must not hold up the stop.

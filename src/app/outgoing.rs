@@ -23,15 +23,15 @@ impl Outgoing {
         Ok(Self { dispatcher, threads })
     }
 
-    /// As [`Dispatcher::drain`].
-    pub(super) async fn drain(self, deadline: Duration) {
+    /// As [`Dispatcher::drain`]. The threads go on until what is returned is dropped.
+    pub(super) async fn drain(self, deadline: Duration) -> Threads {
         self.dispatcher.drain(deadline).await;
-        drop(self.threads);
+        self.threads
     }
 }
 
 /// A runtime that ends in the background: where it is dropped, nothing may wait.
-struct Threads(Option<Runtime>);
+pub(super) struct Threads(Option<Runtime>);
 
 impl Threads {
     /// Half as many as there are processors.

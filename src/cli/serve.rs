@@ -21,12 +21,13 @@ pub async fn run(common: &Common, options: &Serve) -> Done {
     let mut signals = Signals::listen()?;
     let source = Source::Server(configured::with_secrets(common));
     let bus = Bus::new(app::BUS_CAPACITY);
-    // Before anything starts: what happens while it does is told too.
-    let events = options.machine.json.then(|| bus.subscribe());
+    if options.machine.json {
+        // Before anything starts: what happens while it does is told too.
+        print_each(bus.subscribe());
+    }
     let app = start(app::Options { source, adjust: None, capture: None, bus }).await?;
-    match events {
-        Some(events) => print_each(events),
-        None => announce(&app).unwrap_or_else(|failure| unread(&failure)),
+    if !options.machine.json {
+        announce(&app).unwrap_or_else(|failure| unread(&failure));
     }
     tell(&[NotifyState::Ready]);
     while let Asked::Reload = signals.next().await {

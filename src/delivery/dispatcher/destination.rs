@@ -26,6 +26,12 @@ const LATEST: Duration = Duration::from_mins(10);
 const PART: usize = 4;
 /// A pace is taken over no less than that.
 const PACED: Duration = Duration::from_millis(500);
+/// A pace that is older says nothing of today's.
+const PACE_LASTS: Duration = Duration::from_mins(1);
+/// So many that wait before a pace is known came in no time.
+const FLOOD: usize = 512;
+/// By second; one that was faster yet is soon known to be slow.
+const FASTEST: f64 = 4096.0;
 /// Different messages in a row over which the connection broke: then it isn't the messages.
 const BROKEN: usize = 3;
 
@@ -124,7 +130,7 @@ impl Destination {
         }
         if state.is_full(held.weight(), free) {
             let ahead = state.waiting.len() + (state.overflow - came_back) as usize;
-            let wait = state.pace.time_for(ahead, now);
+            let wait = state.pace.time_for(ahead, state.waiting.len(), now);
             if wait <= SOON {
                 return Offered::FullForNow(held);
             }
@@ -297,32 +303,40 @@ impl State {
 impl Pace {
     /// The first waits: how long nothing did, says nothing of the pace.
     fn begin(&mut self, now: Timestamp) {
-        *self = Self { since: Some(now), last: Some(now), ended: 0, per_second: self.per_second };
+        let lasts = self.last.is_some_and(|last| now.since(last) < PACE_LASTS);
+        let per_second = self.per_second.filter(|_| lasts);
+        *self = Self { since: None, last: Some(now), ended: 0, per_second };
     }
 
     fn count(&mut self, ended: usize, now: Timestamp) {
-        self.ended = self.ended.saturating_add(u32::try_from(ended).unwrap_or(u32::MAX));
         self.last = Some(now);
-        let passed = now.since(*self.since.get_or_insert(now));
+        // Counted from the first that ends: how long one took alone is no pace either.
+        let Some(since) = self.since else {
+            self.since = Some(now);
+            return;
+        };
+        self.ended = self.ended.saturating_add(u32::try_from(ended).unwrap_or(u32::MAX));
+        let passed = now.since(since);
         if passed >= PACED {
             // One halt among the others makes it half as fast, and no slower.
-            let now_is = f64::from(self.ended) / passed.as_secs_f64();
+            let now_is = (f64::from(self.ended) / passed.as_secs_f64()).min(FASTEST);
             self.per_second = Some(self.per_second.map_or(now_is, |before| now_is.max(before / 2.0)));
             self.ended = 0;
             self.since = Some(now);
         }
     }
 
-    /// How long `count` deliveries take. That it stands still just now is no pace: as long as it has, it may go on to.
-    fn time_for(&self, count: usize, now: Timestamp) -> Duration {
+    /// How long `ahead` deliveries take, of which some wait here. That it stands still just now is no pace: as long as it
+    /// has, it may go on to.
+    fn time_for(&self, ahead: usize, waiting: usize, now: Timestamp) -> Duration {
         let still = self.last.map_or(Duration::ZERO, |last| now.since(last));
         let Some(per_second) = self.per_second else {
-            // Where so many came in no time it is known soon, and few destinations can have as many at once.
-            let least = if count >= MAX_WAITING { Duration::ZERO } else { SOON * 2 };
+            // Of a flood it is known soon, and few destinations can have one at once.
+            let least = if waiting >= FLOOD { Duration::ZERO } else { SOON * 2 };
             return still.clamp(least, LATEST);
         };
-        let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        let seconds = (count / per_second).min(LATEST.as_secs_f64());
+        let ahead = f64::from(u32::try_from(ahead).unwrap_or(u32::MAX));
+        let seconds = (ahead / per_second).min(LATEST.as_secs_f64());
         (Duration::from_secs_f64(seconds) + still).min(LATEST)
     }
 }
@@ -341,7 +355,7 @@ fn travel_together(one: &Delivery, other: &Delivery) -> bool {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::delivery::dispatcher::held::Holdings;
+    use crate::delivery::dispatcher::held::{Holdings, MAX_HELD};
     use crate::delivery::dispatcher::{attempt::Extent, settle};
     use crate::delivery::{Failure, Side};
     use crate::mail::{Address, Notify as Dsn};
@@ -465,14 +479,20 @@ mod tests {
         }
     }
 
+    /// So many end in that time.
+    fn paced(destination: &Destination, ended: usize, (from, over): (Timestamp, Duration)) -> Timestamp {
+        destination.went_well(1, from);
+        destination.went_well(ended, from.plus(over));
+        from.plus(over)
+    }
+
     #[test]
     fn a_full_queue_that_moves_is_waited_for_and_one_that_crawls_is_not() {
         let full = |ended: usize| {
             let destination = Destination::new("mx:example.net".into());
             fill(&destination, NOW);
             assert_eq!(put_off(&destination, NOW), None, "its pace isn't known yet");
-            let later = NOW.plus(2 * SOON);
-            destination.went_well(ended, later);
+            let later = paced(&destination, ended, (NOW, 2 * SOON));
             put_off(&destination, later)
         };
         assert_eq!(full(5000), None);
@@ -484,8 +504,7 @@ mod tests {
     fn a_queue_that_stands_still_is_given_as_long_again_and_no_longer() {
         let destination = Destination::new("mx:example.net".into());
         fill(&destination, NOW);
-        let moved = NOW.plus(SOON);
-        destination.went_well(2048, moved);
+        let moved = paced(&destination, 2048, (NOW, SOON));
         for still in [SOON, 10 * SOON] {
             let wait = put_off(&destination, moved.plus(still)).unwrap();
             assert!((still..still + 2 * SOON).contains(&wait), "{wait:?}");
@@ -502,13 +521,52 @@ mod tests {
     }
 
     #[test]
-    fn that_nothing_waited_for_an_hour_is_no_pace() {
+    fn how_long_one_took_alone_and_a_halt_before_the_first_are_no_pace() {
+        for took in [PACED / 10, PACED, 20 * SOON] {
+            let destination = Destination::new("mx:example.net".into());
+            offer(&destination, 0, 0);
+            destination.take().unwrap();
+            destination.went_well(1, NOW.plus(took));
+            let later = NOW.plus(Duration::from_hours(1));
+            fill(&destination, later);
+            assert_eq!(put_off(&destination, later), None, "it isn't known yet");
+            destination.went_well(100, later.plus(took));
+            assert_eq!(put_off(&destination, later.plus(took)), None, "nor by the first");
+        }
+    }
+
+    #[test]
+    fn a_pace_of_long_ago_is_none() {
         let destination = Destination::new("mx:example.net".into());
-        destination.went_well(1, NOW);
-        let later = NOW.plus(Duration::from_hours(1));
-        fill(&destination, later);
-        destination.went_well(1, later.plus(PACED / 10));
-        assert_eq!(put_off(&destination, later.plus(PACED / 5)), None, "it isn't known yet");
+        offer(&destination, 0, 0);
+        let crawled = paced(&destination, 1, (NOW, 60 * SOON));
+        destination.take().unwrap();
+        fill(&destination, crawled.plus(PACE_LASTS));
+        assert_eq!(put_off(&destination, crawled.plus(PACE_LASTS)), None);
+    }
+
+    /// With what is free in earnest: [`MAX_HELD`] in all.
+    #[test]
+    fn before_its_pace_is_known_a_flood_is_waited_for_and_what_others_leave_no_room_for_is_not() {
+        let fill_up = |taken: usize| {
+            let destination = Destination::new("mx:example.net".into());
+            let mut waiting = 0;
+            loop {
+                let free = Free { count: MAX_HELD - taken - waiting, ..PLENTY };
+                match destination.offer(held(delivery(waiting as u128, 0)), 2, free, NOW) {
+                    Offered::Waits { .. } => waiting += 1,
+                    other => return (destination, waiting, free, other),
+                }
+            }
+        };
+        let (_, waiting, _, offered) = fill_up(256);
+        assert!((FLOOD..MAX_WAITING).contains(&waiting) && matches!(offered, Offered::FullForNow(_)), "{offered:?}");
+        let (destination, waiting, free, _) = fill_up(MAX_HELD - 100);
+        assert_eq!(waiting, 20);
+        for message in 0..2 * MAX_WAITING {
+            let offered = destination.offer(held(delivery(message as u128, 1)), 2, free, NOW);
+            assert!(matches!(offered, Offered::NotBefore(_, at) if at == NOW.plus(2 * SOON)), "{offered:?}");
+        }
     }
 
     #[test]
@@ -516,8 +574,7 @@ mod tests {
         let destination = Destination::new("mx:example.net".into());
         fill(&destination, NOW);
         offer(&destination, 0, 1);
-        let later = NOW.plus(2 * SOON);
-        destination.went_well(1024, later);
+        let later = paced(&destination, 1024, (NOW, 2 * SOON));
         for _ in 0..10 {
             assert_eq!(put_off(&destination, later), Some(2 * SOON));
         }
