@@ -99,7 +99,7 @@ fn value(text: &str) -> String {
 
 fn quoted(text: &str) -> String {
     let mut quoted = String::from('"');
-    for character in clipped(text) {
+    for character in clipped(text.chars()) {
         if matches!(character, '"' | '\\') {
             quoted.push('\\');
         }
@@ -110,13 +110,13 @@ fn quoted(text: &str) -> String {
 }
 
 fn comment(text: &str) -> String {
-    clipped(text).filter(|character| !matches!(character, '(' | ')' | '\\')).collect()
+    clipped(text.chars().filter(|character| !matches!(character, '(' | ')' | '\\'))).collect()
 }
 
 /// As much as there is room for, without control characters, and of white space one blank: no line may consist of it.
-fn clipped(text: &str) -> impl Iterator<Item = char> {
+fn clipped(text: impl Iterator<Item = char>) -> impl Iterator<Item = char> {
     let (mut octets, mut was_blank) = (0, false);
-    let plain = text.chars().filter(|character| *character == '\t' || !character.is_control());
+    let plain = text.filter(|character| *character == '\t' || !character.is_control());
     let blank = |character: char| if character.is_whitespace() { ' ' } else { character };
     let once = plain.map(blank).filter(move |character| {
         let repeats = *character == ' ' && was_blank;
@@ -285,6 +285,16 @@ mod tests {
             !field.contains("  ") && field.contains(&format!("\"{}\"", "\u{20ac}".repeat(MAX_VALUE / 3))),
             "{field}"
         );
+    }
+
+    #[test]
+    fn no_line_is_blank_where_brackets_were_among_blanks() {
+        for before in 0..80 {
+            let name = format!("{} ( ( {}", "a".repeat(before), "b".repeat(MAX_LINE));
+            let auth = Authentication { iprev: Iprev { result: Check::Pass, name }, ..Authentication::default() };
+            let field = written("mx.example.com", &client("c"), None, &auth);
+            assert!(field.split_terminator("\r\n").all(|line| !line.trim().is_empty()), "{field}");
+        }
     }
 
     #[test]
