@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::Batch;
 use super::attempt::Trouble;
 use super::held::{Free, Held};
+use super::pace::{LATEST, Pace, SOON};
 use crate::mail::{MessageId, Timestamp};
 use crate::store::{Delivery, Task};
 
@@ -18,20 +19,8 @@ use crate::store::{Delivery, Task};
 const MAX_WAITING: usize = 1024;
 /// Recipients of one transaction (RFC 5321 §4.5.3.1.8: a server takes 100).
 const MAX_RECIPIENTS: usize = 100;
-/// A queue that moves on sooner than this is waited for.
-const SOON: Duration = Duration::from_secs(1);
-/// The longest wait for a queue to move on.
-const LATEST: Duration = Duration::from_mins(10);
 /// What waits for one destination has at most this part of what is free: however many are slow, something is left.
 const PART: usize = 4;
-/// A pace is taken over no less than that.
-const PACED: Duration = Duration::from_millis(500);
-/// A pace that is older says nothing of today's.
-const PACE_LASTS: Duration = Duration::from_mins(1);
-/// So many that wait before a pace is known came in no time.
-const FLOOD: usize = 512;
-/// By second; one that was faster yet is soon known to be slow.
-const FASTEST: f64 = 4096.0;
 /// Different messages in a row over which the connection broke: then it isn't the messages.
 const BROKEN: usize = 3;
 
@@ -80,18 +69,6 @@ pub(super) struct Resting {
     pub since: Timestamp,
     pub until: Timestamp,
     pub trouble: Arc<Trouble>,
-}
-
-/// How fast its deliveries end while some wait.
-#[derive(Debug, Default)]
-struct Pace {
-    /// From when those that `ended` are counted.
-    since: Option<Timestamp>,
-    ended: u32,
-    /// When one ended last.
-    last: Option<Timestamp>,
-    /// The last that is known.
-    per_second: Option<f64>,
 }
 
 /// What became of a delivery that was offered.
@@ -300,47 +277,6 @@ impl State {
     }
 }
 
-impl Pace {
-    /// The first waits: how long nothing did, says nothing of the pace.
-    fn begin(&mut self, now: Timestamp) {
-        let lasts = self.last.is_some_and(|last| now.since(last) < PACE_LASTS);
-        let per_second = self.per_second.filter(|_| lasts);
-        *self = Self { since: None, last: Some(now), ended: 0, per_second };
-    }
-
-    fn count(&mut self, ended: usize, now: Timestamp) {
-        self.last = Some(now);
-        // Counted from the first that ends: how long one took alone is no pace either.
-        let Some(since) = self.since else {
-            self.since = Some(now);
-            return;
-        };
-        self.ended = self.ended.saturating_add(u32::try_from(ended).unwrap_or(u32::MAX));
-        let passed = now.since(since);
-        if passed >= PACED {
-            // One halt among the others makes it half as fast, and no slower.
-            let now_is = (f64::from(self.ended) / passed.as_secs_f64()).min(FASTEST);
-            self.per_second = Some(self.per_second.map_or(now_is, |before| now_is.max(before / 2.0)));
-            self.ended = 0;
-            self.since = Some(now);
-        }
-    }
-
-    /// How long `ahead` deliveries take, of which some wait here. That it stands still just now is no pace: as long as it
-    /// has, it may go on to.
-    fn time_for(&self, ahead: usize, waiting: usize, now: Timestamp) -> Duration {
-        let still = self.last.map_or(Duration::ZERO, |last| now.since(last));
-        let Some(per_second) = self.per_second else {
-            // Of a flood it is known soon, and few destinations can have one at once.
-            let least = if waiting >= FLOOD { Duration::ZERO } else { SOON * 2 };
-            return still.clamp(least, LATEST);
-        };
-        let ahead = f64::from(u32::try_from(ahead).unwrap_or(u32::MAX));
-        let seconds = (ahead / per_second).min(LATEST.as_secs_f64());
-        (Duration::from_secs_f64(seconds) + still).min(LATEST)
-    }
-}
-
 /// Whether one transaction can carry both: one message with the same fields added and removed.
 fn travel_together(one: &Delivery, other: &Delivery) -> bool {
     match (&one.task, &other.task) {
@@ -356,6 +292,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::delivery::dispatcher::held::{Holdings, MAX_HELD};
+    use crate::delivery::dispatcher::pace::{FLOOD, PACE_LASTS, PACED};
     use crate::delivery::dispatcher::{attempt::Extent, settle};
     use crate::delivery::{Failure, Side};
     use crate::mail::{Address, Notify as Dsn};

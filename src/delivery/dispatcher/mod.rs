@@ -2,7 +2,7 @@
 //!
 //! One task claims and places (`owner`); each destination has lanes, tasks that attempt one batch after the other over
 //! one connection (`lane`); one task settles (`settler`). A destination that is in trouble rests, one that is slow
-//! fills its own share alone (`share`, `held`): nobody else waits for it. What is held is settled or, where the process
+//! fills its own share alone (`share`, `held`, `pace`): nobody else waits for it. What is held is settled or, where the process
 //! dies, due again.
 //! Never: an attempt without a claim, an outcome believed before it is stored, a queue without a bound.
 //! Standards: RFC 5321 §4.5.4.1 (retries by destination). Input: [`Parts`]. Output: settlements, events.
@@ -12,6 +12,7 @@ mod destination;
 mod held;
 mod lane;
 mod owner;
+mod pace;
 mod settle;
 mod settler;
 mod share;
