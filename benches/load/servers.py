@@ -67,14 +67,16 @@ class Sink:
         wait_for("smtp-sink", lambda: greets(self.port), 10)
 
     def read(self):
-        """Lines parted by CR: sess=…  quit=…  mesg=… ."""
+        """Looks every 5 ms, since a look for each message would take the servers a tenth of the processors."""
         seen = b""
-        while chunk := os.read(self.process.stdout.fileno(), 65536):
+        while chunk := os.read(self.process.stdout.fileno(), 1 << 20):
             now = time.monotonic()
-            seen = (seen + chunk)[-65536:]
+            # Lines parted by CR: sess=…  quit=…  mesg=… .
+            seen = (seen + chunk)[-200:]
             counts = re.findall(rb"mesg=(\d+)\s", seen)
             if counts and int(counts[-1]) > self.count:
                 self.count, self.last = int(counts[-1]), now
+            time.sleep(0.005)
 
     def stop(self):
         stop(self.process)
@@ -256,7 +258,9 @@ connections_per_ip = 1000
         )
         self.log = (directory / "mailworker.log").open("wb")
         command = [str(binary), "serve", "--config", str(config)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        unit = (ROOT / "deploy/mailworker.service").read_text()
+        environment = os.environ | dict(re.findall(r"^Environment=(\w+)=(.*)$", unit, re.M))
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment)
         self.pid = self.process.pid
         for line in self.process.stdout:
             if match := re.match(r"listening smtp 127\.0\.0\.1:(\d+)", line):
