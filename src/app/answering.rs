@@ -61,6 +61,12 @@ impl Answerer for Answering {
         })
     }
 
+    fn said(&self, visit: &mut Visit) {
+        if let Some(own) = visit.own_mut::<intake::Visit>() {
+            self.intake.said(own);
+        }
+    }
+
     fn take_part<'a>(&'a self, visit: &'a mut Visit, octets: Vec<u8>) -> BoxFuture<'a, Result<(), Reply>> {
         Box::pin(async move {
             match visit.own_mut::<intake::Visit>() {

@@ -107,6 +107,8 @@ pub struct Visit {
     connected: Notes,
     /// The messages for which 250 was said, by fingerprint, until the client is seen to have read on.
     unread: Vec<([u8; 16], MessageId)>,
+    /// What came of the message that was just answered, to be told when its sender waits no longer.
+    untold: Vec<Event>,
     /// What has come of a large message.
     incoming: Option<Incoming>,
     /// Whoever has it wants to hear what its message comes to; what that was.
@@ -181,6 +183,7 @@ impl Intake {
             greeted: Notes::new(),
             connected: Notes::new(),
             unread: Vec::new(),
+            untold: Vec::new(),
             incoming: None,
             listens: false,
             heard: None,
@@ -196,13 +199,22 @@ impl Intake {
 
     /// A session is over. Where its client hasn't read all it was told, it may come again with the same (RFC 1047).
     pub fn closed(&self, visit: &mut Visit, has_read: bool) {
+        self.said(visit);
         for (fingerprint, id) in visit.unread.drain(..).filter(|_| !has_read) {
             self.store.put_unread(fingerprint, id);
         }
     }
 
+    /// The sender of the last message has its answer: what came of it is told to everybody else.
+    pub fn said(&self, visit: &mut Visit) {
+        for event in std::mem::take(&mut visit.untold) {
+            self.bus.publish(event);
+        }
+    }
+
     /// What to say. Runs to its end once begun: a message must not be half accepted.
     pub async fn answer(&self, visit: &mut Visit, client: &Client, question: Question) -> Answer {
+        self.said(visit);
         match question {
             Question::Connect => self.connect(visit, client).await,
             Question::Helo { .. } => self.helo(visit, client).await,
@@ -348,7 +360,7 @@ impl Intake {
                 if let Some(last) = events.last_mut() {
                     last.at = clock::now();
                 }
-                self.publish(visit, case.id, events);
+                visit.untold = events;
                 return Ok(answer);
             }
         }

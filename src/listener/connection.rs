@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ struct Connection<'a, S> {
     reservation: Reservation,
     /// Some of them were handed to the answerer.
     handed_on: bool,
+    /// The answerer hasn't heard yet that its answer to a message is said.
+    unsaid: bool,
     times: Times,
     /// Why the session was told to go (421), if it was, and what it was at.
     told: Option<(&'static str, String)>,
@@ -106,6 +109,7 @@ impl<'a, S: Socket> Connection<'a, S> {
             session,
             reservation: shared.parts.budget.reserve(visit.client.ip),
             handed_on: false,
+            unsaid: false,
             visit,
             times: Times::new(now, &config.session),
             config,
@@ -173,18 +177,20 @@ impl<'a, S: Socket> Connection<'a, S> {
         }
     }
 
-    /// Sends all that the session has to say.
+    /// Sends all that the session has to say. Whether or not it can be sent, and before a peer that takes its time is
+    /// waited for, the answerer hears that its answer is said.
     async fn flush(&mut self) -> Result<(), Broken> {
         let octets = self.session.output();
         if octets.is_empty() {
+            self.said();
             return Ok(());
         }
         let Some(stream) = &mut self.stream else { return Err(Broken::gone()) };
         let limit = self.config.session.command_timeout;
-        let sent = async {
+        let sent = pin!(async {
             stream.write_all(octets).await?;
             stream.flush().await
-        };
+        });
         // The end of the session binds, too, but there is always a moment for a 421.
         let now = Instant::now();
         let ends = later(now, limit).min(later(self.times.session_ends().max(now), FAREWELL));
@@ -193,11 +199,17 @@ impl<'a, S: Socket> Connection<'a, S> {
             stopping(self.stop.clone()).await;
             tokio::time::sleep(FAREWELL).await;
         };
-        let sent = tokio::select! {
-            biased;
-            sent = tokio::time::timeout_at(ends, sent) => sent,
-            () = stopped => return Err(Broken::stopped()),
+        let mut sent = pin!(tokio::time::timeout_at(ends, sent));
+        let mut stopped = pin!(stopped);
+        let sent = loop {
+            tokio::select! {
+                biased;
+                sent = &mut sent => break sent,
+                () = std::future::ready(()), if self.unsaid => said(&mut self.unsaid, self.shared, &mut self.visit),
+                () = &mut stopped => return Err(Broken::stopped()),
+            }
         };
+        said(&mut self.unsaid, self.shared, &mut self.visit);
         match sent {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(Broken { reason: format!("sending an answer: {error}") }),
@@ -207,6 +219,10 @@ impl<'a, S: Socket> Connection<'a, S> {
         self.session.sent(count);
         self.times.moved(Instant::now());
         Ok(())
+    }
+
+    fn said(&mut self) {
+        said(&mut self.unsaid, self.shared, &mut self.visit);
     }
 
     /// Reads once, for at most as long as any of the limits allows.
@@ -319,6 +335,7 @@ impl<'a, S: Socket> Connection<'a, S> {
         }
         if asked == Asked::Message {
             self.handed_on = false;
+            self.unsaid = true;
             self.times.message_over();
             self.reservation.release();
         }
@@ -399,7 +416,12 @@ impl<'a, S: Socket> Connection<'a, S> {
     }
 
     fn publish_refusals(&mut self) {
-        for refusal in self.session.take_refusals() {
+        let refusals = self.session.take_refusals();
+        if !refusals.is_empty() {
+            // What came of the message before them comes before them.
+            self.said();
+        }
+        for refusal in refusals {
             self.publish(Kind::Refused {
                 phase: refusal.phase.to_owned(),
                 ip: self.visit.client.ip,
@@ -462,6 +484,12 @@ fn no_room(full: Full) -> Reply {
         Full::Share => "Too much mail of your address is under way, try again later",
     };
     Reply::new(452, 3, 1, text)
+}
+
+fn said(unsaid: &mut bool, shared: &Shared, visit: &mut Visit) {
+    if std::mem::take(unsaid) {
+        shared.parts.answerer.said(visit);
+    }
 }
 
 /// A read buffer of the size that the state calls for.

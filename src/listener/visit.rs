@@ -4,7 +4,7 @@
 //! its handshake):
 //!
 //! ```text
-//! open(visit) ─► answer(visit, Connect) ─► answer(visit, Helo | MailFrom | RcptTo | Message) … ─► closed(visit, end)
+//! open(visit) ─► answer(visit, Connect) ─► answer(visit, Helo | MailFrom | RcptTo | Message) [─► said(visit)] … ─► closed(visit, end)
 //! ```
 //!
 //! Each is called by the one task that has the connection, one after the other, never two at once.
@@ -33,6 +33,10 @@ pub trait Answerer: Send + Sync + 'static {
     /// `visit.client` is up to date: `helo` and `esmtp` as of this question, `tls` as soon as the handshake is done.
     /// What it refuses, it publishes itself; the listener publishes what it or the session refused.
     fn answer<'a>(&'a self, visit: &'a mut Visit, question: Question) -> BoxFuture<'a, Answer>;
+
+    /// What was answered to the last message, or to several, has been handed to the connection, as far as it takes it: its
+    /// client waits no longer for what is done now. Not called where the connection broke before there was a chance to.
+    fn said(&self, visit: &mut Visit);
 
     /// Takes the next octets of a message that is coming in and is large. What it takes belongs to the message of the next
     /// question [`Question::Message`], whose transaction says how many octets of it came so, or is given up. Run to its

@@ -118,13 +118,16 @@ fn while_a_worker_burns_others_are_answered_and_it_ends_by_its_clock() {
     ];
     for (nth, (what, line, words)) in cases.into_iter().enumerate() {
         let mut quick = Client::greeted(server.smtp());
+        let before = server.log.mark();
         quick.send("bob@example.org", TO, &mail("quick", "first")).expect(250);
+        server.wait_event(before, "accepted", |_| true);
         let mark = server.log.mark();
         std::thread::scope(|scope| {
             let began = Instant::now();
             let burns = scope.spawn(|| server.send("ann@example.org", TO, &mail(what, "x")));
             web.wait(nth + 1);
             quick.send("bob@example.org", TO, &mail("quick", "meanwhile")).expect(250);
+            server.wait_event(mark, "accepted", |_| true);
             assert!(!burns.is_finished(), "{what}");
             if what == "actions" {
                 gate.change(|open| *open = true);

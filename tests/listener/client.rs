@@ -28,7 +28,7 @@ impl Client {
         Self::over(TcpStream::connect(address).await.unwrap())
     }
 
-    fn over(stream: impl Stream + 'static) -> Self {
+    pub fn over(stream: impl Stream + 'static) -> Self {
         Self { stream: BufReader::new(Box::new(stream)), certificate: None }
     }
 

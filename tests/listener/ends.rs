@@ -174,6 +174,17 @@ async fn a_client_that_takes_no_answers_is_dropped() {
     assert!(reason.contains("did not take our answer") || reason.contains("too many"), "{reason}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_what_is_done_after_a_message_is_answered() {
+    let mut server = start(TlsMode::Off, |_| {});
+    let (has_read, waits) = std::sync::mpsc::channel();
+    *server.table.has_read.lock().unwrap() = Some(waits);
+    let mut client = Client::greeted(server.address()).await;
+    assert!(client.message("ann@example.com", "hello").await.starts_with("250"));
+    has_read.send(()).unwrap();
+    server.asked("said").await;
+}
+
 #[tokio::test]
 async fn an_answer_runs_to_its_end_though_the_client_has_left() {
     let mut server = start(TlsMode::Off, |_| {});

@@ -9,5 +9,6 @@ mod server;
 
 mod ends;
 mod limits;
+mod narrow;
 mod proxy;
 mod tls;

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -30,6 +30,8 @@ pub struct Table {
     pub parts: AtomicUsize,
     /// There is no place for any.
     pub no_parts: AtomicBool,
+    /// What is done after the answer to a message waits until its client has said so.
+    pub has_read: Mutex<Option<std::sync::mpsc::Receiver<()>>>,
     asked: mpsc::UnboundedSender<(&'static str, Client)>,
     ends: mpsc::UnboundedSender<End>,
 }
@@ -65,6 +67,15 @@ impl Answerer for Table {
             self.answered.fetch_add(1, Ordering::SeqCst);
             Answer::Accept
         })
+    }
+
+    fn said(&self, visit: &mut Visit) {
+        let has_read = self.has_read.lock().unwrap().take();
+        if let Some(has_read) = has_read {
+            let read = tokio::task::block_in_place(|| has_read.recv_timeout(PATIENCE));
+            read.expect("the client to read its answer meanwhile");
+        }
+        let _nobody_looks = self.asked.send(("said", visit.client.clone()));
     }
 
     fn take_part<'a>(&'a self, _visit: &'a mut Visit, octets: Vec<u8>) -> BoxFuture<'a, Result<(), Reply>> {
@@ -118,6 +129,11 @@ pub fn start(tls: TlsMode, change: impl FnOnce(&mut Config)) -> Server {
 pub fn start_silent(tls: TlsMode, change: impl FnOnce(&mut Config)) -> Server {
     let mut config = config(tls);
     change(&mut config);
+    listening(config, |config, parts| Listeners::start(&config.listeners, parts).unwrap())
+}
+
+/// The same, on what `listen` makes.
+pub fn listening(config: Config, listen: impl FnOnce(&Config, Parts) -> Listeners) -> Server {
     let (asked_sender, asked) = mpsc::unbounded_channel();
     let (ends_sender, ends) = mpsc::unbounded_channel();
     let table = Arc::new(Table {
@@ -127,6 +143,7 @@ pub fn start_silent(tls: TlsMode, change: impl FnOnce(&mut Config)) -> Server {
         answered: AtomicUsize::new(0),
         parts: AtomicUsize::new(0),
         no_parts: AtomicBool::new(false),
+        has_read: Mutex::new(None),
         asked: asked_sender,
         ends: ends_sender,
     });
@@ -136,7 +153,7 @@ pub fn start_silent(tls: TlsMode, change: impl FnOnce(&mut Config)) -> Server {
     let budget = Budget::new(&config.limits);
     let answerer = Arc::clone(&table) as Arc<dyn Answerer>;
     let parts = Parts { answerer, tls: Arc::clone(&tls), bus, budget: Arc::clone(&budget) };
-    let listeners = Listeners::start(&config.listeners, parts).unwrap();
+    let listeners = listen(&config, parts);
     Server { table, listeners, tls, budget, config, events, asked, ends }
 }
 
