@@ -259,7 +259,7 @@ connections_per_ip = 1000
         self.log = (directory / "mailworker.log").open("wb")
         command = [str(binary), "serve", "--config", str(config)]
         unit = (ROOT / "deploy/mailworker.service").read_text()
-        environment = os.environ | dict(re.findall(r"^Environment=(\w+)=(.*)$", unit, re.M))
+        environment = dict(re.findall(r"^Environment=(\w+)=(.*)$", unit, re.M)) | os.environ
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment)
         self.pid = self.process.pid
         for line in self.process.stdout:
