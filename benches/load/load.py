@@ -57,20 +57,24 @@ def report(names, results, options):
                 f"| {median['cpu_ms']:.3f} | {peak:.0f} |"
             )
     if "postfix" in names and len(names) > 1:
-        say("\nof Postfix's\n")
+        say("\nof Postfix's in the same round, medians (lowest to highest)\n")
         say("| server | sessions | accepted | delivered | CPU |")
         say("| --- | ---: | ---: | ---: | ---: |")
         for name in names[1:]:
             for sessions in options.sessions:
-                ours, theirs = table[name, sessions], table["postfix", sessions]
-                ratio = {key: ours[key] / theirs[key] if theirs[key] else float("nan") for key in ours}
-                say(
-                    f"| {name} | {sessions} | {ratio['accepted']:.2f}× | {ratio['delivered']:.2f}× "
-                    f"| {ratio['cpu_ms']:.2f}× |"
-                )
+                pairs = list(zip(results[name, sessions], results["postfix", sessions], strict=True))
+                cells = [of_postfix(pairs, key) for key in ("accepted", "delivered", "cpu_ms")]
+                say(f"| {name} | {sessions} | " + " | ".join(cells) + " |")
     if options.json:
         flat = {f"{name} {sessions}": values for (name, sessions), values in table.items()}
         pathlib.Path(options.json).write_text(json.dumps(flat, indent=2) + "\n")
+
+
+def of_postfix(pairs, key):
+    ratios = [ours[key] / theirs[key] for ours, theirs in pairs if theirs[key]]
+    if not ratios:
+        return "–"
+    return f"{statistics.median(ratios):.2f}× ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def arguments():
