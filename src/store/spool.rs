@@ -306,8 +306,7 @@ impl Spool {
             return Ok(());
         }
         let length = AHEAD.min(self.segment_size - segment.ready);
-        let zeros = vec![0; usize::try_from(length).unwrap_or(0)];
-        let written = segment.file.write_all_at(&zeros, segment.ready).and_then(|()| segment.file.sync_data());
+        let written = write_zeros(&segment.file, segment.ready, length).and_then(|()| segment.file.sync_data());
         if let Err(error) = written {
             let error = StoreError::io(&format!("write spool/{}", file_name(segment.number)), &error);
             self.abandon();
@@ -354,6 +353,18 @@ impl Spool {
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
+}
+
+fn write_zeros(file: &File, mut at: u64, length: u64) -> std::io::Result<()> {
+    // The same page over and over: memory for all of it would be new to the system each time.
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    let mut left = usize::try_from(length).unwrap_or(usize::MAX);
+    while let Some(some) = ZEROS.get(..left.min(ZEROS.len())).filter(|some| !some.is_empty()) {
+        file.write_all_at(some, at)?;
+        at += some.len() as u64;
+        left -= some.len();
+    }
+    Ok(())
 }
 
 fn write_gathered(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> std::io::Result<()> {
