@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 pub use tokio::time::Instant;
@@ -105,14 +105,39 @@ fn secret() -> [u8; 32] {
 #[must_use]
 pub fn run_clock() -> crate::rules::RunClock {
     let start = Instant::now();
-    crate::rules::RunClock::new(move || start.elapsed())
+    crate::rules::RunClock::new(move || start.elapsed()).with_busy(busy)
+}
+
+/// How long this thread has had the processor. Where the clock is held, no work takes any time.
+#[must_use]
+pub fn busy() -> Duration {
+    if is_held() {
+        return Duration::ZERO;
+    }
+    let had = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(had.tv_sec.try_into().unwrap_or(0), had.tv_nsec.try_into().unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_thread_is_not_at_work_while_another_is() {
+        let at_work = |time: Duration| {
+            let begun = busy();
+            while busy().saturating_sub(begun) < time {
+                std::hint::spin_loop();
+            }
+        };
+        let begun = busy();
+        at_work(Duration::from_millis(5));
+        assert!(busy().saturating_sub(begun) >= Duration::from_millis(5));
+        let (begun, moment) = (busy(), Instant::now());
+        std::thread::spawn(move || at_work(Duration::from_millis(50))).join().unwrap();
+        assert!(moment.elapsed() >= Duration::from_millis(50));
+        assert!(busy().saturating_sub(begun) < Duration::from_millis(25));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_clock_that_is_held_goes_with_the_monotonic_one() {

@@ -19,6 +19,9 @@ use super::api;
 use super::api::run::refuse;
 use super::growth;
 
+#[cfg(test)]
+mod tests;
+
 /// Variables that one function may have at a time.
 const MAX_VARIABLES: usize = 200;
 const MAX_MODULES: usize = 100;
@@ -155,8 +158,11 @@ struct Meter {
     named: Cell<u32>,
     /// How many it may use; `None`: there is no run.
     most: Cell<Option<u64>>,
-    /// By the clock; meaningless without one.
+    /// By the clock; meaningless without one. Of a brief run by the time that its thread was at work or [`waited`], so that it
+    /// isn't held against a script that others have the processor.
     until: Cell<Duration>,
+    /// How long this thread has waited, ever.
+    waited: Cell<Duration>,
     /// The caller waits for less than the budget allows.
     brief: Cell<bool>,
     /// The run was ended because its caller doesn't wait any longer.
@@ -185,12 +191,21 @@ impl Meter {
             return None;
         }
         self.next_look.set(operations.saturating_add(LOOK));
-        let clock = self.clock.borrow();
-        if clock.as_ref().is_none_or(|clock| clock.read() <= self.until.get()) {
+        if !self.is_late() {
             return None;
         }
         self.cut.set(self.brief.get());
         Some(self.exceed(format!("more than {} of time", humantime::format_duration(limit))))
+    }
+
+    fn is_late(&self) -> bool {
+        let clock = self.clock.borrow();
+        clock.as_ref().is_some_and(|clock| self.reads(clock) > self.until.get())
+    }
+
+    /// The clock that bounds this run.
+    fn reads(&self, clock: &RunClock) -> Duration {
+        if self.brief.get() { clock.busy().saturating_add(self.waited.get()) } else { clock.read() }
     }
 
     fn exceed(&self, what: String) -> Dynamic {
@@ -216,13 +231,35 @@ pub(super) fn charge(octets: usize) {
 /// looks at the clock, too, so that no script goes on behind it.
 pub(super) fn is_overdue() -> bool {
     METER.with(|meter| {
-        let is_over = meter.clock.borrow().as_ref().is_some_and(|clock| clock.read() > meter.until.get());
+        let is_over = meter.is_late();
         if is_over {
             meter.next_look.set(0);
             meter.cut.set(meter.brief.get());
         }
         is_over
     })
+}
+
+/// Does what may wait for the disk: a brief run's caller waits as well, though the thread isn't at work.
+pub(super) fn waiting<T>(read: impl FnOnce() -> T) -> T {
+    METER.with(|meter| {
+        let clock = meter.brief.get().then(|| meter.clock.borrow().clone()).flatten();
+        let Some(clock) = clock else { return read() };
+        let begun = (clock.read(), clock.busy());
+        let done = read();
+        let (passed, worked) = (clock.read().saturating_sub(begun.0), clock.busy().saturating_sub(begun.1));
+        meter.waited.set(meter.waited.get().saturating_add(passed.saturating_sub(worked)));
+        if meter.is_late() {
+            meter.next_look.set(0);
+        }
+        done
+    })
+}
+
+/// How long brief runs of this thread have waited, since it began.
+#[must_use]
+pub fn waited() -> Duration {
+    METER.with(|meter| meter.waited.get())
 }
 
 /// What is left of a run's time.
@@ -276,8 +313,8 @@ pub(super) fn metered<T>(
         meter.operations.set(0);
         meter.next_look.set(LOOK);
         meter.named.set(0);
-        meter.until.set(clock.map_or(Duration::ZERO, |clock| clock.read().saturating_add(allowed)));
         meter.brief.set(patience.is_some());
+        meter.until.set(clock.map_or(Duration::ZERO, |clock| meter.reads(clock).saturating_add(allowed)));
         meter.cut.set(false);
         meter.exceeded.take();
         meter.most.set(Some(budget.operations));

@@ -25,6 +25,7 @@ mod worker;
 
 use std::sync::Arc;
 
+pub use engine::waited;
 pub use happening::{Happening, HappeningCall, HappeningOutcome};
 pub use hidden::Secrets;
 pub use outcome::{Effect, Outcome, Verdict};
@@ -66,18 +67,32 @@ pub struct Ai {
     pub model: Option<String>,
 }
 
-/// A monotonic clock, lent by the caller: how long it is since some moment of its choosing.
+/// A monotonic clock, lent by the caller: how long it is since some moment of its choosing. And how long the thread has had
+/// the processor, where that is known.
 #[derive(Clone)]
-pub struct RunClock(Arc<dyn Fn() -> std::time::Duration + Send + Sync>);
+pub struct RunClock {
+    elapsed: Arc<dyn Fn() -> std::time::Duration + Send + Sync>,
+    busy: Option<fn() -> std::time::Duration>,
+}
 
 impl RunClock {
     #[must_use]
     pub fn new(elapsed: impl Fn() -> std::time::Duration + Send + Sync + 'static) -> Self {
-        Self(Arc::new(elapsed))
+        Self { elapsed: Arc::new(elapsed), busy: None }
+    }
+
+    #[must_use]
+    pub fn with_busy(self, busy: fn() -> std::time::Duration) -> Self {
+        Self { busy: Some(busy), ..self }
     }
 
     fn read(&self) -> std::time::Duration {
-        (self.0)()
+        (self.elapsed)()
+    }
+
+    /// How long this thread has been at work, as far as that can be told.
+    fn busy(&self) -> std::time::Duration {
+        self.busy.map_or_else(|| self.read(), |busy| busy())
     }
 }
 

@@ -70,7 +70,7 @@ impl KvNamespace {
             None => None,
         };
         self.count_read(context)?;
-        let answer = self.run.kv.get(&self.name, key, self.run.now);
+        let answer = self.run.keys(|keys| keys.get(&self.name, key, self.run.now));
         let found = answer.map_err(|error| self.run.overrun(context, format!("KV {}: {error}", self.name)))?;
         let version = found.as_ref().map(|entry| entry.version);
         let (namespace, key) = self.staged(key);
@@ -264,7 +264,7 @@ fn list(context: NativeCallContext, kv: KvNamespace, options: Map) -> ScriptResu
     let limit = limit.filter(|limit| (1..=MAX_LIST).contains(limit));
     let limit = limit.ok_or_else(|| say(format!("limit is from 1 to {MAX_LIST}")))?;
     kv.count_read(&context)?;
-    let answer = kv.run.kv.list(&kv.name, &prefix, cursor.as_deref(), limit, kv.run.now);
+    let answer = kv.run.keys(|keys| keys.list(&kv.name, &prefix, cursor.as_deref(), limit, kv.run.now));
     let page = answer.map_err(|error| kv.run.overrun(&context, format!("KV {}: {error}", kv.name)))?;
     let seen = page.keys.iter().map(|key| (key.name.clone(), key.version)).collect();
     let namespace = kv.name.to_string();

@@ -43,7 +43,7 @@ fn limit(
         return Err(run.overrun(&context, format!("more than {MAX_QUESTIONS} limits asked for in one run")));
     }
     let once = run.seed.mark(nth);
-    let counted = run.kv.count(&Limit { name: &name, key: &key, most, per, now: run.now, once });
+    let counted = run.keys(|keys| keys.count(&Limit { name: &name, key: &key, most, per, now: run.now, once }));
     Ok(Map::from([
         ("allowed".into(), counted.allowed.into()),
         ("remaining".into(), Dynamic::from(i64::from(counted.remaining))),

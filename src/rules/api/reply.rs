@@ -90,7 +90,8 @@ fn why_not(context: &NativeCallContext, view: &MessageView) -> ScriptResult<Opti
         return Ok(Some(why));
     }
     let (run, key) = (view.run(), key(call, sender));
-    let found = run.kv.get(REPLIES, &key, run.now).map_err(|error| run.overrun(context, format!("reply: {error}")))?;
+    let found = run.keys(|keys| keys.get(REPLIES, &key, run.now));
+    let found = found.map_err(|error| run.overrun(context, format!("reply: {error}")))?;
     let read = kv::Read::Key { namespace: REPLIES.to_owned(), key, version: found.as_ref().map(|entry| entry.version) };
     run.state().kv.record(read);
     Ok(found

@@ -17,6 +17,7 @@ use super::env::Environment;
 use super::kv::Staging;
 use super::value;
 use crate::mail::{Address, Reply, SessionLimits, Timestamp};
+use crate::rules::engine::waiting;
 use crate::rules::outcome::{Effect, LogLine, Place};
 use crate::rules::reach::{Lent, Reached, Request};
 use crate::rules::{Happening, KvView, Seed, Stage};
@@ -63,7 +64,7 @@ pub struct Run {
     pub now: Timestamp,
     pub seed: Seed,
     pub environment: Arc<Environment>,
-    pub kv: KvView,
+    keys: KvView,
     pub reach: Lent,
     /// Whom the lists are asked about.
     pub client: IpAddr,
@@ -136,7 +137,7 @@ impl Run {
             now: start.now,
             seed: start.seed,
             environment: Arc::clone(start.environment),
-            kv: Arc::clone(start.kv),
+            keys: Arc::clone(start.kv),
             reach: start.reach.clone(),
             client: start.client,
             state: Mutex::new(State { notes, ..State::default() }),
@@ -153,6 +154,11 @@ impl Run {
     #[must_use]
     pub fn place(&self, context: &NativeCallContext) -> Place {
         place_at(context.call_source().unwrap_or(&self.main), context.call_position())
+    }
+
+    /// Asks KV.
+    pub(super) fn keys<T>(&self, ask: impl FnOnce(&KvView) -> T) -> T {
+        waiting(|| ask(&self.keys))
     }
 
     /// Stages one effect.
