@@ -34,7 +34,8 @@ def turn(server, sink, options, results):
             results.setdefault((server.name, sessions), []).append(result)
             say(
                 f"  {server.name:18} {sessions:4} sessions: {result['accepted']:8.0f} accepted/s "
-                f"{result['delivered']:8.0f} delivered/s {result['cpu_ms']:7.3f} CPU ms/message"
+                f"{result['delivered']:8.0f} delivered/s {result['cpu_ms']:7.3f} CPU ms/message, "
+                f"the sender's {result['source_cpu_ms']:.3f}"
             )
         results.setdefault((server.name, "peak"), []).append(peak.end())
     finally:
@@ -43,8 +44,8 @@ def turn(server, sink, options, results):
 
 def report(names, results, options):
     say("\nmedians\n")
-    say("| server | sessions | accepted/s | delivered/s | CPU ms/message | peak MiB |")
-    say("| --- | ---: | ---: | ---: | ---: | ---: |")
+    say("| server | sessions | accepted/s | delivered/s | CPU ms/message | peak MiB | sender CPU ms/message |")
+    say("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     table = {}
     for name in names:
         peak = max(results[name, "peak"]) / 2**20
@@ -54,7 +55,7 @@ def report(names, results, options):
             table[name, sessions] = median
             say(
                 f"| {name} | {sessions} | {median['accepted']:.0f} | {median['delivered']:.0f} "
-                f"| {median['cpu_ms']:.3f} | {peak:.0f} |"
+                f"| {median['cpu_ms']:.3f} | {peak:.0f} | {median['source_cpu_ms']:.3f} |"
             )
     if "postfix" in names and len(names) > 1:
         say("\nof Postfix's in the same round, medians (lowest to highest)\n")
