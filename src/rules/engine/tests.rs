@@ -52,7 +52,9 @@ fn a_brief_run_is_cut_for_its_own_work() {
 
 #[test]
 fn a_brief_run_is_cut_for_what_it_waited() {
+    let before = waited();
     let brief = run(Some(PATIENCE), |i| waiting(|| i));
+    assert!(waited().saturating_sub(before) >= Duration::from_secs(1), "told to who lent the thread, too");
     assert!(brief.cut && brief.result.is_err());
     assert!(brief.operations < 20, "by the first operation that comes: {}", brief.operations);
 }
