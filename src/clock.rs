@@ -1,5 +1,5 @@
-//! The one wall clock, the one monotonic clock and the one source of ids. Modules that are pure are given what these
-//! return.
+//! The one wall clock, the one monotonic clock, a thread's time at work, and the one source of ids. Modules that are pure are
+//! given what these return.
 //!
 //! A simulation holds the clock of its thread ([`hold`]): the wall clock then goes with the monotonic one, which is
 //! tokio's and may be paused, and whoever asks [`is_held`] does nothing behind that thread's back.

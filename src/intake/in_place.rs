@@ -121,6 +121,17 @@ mod tests {
     }
 
     #[test]
+    fn one_that_came_to_its_end_and_waited_for_keys_was_long_too() {
+        let in_place = InPlace::default();
+        let waited = in_place.attempt(|_| {
+            rules::engine::has_waited(LONG);
+            Some(1)
+        });
+        assert_eq!(waited, Some(Ok(1)));
+        assert_eq!(in_place.attempt(|_| Some(1)), None);
+    }
+
+    #[test]
     fn one_that_gives_way_at_once_costs_nothing() {
         let in_place = InPlace::default();
         assert_eq!(in_place.attempt(|_| None::<u8>), None);

@@ -262,6 +262,12 @@ pub fn waited() -> Duration {
     METER.with(|meter| meter.waited.get())
 }
 
+/// As if a brief run of this thread had waited.
+#[cfg(test)]
+pub(crate) fn has_waited(time: Duration) {
+    METER.with(|meter| meter.waited.set(meter.waited.get().saturating_add(time)));
+}
+
 /// What is left of a run's time.
 pub(super) enum Left {
     /// Without a clock, all that a run may take.

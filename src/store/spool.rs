@@ -356,7 +356,7 @@ impl Spool {
 }
 
 fn write_zeros(file: &File, mut at: u64, length: u64) -> std::io::Result<()> {
-    // The same page over and over: memory for all of it would be new to the system each time.
+    // The same ones over and over: memory for all of them would be new to the system each time.
     static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
     let mut left = usize::try_from(length).unwrap_or(usize::MAX);
     while let Some(some) = ZEROS.get(..left.min(ZEROS.len())).filter(|some| !some.is_empty()) {
